@@ -1,0 +1,1 @@
+"""The twins: the kernels in plain Python, the contract and the oracle of the compiled ones."""

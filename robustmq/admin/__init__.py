@@ -1,0 +1,1 @@
+"""The administrative HTTP application: health and metrics."""

@@ -1,0 +1,1 @@
+"""Sockets: accepting, reading, gathered writing, and handing a socket to another core."""

@@ -1,0 +1,1 @@
+"""What may refuse or rewrite a message, in one ordered list."""

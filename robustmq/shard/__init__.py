@@ -1,0 +1,1 @@
+"""Shards: one ordered log each, owned by one core."""

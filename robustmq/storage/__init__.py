@@ -1,0 +1,1 @@
+"""Log engines behind one interface: append, read, truncate, trim, sync."""
