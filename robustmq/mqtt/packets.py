@@ -1,0 +1,229 @@
+"""The control packets of MQTT 3.1, 3.1.1 and 5.0 as values."""
+
+import enum
+from typing import Final
+
+import msgspec
+
+from robustmq.mqtt.reasons import Reason
+
+V31: Final = 3
+V311: Final = 4
+V5: Final = 5
+"""Protocol levels as CONNECT carries them (MQTT5 3.1.2.2)."""
+
+
+class PacketType(enum.IntEnum):
+    """The type of a packet: the upper four bits of its first byte (MQTT5 2.1.2)."""
+
+    CONNECT = 1
+    CONNACK = 2
+    PUBLISH = 3
+    PUBACK = 4
+    PUBREC = 5
+    PUBREL = 6
+    PUBCOMP = 7
+    SUBSCRIBE = 8
+    SUBACK = 9
+    UNSUBSCRIBE = 10
+    UNSUBACK = 11
+    PINGREQ = 12
+    PINGRESP = 13
+    DISCONNECT = 14
+    AUTH = 15
+
+
+# No packet can be part of a reference cycle, so none of them concerns the collector.
+class Properties(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
+    """The properties of a packet or a will (MQTT5 2.2.2); None or empty is absent.
+
+    Expiry intervals, delays and keep alive are in seconds. `user_properties` keeps order and
+    repeated names. Only PUBLISH may hold more than one subscription identifier.
+    """
+
+    payload_format: int | None = None
+    message_expiry_interval: int | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    subscription_identifiers: tuple[int, ...] = ()
+    session_expiry_interval: int | None = None
+    assigned_client_id: str | None = None
+    server_keep_alive: int | None = None
+    authentication_method: str | None = None
+    authentication_data: bytes | None = None
+    request_problem_information: int | None = None
+    will_delay_interval: int | None = None
+    request_response_information: int | None = None
+    response_information: str | None = None
+    server_reference: str | None = None
+    reason_string: str | None = None
+    receive_maximum: int | None = None
+    topic_alias_maximum: int | None = None
+    topic_alias: int | None = None
+    maximum_qos: int | None = None
+    retain_available: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    maximum_packet_size: int | None = None
+    wildcard_subscription_available: int | None = None
+    subscription_identifiers_available: int | None = None
+    shared_subscription_available: int | None = None
+
+
+class Will(msgspec.Struct, gc=False):
+    """The message that the server publishes for a client that is gone (MQTT5 3.1.2.5)."""
+
+    topic: bytes
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    properties: Properties | None = None
+
+
+class Connect(msgspec.Struct, gc=False):
+    """CONNECT (MQTT5 3.1); `keep_alive` in seconds, `clean_start` is 3.x clean session."""
+
+    client_id: str
+    version: int = V5
+    clean_start: bool = True
+    keep_alive: int = 0
+    username: str | None = None
+    password: bytes | None = None
+    will: Will | None = None
+    properties: Properties | None = None
+
+
+class Connack(msgspec.Struct, gc=False):
+    """CONNACK (MQTT5 3.2); MQTT 3 return codes appear as the reason that they stand for."""
+
+    reason: Reason = Reason.SUCCESS
+    session_present: bool = False
+    properties: Properties | None = None
+
+
+class Publish(msgspec.Struct, gc=False):
+    """PUBLISH (MQTT5 3.3); `packet_id` is 0 at QoS 0, `topic` is empty only with an alias."""
+
+    topic: bytes
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    dup: bool = False
+    packet_id: int = 0
+    properties: Properties | None = None
+
+
+class Puback(msgspec.Struct, gc=False):
+    """PUBACK (MQTT5 3.4)."""
+
+    packet_id: int
+    reason: Reason = Reason.SUCCESS
+    properties: Properties | None = None
+
+
+class Pubrec(msgspec.Struct, gc=False):
+    """PUBREC (MQTT5 3.5)."""
+
+    packet_id: int
+    reason: Reason = Reason.SUCCESS
+    properties: Properties | None = None
+
+
+class Pubrel(msgspec.Struct, gc=False):
+    """PUBREL (MQTT5 3.6)."""
+
+    packet_id: int
+    reason: Reason = Reason.SUCCESS
+    properties: Properties | None = None
+
+
+class Pubcomp(msgspec.Struct, gc=False):
+    """PUBCOMP (MQTT5 3.7)."""
+
+    packet_id: int
+    reason: Reason = Reason.SUCCESS
+    properties: Properties | None = None
+
+
+class Subscription(msgspec.Struct, gc=False, frozen=True):
+    """A filter of SUBSCRIBE with its options (MQTT5 3.8.3); MQTT 3 has only the QoS."""
+
+    filter: str
+    qos: int = 0
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
+
+
+class Subscribe(msgspec.Struct, gc=False):
+    """SUBSCRIBE (MQTT5 3.8); holds at least one subscription."""
+
+    packet_id: int
+    subscriptions: list[Subscription]
+    properties: Properties | None = None
+
+
+class Suback(msgspec.Struct, gc=False):
+    """SUBACK (MQTT5 3.9); one reason per subscription, MQTT 3 knows one failure, 0x80."""
+
+    packet_id: int
+    reasons: list[Reason]
+    properties: Properties | None = None
+
+
+class Unsubscribe(msgspec.Struct, gc=False):
+    """UNSUBSCRIBE (MQTT5 3.10); holds at least one filter."""
+
+    packet_id: int
+    filters: list[str]
+    properties: Properties | None = None
+
+
+class Unsuback(msgspec.Struct, gc=False):
+    """UNSUBACK (MQTT5 3.11); MQTT 3 carries no reasons."""
+
+    packet_id: int
+    reasons: list[Reason] = []
+    properties: Properties | None = None
+
+
+class Pingreq(msgspec.Struct, gc=False):
+    """PINGREQ (MQTT5 3.12)."""
+
+
+class Pingresp(msgspec.Struct, gc=False):
+    """PINGRESP (MQTT5 3.13)."""
+
+
+class Disconnect(msgspec.Struct, gc=False):
+    """DISCONNECT (MQTT5 3.14); MQTT 3 knows only the client's, without a reason."""
+
+    reason: Reason = Reason.NORMAL_DISCONNECTION
+    properties: Properties | None = None
+
+
+class Auth(msgspec.Struct, gc=False):
+    """AUTH (MQTT5 3.15); not in MQTT 3."""
+
+    reason: Reason = Reason.SUCCESS
+    properties: Properties | None = None
+
+
+Packet = (
+    Connect
+    | Connack
+    | Publish
+    | Puback
+    | Pubrec
+    | Pubrel
+    | Pubcomp
+    | Subscribe
+    | Suback
+    | Unsubscribe
+    | Unsuback
+    | Pingreq
+    | Pingresp
+    | Disconnect
+    | Auth
+)
+"""Any control packet."""
