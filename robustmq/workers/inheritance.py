@@ -1,0 +1,67 @@
+"""What the supervisor makes before it forks, and the part of it that each child is given.
+
+Endpoints of the fabric are numbered here and nowhere else: workers 0 to n-1, then the server.
+"""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from robustmq.config import Config
+from robustmq.shm.doorbell import Doorbell
+from robustmq.shm.region import Phase, Region
+
+MQTT_TCP = "mqtt_tcp"
+HTTP = "http"
+
+
+def server_endpoint(workers: int) -> int:
+    """Return the endpoint of the server process on a node with so many workers."""
+    return workers
+
+
+def endpoint_count(workers: int) -> int:
+    """Return how many endpoints a node with so many workers has."""
+    return server_endpoint(workers) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInheritance:
+    """What every child is given; the server process gets this and no more.
+
+    `index` is the child's own endpoint, `workers` their number. `doorbells` has one entry per
+    endpoint. `listeners` are bound sockets by name, this child's own; MQTT's are not listening
+    yet, so that no client is taken before the shards have recovered: the child calls `listen()`
+    when it is ready (once more after a restart does no harm). `supervisor_bell` wakes the
+    supervisor. `reload` reads the configuration again, for SIGHUP; it raises ConfigError.
+
+    A child keeps `heartbeat_ns` of its state in the region at the monotonic clock (time.monotonic_ns)
+    at least four times per `runtime.heartbeat_timeout_ms`, from its first moment to its last.
+    """
+
+    config: Config
+    index: int
+    workers: int
+    region: Region
+    doorbells: tuple[Doorbell, ...]
+    listeners: dict[str, socket.socket]
+    supervisor_bell: Doorbell
+    reload: Callable[[], Config]
+
+    def enter(self, phase: Phase) -> None:
+        """Publish this process's phase and wake the supervisor, which waits for READY."""
+        self.region.state(self.index).phase = phase
+        self.supervisor_bell.ring()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheritance(ServerInheritance):
+    """What a worker is given: the fabric, its listeners, and the doors for sockets.
+
+    `handover_in` is this worker's receiving end and `handover_out` the sending end toward each
+    worker, by endpoint: nonblocking unix datagram sockets for SCM_RIGHTS, shared by all senders.
+    They outlive a restart: what was sent to a worker that died waits for its successor.
+    """
+
+    handover_in: socket.socket
+    handover_out: tuple[socket.socket, ...]
