@@ -7,6 +7,7 @@ kernel that cannot be built an error. All or nothing: half a kernel is never ins
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -30,6 +31,14 @@ def kernel_extensions() -> list[Extension]:
         )
         for path in sorted((HERE / FAST).glob("*.pyx"))
     ]
+
+
+def translate(name: str, sources: list[str], depends: list[str]) -> list[str]:
+    """Return the C sources of one extension, translated where it or a .pxd has changed."""
+    from Cython.Build import cythonize
+
+    extension = Extension(name, sources, depends=depends)
+    return cythonize([extension], compiler_directives={"language_level": "3"})[0].sources
 
 
 class BuildKernel(build_ext):
@@ -56,23 +65,19 @@ class BuildKernel(build_ext):
 
     def _translate(self) -> None:
         """Turn each extension's .pyx into C, in place, for setuptools has marked the objects."""
-        from Cython.Build import cythonize
-
-        translated = cythonize(
-            [Extension(e.name, list(e.sources), depends=e.depends) for e in self.extensions],
-            nthreads=PARALLEL,
-            exclude_failures=True,
-            compiler_directives={"language_level": "3"},
-        )
-        sources = {extension.name: extension.sources for extension in translated}
-        self.failed += [
-            f"{extension.name} does not translate to C"
-            for extension in self.extensions
-            if extension.name not in sources
-        ]
-        self.extensions = [e for e in self.extensions if e.name in sources]
-        for extension in self.extensions:
-            extension.sources = sources[extension.name]
+        translated = []
+        with ProcessPoolExecutor(PARALLEL) as pool:
+            jobs = [
+                pool.submit(translate, each.name, list(each.sources), list(each.depends))
+                for each in self.extensions
+            ]
+            for extension, job in zip(self.extensions, jobs, strict=True):
+                try:
+                    extension.sources = job.result()
+                    translated.append(extension)
+                except Exception as error:
+                    self.failed.append(f"{extension.name} does not translate to C ({error!r})")
+        self.extensions = translated
 
     def build_extension(self, ext: Extension) -> None:
         try:
