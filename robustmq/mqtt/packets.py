@@ -1,6 +1,7 @@
 """The control packets of MQTT 3.1, 3.1.1 and 5.0 as values."""
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -11,6 +12,9 @@ V31: Final = 3
 V311: Final = 4
 V5: Final = 5
 """Protocol levels as CONNECT carries them (MQTT5 3.1.2.2)."""
+
+PROTOCOL_NAMES: Final[Mapping[bytes, tuple[int, ...]]] = {b"MQIsdp": (V31,), b"MQTT": (V311, V5)}
+"""The levels that each protocol name may have (MQTT5 3.1.2.1)."""
 
 
 class PacketType(enum.IntEnum):
@@ -227,3 +231,30 @@ Packet = (
     | Auth
 )
 """Any control packet."""
+
+
+def _by_code(*codes: int) -> Mapping[int, Reason]:
+    return {code: Reason(code) for code in codes}
+
+
+_PUBLISH_ANSWER: Final = _by_code(0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99)
+_RELEASE: Final = _by_code(0x00, 0x92)
+
+ANSWER_REASONS: Final[Mapping[PacketType, Mapping[int, Reason]]] = {
+    PacketType.CONNACK: _by_code(
+        0x00, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, *range(0x99, 0x9E), 0x9F
+    ),
+    PacketType.PUBACK: _PUBLISH_ANSWER,
+    PacketType.PUBREC: _PUBLISH_ANSWER,
+    PacketType.PUBREL: _RELEASE,
+    PacketType.PUBCOMP: _RELEASE,
+    PacketType.SUBACK: _by_code(
+        0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2
+    ),
+    PacketType.UNSUBACK: _by_code(0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91),
+    PacketType.DISCONNECT: _by_code(
+        0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91), *range(0x93, 0xA3)
+    ),
+    PacketType.AUTH: _by_code(0x00, 0x18, 0x19),
+}
+"""The reasons that each packet may carry (MQTT5 2.4 and each packet's section)."""
