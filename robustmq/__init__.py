@@ -1,0 +1,1 @@
+"""robustmq: one message platform, many protocols, one log, one worker per core."""

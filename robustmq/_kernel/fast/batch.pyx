@@ -1,0 +1,301 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Building and walking record batches (Kafka message format v2); the twin is `pure/batch.py`."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from robustmq._kernel.fast.crc cimport crc32c_raw
+from robustmq._kernel.fast.turn cimport AckTarget
+from robustmq.errors import Corrupt
+
+cdef enum:
+    RECORD_OVERHEAD = 48
+    FIRST_CAPACITY = 4096
+    KEPT_CAPACITY = 1 << 20
+
+
+cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[0]) << 24 | (<uint32_t>p[1]) << 16 | (<uint32_t>p[2]) << 8 | p[3]
+
+
+cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t>big32(p)) << 32 | big32(p + 4)
+
+
+cdef inline void put32(uint8_t* p, uint32_t value) noexcept nogil:
+    p[0] = <uint8_t>(value >> 24)
+    p[1] = <uint8_t>(value >> 16)
+    p[2] = <uint8_t>(value >> 8)
+    p[3] = <uint8_t>value
+
+
+cdef inline void put64(uint8_t* p, uint64_t value) noexcept nogil:
+    put32(p, <uint32_t>(value >> 32))
+    put32(p + 4, <uint32_t>value)
+
+
+cdef inline uint8_t* put_varint(uint8_t* p, int64_t value) noexcept nogil:
+    """Zigzag varint, as in protocol buffers."""
+    cdef uint64_t v = (<uint64_t>value << 1) ^ <uint64_t>(value >> 63)
+    while v >= 128:
+        p[0] = <uint8_t>(v | 128)
+        v >>= 7
+        p += 1
+    p[0] = <uint8_t>v
+    return p + 1
+
+
+cdef inline int varint_size(int64_t value) noexcept nogil:
+    cdef uint64_t v = (<uint64_t>value << 1) ^ <uint64_t>(value >> 63)
+    cdef int n = 1
+    while v >= 128:
+        v >>= 7
+        n += 1
+    return n
+
+
+cdef const uint8_t* read_varint(const uint8_t* p, const uint8_t* end, int64_t* out) noexcept nogil:
+    """The position behind the varint, or NULL when it is cut or too long."""
+    cdef uint64_t v = 0
+    cdef int shift = 0
+    while p < end and shift < 64:
+        v |= (<uint64_t>(p[0] & 127)) << shift
+        if p[0] < 128:
+            out[0] = <int64_t>(v >> 1) ^ -<int64_t>(v & 1)
+            return p + 1
+        p += 1
+        shift += 7
+    return NULL
+
+
+cdef int read_record(const uint8_t* p, const uint8_t* end, RecordView* out) noexcept nogil:
+    """Fill `out` from the record at `p`: 1 read, 0 damaged."""
+    cdef int64_t length
+    out.start = p
+    p = read_varint(p, end, &length)
+    if p == NULL or length < 1 or length > end - p:
+        return 0
+    end = p + length
+    out.end = end
+    out.attributes = p[0]
+    p = read_varint(p + 1, end, &out.timestamp_delta)
+    if p == NULL:
+        return 0
+    p = read_varint(p, end, &out.offset_delta)
+    if p == NULL:
+        return 0
+    p = read_varint(p, end, &out.key_length)
+    if p == NULL or out.key_length > end - p:
+        return 0
+    out.key = p
+    if out.key_length > 0:
+        p += out.key_length
+    p = read_varint(p, end, &out.value_length)
+    if p == NULL or out.value_length > end - p:
+        return 0
+    out.value = p
+    if out.value_length > 0:
+        p += out.value_length
+    if p >= end:
+        return 0
+    out.headers = p
+    return 1
+
+
+cdef class Acks:
+    """Who must be told when a batch has been appended, in the order of its records."""
+
+    def __cinit__(self):
+        self.targets = []
+        self.expected = NULL
+        self.count = self.capacity = 0
+
+    def __dealloc__(self):
+        free(self.expected)
+
+    def __len__(self):
+        return self.count
+
+    cdef int add(self, object target, uint64_t ticket, uint32_t index) except -1:
+        cdef Expected* grown
+        cdef uint32_t capacity
+        if self.count == self.capacity:
+            capacity = self.capacity * 2 if self.capacity else 16
+            grown = <Expected*>realloc(self.expected, capacity * sizeof(Expected))
+            if grown == NULL:
+                raise MemoryError()
+            self.expected = grown
+            self.capacity = capacity
+        self.targets.append(target)
+        self.expected[self.count].ticket = ticket
+        self.expected[self.count].index = index
+        self.count += 1
+        return 0
+
+    def settle(self, int code, list unmatched not None):
+        """Tell everybody: `code` 0 or a Refusal; `unmatched` are (start, stop) record ranges."""
+        cdef uint32_t i, index
+        cdef uint32_t start = 0, stop = 0
+        cdef Py_ssize_t position = 0, ranges = len(unmatched)
+        cdef bint matched
+        for i in range(self.count):
+            index = self.expected[i].index
+            while index >= stop and position < ranges:
+                start, stop = unmatched[position]
+                position += 1
+            matched = not (start <= index < stop)
+            target = self.targets[i]
+            if isinstance(target, AckTarget):
+                (<AckTarget>target).settle_raw(self.expected[i].ticket, code, matched)
+            else:
+                target(code, matched)
+        self.count = 0
+        self.targets = []
+
+
+cdef class BatchBuilder:
+    """The turn's batch for one shard: records in, one v2 batch out."""
+
+    def __cinit__(self, Turn turn not None, shard, uint32_t max_bytes, on_full):
+        self.turn = turn
+        self.shard = shard
+        self.max_bytes = max_bytes
+        self.on_full = on_full
+        self.blocked = False
+        self.retained = False
+        self.buffer = NULL
+        self.length = HEADER
+        self.count = 0
+        self.acks = Acks()
+
+    def __dealloc__(self):
+        free(self.buffer)
+
+    @property
+    def size(self):
+        """Bytes of the batch as it stands."""
+        return self.length
+
+    def append(self, bytes key not None, bytes value not None, bytes headers not None,
+               uint8_t attributes, int64_t timestamp):
+        """Add a record; `headers` is its header block, count included. Returns its index."""
+        cdef uint32_t index = self.count
+        self.append_raw(
+            <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+            <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value),
+            <const uint8_t*>PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers),
+            attributes, timestamp)
+        return index
+
+    def expect(self, target, uint64_t ticket):
+        """`target` (an Intake, or a callable) waits for the record appended last."""
+        self.expect_raw(target, ticket)
+
+    def settle_if_full(self):
+        """Hand the batch over at once when it has reached its limit."""
+        self.settle_size()
+
+    def take(self):
+        """`(batch, acks)`; the builder is empty afterwards. CRC and lengths are final."""
+        cdef Acks acks = self.acks
+        cdef bytes batch
+        cdef uint8_t* p = self.buffer
+        memset(p, 0, HEADER)
+        put32(p + 8, <uint32_t>(self.length - 12))
+        p[16] = 2
+        put32(p + 23, self.count - 1)
+        put64(p + 27, <uint64_t>self.base_timestamp)
+        put64(p + 35, <uint64_t>self.last_timestamp)
+        memset(p + 43, 0xFF, 14)
+        put32(p + 57, self.count)
+        put32(p + 17, crc32c_raw(p + 21, self.length - 21, 0))
+        batch = PyBytes_FromStringAndSize(<char*>p, self.length)
+        self.acks = Acks()
+        self.count = 0
+        self.length = HEADER
+        self.retained = False
+        if self.capacity > KEPT_CAPACITY:
+            free(self.buffer)
+            self.buffer = NULL
+            self.capacity = 0
+        return batch, acks
+
+    cdef int append_raw(self, const uint8_t* key, size_t key_length, const uint8_t* value,
+                        size_t value_length, const uint8_t* headers, size_t headers_length,
+                        uint8_t attributes, int64_t timestamp) except -1:
+        cdef size_t need = self.length + key_length + value_length + headers_length + RECORD_OVERHEAD
+        cdef size_t capacity
+        cdef uint8_t* grown
+        cdef uint8_t* p
+        cdef int64_t body, stamp
+        if self.count == 0:
+            self.base_timestamp = self.last_timestamp = timestamp
+            self.turn.builders.append(self)
+        if need > self.capacity:
+            capacity = self.capacity * 2 if self.capacity else FIRST_CAPACITY
+            while capacity < need:
+                capacity *= 2
+            grown = <uint8_t*>realloc(self.buffer, capacity)
+            if grown == NULL:
+                raise MemoryError()
+            self.buffer = grown
+            self.capacity = capacity
+        if timestamp > self.last_timestamp:
+            self.last_timestamp = timestamp
+        stamp = timestamp - self.base_timestamp
+        body = (1 + varint_size(stamp) + varint_size(self.count) + varint_size(key_length)
+                + key_length + varint_size(value_length) + value_length + headers_length)
+        p = put_varint(self.buffer + self.length, body)
+        p[0] = attributes
+        p = put_varint(p + 1, stamp)
+        p = put_varint(p, self.count)
+        p = put_varint(p, key_length)
+        memcpy(p, key, key_length)
+        p = put_varint(p + key_length, value_length)
+        memcpy(p, value, value_length)
+        p += value_length
+        memcpy(p, headers, headers_length)
+        self.length = (p - self.buffer) + headers_length
+        self.count += 1
+        if attributes & 4:
+            self.retained = True
+        return 0
+
+    cdef int expect_raw(self, object target, uint64_t ticket) except -1:
+        return self.acks.add(target, ticket, self.count - 1)
+
+    cdef int settle_size(self) except -1:
+        if self.length >= self.max_bytes:
+            self.on_full(self)
+        return 0
+
+
+def records(bytes batch not None):
+    """Every record as `(attributes, timestamp, offset, key, value, headers)`; Corrupt when damaged."""
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+    cdef RecordView view
+    cdef uint32_t i, count
+    cdef int64_t base, stamp
+    cdef list out = []
+    if end - p < HEADER:
+        raise Corrupt("record batch: shorter than its header")
+    base = <int64_t>big64(p)
+    stamp = <int64_t>big64(p + 27)
+    count = big32(p + 57)
+    p += HEADER
+    for i in range(count):
+        if not read_record(p, end, &view):
+            raise Corrupt(f"record batch: record {i} of {count}")
+        out.append((
+            view.attributes,
+            stamp + view.timestamp_delta,
+            base + view.offset_delta,
+            PyBytes_FromStringAndSize(<char*>view.key, view.key_length)
+            if view.key_length >= 0 else None,
+            PyBytes_FromStringAndSize(<char*>view.value, view.value_length)
+            if view.value_length >= 0 else None,
+            PyBytes_FromStringAndSize(<char*>view.headers, view.end - view.headers),
+        ))
+        p = view.end
+    return out

@@ -1,0 +1,252 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""From a batch of records to every subscriber of this core; the twin is `pure/fanout.py`."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+
+from robustmq._kernel.fast.batch cimport HEADER, big32, put32, read_record
+from robustmq._kernel.fast.window cimport new_run
+from robustmq.errors import Corrupt
+
+
+cdef class Group:
+    """Subscribers of a topic for whom a message is encoded alike.
+
+    `identifiers` are the subscription identifier properties, encoded; with `no_local` the
+    windows of the publisher itself are passed over.
+    """
+
+    def __init__(self, uint8_t version, uint8_t qos, bint retain_as_published, bint no_local,
+                 bytes identifiers not None, list windows not None):
+        self.version = version
+        self.qos = qos
+        self.retain_as_published = retain_as_published
+        self.no_local = no_local
+        self.identifiers = identifiers
+        self.windows = windows
+        self.run = None
+
+
+cdef class Route:
+    """Who gets the messages of one topic: groups of windows, and taps (callables)."""
+
+    def __init__(self, list groups not None, list taps not None, uint16_t alias):
+        self.groups = groups
+        self.taps = taps
+        self.alias = alias
+
+
+cdef class Fanout:
+    """Delivers batches; resolves a topic once and keeps the route until it is forgotten.
+
+    `resolve(topic) -> Route`; `describe(headers, version) -> (properties, deadline_ms,
+    publisher)` turns a record's header block into the MQTT properties to send.
+    """
+
+    def __init__(self, Turn turn not None, resolve, describe, uint32_t max_routes):
+        self.turn = turn
+        self.resolve = resolve
+        self.describe = describe
+        self.routes = {}
+        self.max_routes = max_routes
+
+    def deliver(self, bytes batch not None):
+        """Give every record of `batch` to the subscribers of its key; Corrupt when damaged."""
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+        cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+        cdef const uint8_t* start
+        cdef const uint8_t* stop
+        cdef RecordView first, view
+        cdef uint32_t i = 0, count, total
+        cdef Route route
+        if end - p < HEADER:
+            raise Corrupt("record batch: shorter than its header")
+        total = big32(p + 57)
+        p += HEADER
+        if total and not read_record(p, end, &view):
+            raise Corrupt("record batch: its first record")
+        while i < total:
+            first = view
+            start = first.start
+            count = 0
+            while True:
+                stop = view.end
+                count += 1
+                i += 1
+                if i == total:
+                    break
+                if not read_record(stop, end, &view):
+                    raise Corrupt(f"record batch: record {i} of {total}")
+                if (view.attributes != first.attributes or view.key_length != first.key_length
+                        or memcmp(view.key, first.key, first.key_length) != 0
+                        or view.headers[0] != 0 or first.headers[0] != 0):
+                    break
+            if first.key_length < 0:
+                continue
+            route = self.route(first.key, first.key_length)
+            self.deliver_run(route, batch, start, count, stop)
+
+    def forget(self, bytes topic=None):
+        """The subscriptions of `topic` (or of everything) have changed."""
+        if topic is None:
+            self.routes.clear()
+        else:
+            self.routes.pop(topic, None)
+
+    cdef Route route(self, const uint8_t* topic, size_t length):
+        cdef bytes name = PyBytes_FromStringAndSize(<char*>topic, length)
+        cdef PyObject* found = PyDict_GetItem(self.routes, name)
+        cdef Route route
+        if found != NULL:
+            return <Route>found
+        route = self.resolve(name)
+        if len(self.routes) >= self.max_routes:
+            self.routes.clear()
+        self.routes[name] = route
+        return route
+
+    cdef int deliver_run(self, Route route, bytes batch, const uint8_t* start, uint32_t count,
+                         const uint8_t* end) except -1:
+        cdef Group group, other
+        cdef Window window
+        cdef RecordView view
+        cdef Run run
+        cdef uint8_t qos, effective
+        cdef bint retain, described
+        cdef bytes properties = b""
+        cdef Py_ssize_t g, h
+        cdef int64_t deadline = 0
+        cdef uint64_t publisher = 0
+        read_record(start, end, &view)
+        qos = view.attributes & 3
+        described = view.headers[0] != 0
+        if described:
+            headers = PyBytes_FromStringAndSize(<char*>view.headers, view.end - view.headers)
+        for tap in route.taps:
+            tap(batch, start - <const uint8_t*>PyBytes_AS_STRING(batch), count)
+        for g in range(len(route.groups)):
+            group = <Group>route.groups[g]
+            effective = qos if qos < group.qos else group.qos
+            retain = group.retain_as_published and view.attributes & 4
+            if described:
+                properties, deadline, publisher = self.describe(headers, group.version)
+            run = None
+            group.effective = effective | (<int>retain) << 2
+            for h in range(g):
+                other = <Group>route.groups[h]
+                if (other.effective == group.effective and other.version == group.version
+                        and other.identifiers == group.identifiers):
+                    run = other.run
+                    break
+            if run is None:
+                run = self.encode(group, effective, retain, start, count, end, properties)
+                run.alias = route.alias if group.version == 5 else 0
+                run.deadline = deadline
+                if deadline and group.version == 5:
+                    run.expiry_at = expiry_position(run.data, effective, group.identifiers)
+            group.run = run
+            if group.no_local and publisher:
+                for window in group.windows:
+                    if window.key != publisher:
+                        window.offer_run(run)
+            else:
+                for window in group.windows:
+                    window.offer_run(run)
+        for group in route.groups:
+            group.run = None
+        return 0
+
+    cdef Run encode(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
+                    uint32_t count, const uint8_t* end, bytes properties):
+        """`count` records of one topic as PUBLISH packets, with ids from the core's sequence."""
+        cdef uint32_t* ends = <uint32_t*>malloc(count * sizeof(uint32_t))
+        cdef uint64_t sequence = 0
+        cdef uint32_t i, id_size = 2 if qos else 0, length, property_length = 0, packet_id = 0
+        cdef uint32_t identifiers = <uint32_t>PyBytes_GET_SIZE(group.identifiers)
+        cdef uint32_t described = <uint32_t>PyBytes_GET_SIZE(properties)
+        cdef size_t total = 0, fixed
+        cdef const uint8_t* p = start
+        cdef RecordView view
+        cdef uint8_t* out
+        cdef uint8_t* base
+        cdef bytes data
+        if ends == NULL:
+            raise MemoryError()
+        property_length = described + identifiers
+        read_record(p, end, &view)
+        fixed = 2 + view.key_length + id_size
+        if group.version == 5:
+            fixed += property_length + variable_size(property_length)
+        for i in range(count):
+            read_record(p, end, &view)
+            p = view.end
+            length = <uint32_t>(fixed + max(view.value_length, 0))
+            total += 1 + variable_size(length) + length
+            ends[i] = <uint32_t>total
+        if total > 0xFFFFFFFF:
+            free(ends)
+            raise Corrupt("record batch: larger than 4 GiB")
+        if qos:
+            sequence = self.turn.sequence + 1
+            self.turn.sequence += count
+        try:
+            data = PyBytes_FromStringAndSize(NULL, total)
+        except MemoryError:
+            free(ends)
+            raise
+        out = base = <uint8_t*>PyBytes_AS_STRING(data)
+        p = start
+        for i in range(count):
+            read_record(p, end, &view)
+            p = view.end
+            out[0] = <uint8_t>(0x30 | qos << 1 | <int>retain)
+            out = put_variable(out + 1, <uint32_t>(fixed + max(view.value_length, 0)))
+            out[0] = <uint8_t>(view.key_length >> 8)
+            out[1] = <uint8_t>view.key_length
+            memcpy(out + 2, view.key, view.key_length)
+            out += 2 + view.key_length
+            if qos:
+                packet_id = <uint32_t>((sequence + i) % 65535 + 1)
+                out[0] = <uint8_t>(packet_id >> 8)
+                out[1] = <uint8_t>packet_id
+                out += 2
+            if group.version == 5:
+                out = put_variable(out, property_length)
+                memcpy(out, PyBytes_AS_STRING(properties), described)
+                memcpy(out + described, PyBytes_AS_STRING(group.identifiers), identifiers)
+                out += property_length
+            if view.value_length > 0:
+                memcpy(out, view.value, view.value_length)
+                out += view.value_length
+        return new_run(data, ends, count, qos, sequence)
+
+
+cdef inline int variable_size(uint32_t value) noexcept nogil:
+    return 1 if value < 128 else 2 if value < 16384 else 3 if value < 2097152 else 4
+
+
+cdef inline uint8_t* put_variable(uint8_t* p, uint32_t value) noexcept nogil:
+    while value >= 128:
+        p[0] = <uint8_t>(value & 127 | 128)
+        value >>= 7
+        p += 1
+    p[0] = <uint8_t>value
+    return p + 1
+
+
+cdef uint32_t expiry_position(bytes data, uint8_t qos, bytes identifiers) noexcept:
+    """Where the message expiry interval lies: `describe` puts it first among the properties."""
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(data)
+    cdef uint32_t i = 1
+    while p[i] & 128:
+        i += 1
+    i += 1
+    i += 2 + ((<uint32_t>p[i]) << 8 | p[i + 1])
+    if qos:
+        i += 2
+    while p[i] & 128:
+        i += 1
+    i += 1
+    return i + 1 if p[i] == 2 else 0

@@ -1,0 +1,49 @@
+# cython: language_level=3
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from robustmq._kernel.fast.intake cimport Intake
+from robustmq._kernel.fast.outbox cimport Outbox
+from robustmq._kernel.fast.turn cimport Turn
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        void* ptr
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+cdef class Watch:
+    cdef Poller poller
+    cdef readonly int fd
+    cdef object callback
+
+    cdef int ready(self, uint32_t events) except -1
+
+cdef class Stream(Watch):
+    cdef Intake intake
+    cdef object sink
+    cdef readonly Outbox outbox
+    cdef object on_lost
+    cdef bint blocked
+    cdef bint unread
+    cdef readonly bint closing
+    cdef bint finished
+
+    cdef int readable(self, bint ending) except -1
+    cdef int flush_raw(self) except -1
+    cdef int drain(self) except -1
+    cdef int lose(self) except -1
+    cdef int release(self) except -1
+
+cdef class Poller:
+    cdef Turn turn
+    cdef object end_turn
+    cdef int epoll
+    cdef epoll_event* events
+    cdef object received
+    cdef uint8_t* buffer
+    cdef set watches
+    cdef list dead
+    cdef list pending
+
+    cdef int control(self, int operation, int fd, Watch watch, uint32_t events) except -1

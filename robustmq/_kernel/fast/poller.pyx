@@ -1,0 +1,346 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The edge-triggered epoll that carries plain TCP; the twin is `pure/poller.py`.
+
+Its own file descriptor is registered with the event loop, which calls `poll`.
+"""
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport free, malloc
+
+import errno as errors
+import os
+
+cdef enum:
+    BUFFER = 262144
+    EVENTS = 512
+    ROUNDS = 8
+    READS = 4
+
+cdef extern from "sys/epoll.h" nogil:
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLRDHUP
+        EPOLLET
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+        EPOLL_CTL_DEL
+        EPOLL_CLOEXEC
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int count, int timeout)
+
+cdef extern from "sys/socket.h" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_PEEK
+        SHUT_WR
+    ssize_t recv(int fd, void* buffer, size_t length, int flags)
+    int shutdown(int fd, int how)
+
+cdef extern from "unistd.h" nogil:
+    int close(int fd)
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <sys/socket.h>
+    #include <time.h>
+    #include <stdint.h>
+    int accept4(int, struct sockaddr *, socklen_t *, int);
+    static int accept_nodelay(int fd) {
+        int one = 1;
+        int accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (accepted >= 0) setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        return accepted;
+    }
+    static int64_t wall_clock_ms(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    }
+    """
+    int accept_nodelay(int fd) nogil
+    int64_t wall_clock_ms() nogil
+
+
+def accept(int fd, int limit):
+    """Up to `limit` waiting connections as non-blocking descriptors with TCP_NODELAY.
+
+    OSError when the process is out of descriptors; an empty list when nobody waits.
+    """
+    cdef list accepted = []
+    cdef int new
+    while len(accepted) < limit:
+        new = accept_nodelay(fd)
+        if new >= 0:
+            accepted.append(new)
+        elif errno in (errors.EMFILE, errors.ENFILE, errors.ENOBUFS, errors.ENOMEM):
+            if accepted:
+                break
+            raise OSError(errno, os.strerror(errno))
+        elif errno not in (EINTR, errors.ECONNABORTED):
+            break
+    return accepted
+
+
+def peek(int fd, size_t length):
+    """What the socket holds, up to `length` bytes and unread; None when nothing is there yet.
+
+    b"" when the peer has closed; OSError when the connection broke.
+    """
+    cdef bytearray data = bytearray(length)
+    cdef ssize_t got = recv(fd, <char*>data, length, MSG_DONTWAIT | MSG_PEEK)
+    if got >= 0:
+        return bytes(data[:got])
+    if errno in (EAGAIN, EINTR):
+        return None
+    raise OSError(errno, os.strerror(errno))
+
+
+cdef class Watch:
+    """A descriptor whose readiness is told to a callable."""
+
+    def __init__(self, Poller poller not None, int fd, callback):
+        self.poller = poller
+        self.fd = fd
+        self.callback = callback
+
+    cdef int ready(self, uint32_t events) except -1:
+        self.callback()
+        return 0
+
+    def cancel(self):
+        """Watch no longer; the descriptor stays open and is the caller's."""
+        if self.fd >= 0:
+            self.poller.control(EPOLL_CTL_DEL, self.fd, self, 0)
+            self.poller.watches.discard(self)
+            self.poller.dead.append(self)
+            self.fd = -1
+            self.callback = None
+
+
+cdef class Stream(Watch):
+    """A connected socket: reads into `sink.feed`, sends what its outbox holds, owns the fd.
+
+    `on_lost()` is called once, when the peer is gone or `close` has done its work.
+    """
+
+    def __init__(self, Poller poller not None, int fd, sink, Outbox outbox not None, on_lost):
+        self.poller = poller
+        self.fd = fd
+        self.sink = sink
+        self.intake = <Intake>sink if isinstance(sink, Intake) else None
+        self.outbox = outbox
+        self.on_lost = on_lost
+        outbox.stream = self
+
+    cdef int ready(self, uint32_t events) except -1:
+        if events & EPOLLOUT and self.blocked:
+            self.blocked = False
+            self.flush_raw()
+        if self.fd >= 0 and events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP):
+            self.readable(events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
+        return 0
+
+    cdef int readable(self, bint ending) except -1:
+        cdef ssize_t got
+        cdef int reads
+        cdef Intake intake = self.intake
+        cdef uint8_t* buffer = self.poller.buffer
+        if self.finished:
+            return self.drain()
+        for reads in range(READS):
+            if intake is not None and intake.paused:
+                self.unread = True
+                return 0
+            got = recv(self.fd, buffer, BUFFER, MSG_DONTWAIT)
+            if got > 0:
+                if intake is not None:
+                    intake.feed_raw(buffer, got)
+                else:
+                    self.sink.feed(buffer[:got])
+                if self.fd < 0 or self.closing:
+                    return 0
+                if got < BUFFER and not ending:
+                    return 0
+            elif got < 0 and errno == EINTR:
+                continue
+            elif got < 0 and (errno == EAGAIN):
+                return 0
+            else:
+                return self.lose()
+        self.poller.pending.append(self)
+        return 0
+
+    cdef int drain(self) except -1:
+        """Read and forget after our side has ended, so that the peer gets our last bytes."""
+        cdef ssize_t got
+        cdef int reads
+        for reads in range(READS):
+            got = recv(self.fd, self.poller.buffer, BUFFER, MSG_DONTWAIT)
+            if got == 0 or (got < 0 and errno != EAGAIN
+                            and errno != EINTR):
+                return self.release()
+            if got < 0:
+                return 0
+        self.poller.pending.append(self)
+        return 0
+
+    cdef int flush_raw(self) except -1:
+        cdef int result
+        if self.fd < 0 or self.blocked or self.finished:
+            return 0
+        result = self.outbox.send(self.fd)
+        if result < 0:
+            return self.lose()
+        if result == 0:
+            self.blocked = True
+        elif self.closing:
+            self.finished = True
+            self.outbox.close()
+            shutdown(self.fd, SHUT_WR)
+            self.drain()
+        elif self.outbox.drained is not None:
+            self.outbox.drained()
+        return 0
+
+    def resume(self):
+        """The sink takes input again: hand it what was kept, then what the socket holds."""
+        if self.fd < 0 or self.closing:
+            return
+        self.intake.resume()
+        if self.fd >= 0 and not self.closing and self.unread and not self.intake.paused:
+            self.unread = False
+            self.readable(True)
+
+    def close(self):
+        """Send what waits, end our side, and wait for the peer to end its own."""
+        if self.fd >= 0 and not self.closing:
+            self.closing = True
+            self.flush_raw()
+
+    def abort(self):
+        """Close at once; what waits is lost."""
+        if self.fd >= 0:
+            self.release()
+
+    cdef int lose(self) except -1:
+        return self.release()
+
+    cdef int release(self) except -1:
+        on_lost = self.on_lost
+        self.poller.watches.discard(self)
+        self.poller.dead.append(self)
+        close(self.fd)
+        self.fd = -1
+        self.closing = True
+        self.outbox.close()
+        self.on_lost = None
+        if on_lost is not None:
+            on_lost()
+        self.sink = self.intake = None
+        return 0
+
+
+cdef class Poller:
+    """Waits for sockets; `end_turn()` is called after every round of events."""
+
+    def __cinit__(self, Turn turn not None, end_turn):
+        self.turn = turn
+        self.end_turn = end_turn
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.events = <epoll_event*>malloc(EVENTS * sizeof(epoll_event))
+        self.received = bytearray(BUFFER)
+        self.buffer = <uint8_t*><char*>self.received
+        self.watches = set()
+        self.dead = []
+        self.pending = []
+        turn.now_ms = wall_clock_ms()
+
+    def __dealloc__(self):
+        free(self.events)
+        if self.epoll >= 0:
+            close(self.epoll)
+
+    def fileno(self):
+        """The epoll descriptor, to be registered with the event loop."""
+        return self.epoll
+
+    def watch(self, int fd, callback):
+        """Call `callback()` whenever something new can be read from `fd`."""
+        watch = Watch(self, fd, callback)
+        self.control(EPOLL_CTL_ADD, fd, watch, EPOLLIN | EPOLLET | EPOLLRDHUP)
+        self.watches.add(watch)
+        return watch
+
+    def adopt(self, int fd, sink, Outbox outbox not None, on_lost):
+        """A Stream on the connected socket `fd`; what has arrived is read in this turn."""
+        cdef Stream stream = Stream(self, fd, sink, outbox, on_lost)
+        self.control(EPOLL_CTL_ADD, fd, stream, EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP)
+        self.watches.add(stream)
+        return stream
+
+    cdef int control(self, int operation, int fd, Watch watch, uint32_t events) except -1:
+        cdef epoll_event event
+        event.events = events
+        event.data.ptr = <void*>watch
+        if epoll_ctl(self.epoll, operation, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        return 0
+
+    def poll(self):
+        """Handle everything that is ready; True when more is waiting already."""
+        cdef int count, i, round
+        cdef Watch watch
+        cdef list pending
+        for round in range(ROUNDS):
+            count = epoll_wait(self.epoll, self.events, EVENTS, 0)
+            if count <= 0 and not self.pending and round:
+                return False
+            self.turn.now_ms = wall_clock_ms()
+            pending = self.pending
+            self.pending = []
+            for i in range(count):
+                watch = <Watch>self.events[i].data.ptr
+                if watch.fd >= 0:
+                    watch.ready(self.events[i].events)
+            for stream in pending:
+                if (<Stream>stream).fd >= 0:
+                    (<Stream>stream).readable(True)
+            self.end_turn()
+            self.dead.clear()
+        return True
+
+    def tick(self):
+        """Bring the time up to date outside `poll`, before a timer or a signal is handled."""
+        self.turn.now_ms = wall_clock_ms()
+
+    def flush(self):
+        """Send what the turn has put into outboxes: one gathered send per connection."""
+        cdef list outboxes = self.turn.outboxes
+        cdef Outbox outbox
+        cdef Py_ssize_t i = 0
+        while i < len(outboxes):
+            outbox = <Outbox>outboxes[i]
+            i += 1
+            outbox.dirty = False
+            if outbox.stream is not None:
+                (<Stream?>outbox.stream).flush_raw()
+        outboxes.clear()
+
+    def close(self):
+        """Abort every connection and forget every watch."""
+        for watch in list(self.watches):
+            if isinstance(watch, Stream):
+                (<Stream>watch).abort()
+            else:
+                watch.cancel()
+        self.dead.clear()

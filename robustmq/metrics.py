@@ -1,0 +1,119 @@
+"""Every counter and gauge of a core, in one table.
+
+A process owns one row of u64 cells in shared memory and is its only writer; the position in
+`TABLE` is the cell. Kernels and their twins take the row and the constants below.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    """A row of the table: exposition name, kind, and the sentence that Prometheus shows."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+
+
+BYTES_RECEIVED: Final = 0
+BYTES_SENT: Final = 1
+PACKETS_RECEIVED: Final = 2
+PACKETS_SENT: Final = 3
+MESSAGES_RECEIVED: Final = 4
+MESSAGES_SENT: Final = 5
+MESSAGES_DROPPED_SLOW: Final = 6
+MESSAGES_DROPPED_QUEUE: Final = 7
+MESSAGES_DROPPED_EXPIRED: Final = 8
+MESSAGES_DROPPED_TOO_LARGE: Final = 9
+MESSAGES_DROPPED_REFUSED: Final = 10
+MESSAGES_UNMATCHED: Final = 11
+CONNECTIONS: Final = 12
+CONNECTIONS_OPENED: Final = 13
+CONNECTIONS_CLOSED: Final = 14
+CONNECTIONS_REFUSED: Final = 15
+CONNECTIONS_HANDED_OVER: Final = 16
+PROTOCOL_ERRORS: Final = 17
+SESSIONS: Final = 18
+SESSIONS_TAKEN_OVER: Final = 19
+SESSIONS_EXPIRED: Final = 20
+SUBSCRIPTIONS: Final = 21
+SHARED_GROUPS: Final = 22
+RETAINED_MESSAGES: Final = 23
+RETAINED_BYTES: Final = 24
+WILLS_PUBLISHED: Final = 25
+SHARD_APPENDS: Final = 26
+SHARD_RECORDS: Final = 27
+SHARD_BYTES: Final = 28
+FRAMES_SENT: Final = 29
+FRAMES_RECEIVED: Final = 30
+FRAMES_BYTES: Final = 31
+DOORBELLS_RUNG: Final = 32
+TURNS: Final = 33
+KEEPALIVE_TIMEOUTS: Final = 34
+PUBLISHERS_PAUSED: Final = 35
+RETAINED_REFUSED: Final = 36
+
+TABLE: Final[tuple[Metric, ...]] = (
+    Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
+    Metric("mqtt_bytes_sent", "counter", "Bytes written to MQTT clients."),
+    Metric("mqtt_packets_received", "counter", "MQTT packets read from clients."),
+    Metric("mqtt_packets_sent", "counter", "MQTT packets queued for clients."),
+    Metric("mqtt_messages_received", "counter", "PUBLISH packets accepted from clients."),
+    Metric("mqtt_messages_sent", "counter", "PUBLISH packets queued for clients."),
+    Metric(
+        "mqtt_messages_dropped_slow",
+        "counter",
+        "QoS 0 messages dropped because the subscriber reads too slowly.",
+    ),
+    Metric(
+        "mqtt_messages_dropped_queue",
+        "counter",
+        "Messages dropped because a session's queue was full.",
+    ),
+    Metric(
+        "mqtt_messages_dropped_expired",
+        "counter",
+        "Messages dropped because their expiry interval had passed.",
+    ),
+    Metric(
+        "mqtt_messages_dropped_too_large",
+        "counter",
+        "Messages not sent because they exceed the subscriber's maximum packet size.",
+    ),
+    Metric("mqtt_messages_dropped_refused", "counter", "Messages refused by admission."),
+    Metric("mqtt_messages_unmatched", "counter", "Messages that no subscription matched."),
+    Metric("mqtt_connections", "gauge", "MQTT connections that are open now."),
+    Metric("mqtt_connections_opened", "counter", "MQTT connections accepted with CONNACK 0."),
+    Metric("mqtt_connections_closed", "counter", "MQTT connections that have ended."),
+    Metric("mqtt_connections_refused", "counter", "Connections refused before or by CONNACK."),
+    Metric(
+        "mqtt_connections_handed_over",
+        "counter",
+        "Sockets handed to the core that is home to the client's session.",
+    ),
+    Metric("mqtt_protocol_errors", "counter", "Connections ended because the peer broke MQTT."),
+    Metric("mqtt_sessions", "gauge", "Sessions on this core, connected or not."),
+    Metric("mqtt_sessions_taken_over", "counter", "Sessions taken over by a new connection."),
+    Metric("mqtt_sessions_expired", "counter", "Sessions ended by their expiry interval."),
+    Metric("mqtt_subscriptions", "gauge", "Subscriptions of the sessions on this core."),
+    Metric("mqtt_shared_groups", "gauge", "Shared subscription groups led by this core."),
+    Metric("mqtt_retained_messages", "gauge", "Retained messages kept on this core."),
+    Metric("mqtt_retained_bytes", "gauge", "Bytes of the retained messages on this core."),
+    Metric("mqtt_wills_published", "counter", "Will messages published."),
+    Metric("shard_appends", "counter", "Record batches appended to shards of this core."),
+    Metric("shard_records", "counter", "Records appended to shards of this core."),
+    Metric("shard_bytes", "counter", "Bytes appended to shards of this core."),
+    Metric("fabric_frames_sent", "counter", "Frames sent to other cores."),
+    Metric("fabric_frames_received", "counter", "Frames received from other cores."),
+    Metric("fabric_bytes_sent", "counter", "Bytes of the frames sent to other cores."),
+    Metric("fabric_doorbells_rung", "counter", "Times that a sleeping core was woken."),
+    Metric("worker_turns", "counter", "Turns that this core has taken."),
+    Metric("mqtt_keepalive_timeouts", "counter", "Connections ended by keep-alive (MQTT5 3.1.2.10)."),
+    Metric(
+        "mqtt_publishers_paused",
+        "counter",
+        "Times that reading from a publisher stopped because a core was behind.",
+    ),
+    Metric("mqtt_retained_refused", "counter", "Retained messages refused by a limit."),
+)
+CELLS: Final = 64
