@@ -35,7 +35,7 @@ class ServerInheritance:
     when it is ready (once more after a restart does no harm). `supervisor_bell` wakes the
     supervisor. `reload` reads the configuration again, for SIGHUP; it raises ConfigError.
 
-    A child keeps `heartbeat_ns` of its state in the region at the monotonic clock (time.monotonic_ns)
+    A child keeps `heartbeat_ns` of its state in the region at time.monotonic_ns()
     at least four times per `runtime.heartbeat_timeout_ms`, from its first moment to its last.
     """
 

@@ -1,0 +1,156 @@
+"""All that exists before the first fork and outlives every child: memory, bells and sockets."""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from robustmq.config import Config
+from robustmq.shm.doorbell import Doorbell
+from robustmq.shm.region import Region
+from robustmq.workers.inheritance import (
+    HTTP,
+    MQTT_TCP,
+    Inheritance,
+    ServerInheritance,
+    endpoint_count,
+    server_endpoint,
+)
+from robustmq.workers.limits import StartError, ring_bytes
+
+HANDOVER_BUFFER_BYTES: Final = 1 << 20
+HTTP_BACKLOG: Final = 128
+
+
+class Estate:
+    """Made once by the supervisor, which keeps everything open so that restarts find it again.
+
+    Raises StartError when a port is taken or the machine refuses the memory or the descriptors.
+    """
+
+    def __init__(self, config: Config, workers: int, reload: Callable[[], Config]) -> None:
+        self._config = config
+        self._reload = reload
+        self.workers = workers
+        count = endpoint_count(workers)
+        size = ring_bytes(config, count)
+        try:
+            self.region = Region.create(count, size)
+        except OSError as error:
+            raise StartError(
+                f"{count * count} rings of {size} bytes cannot be mapped: {error.strerror}; "
+                "lower runtime.ring_bytes or the number of workers"
+            ) from error
+        self.doorbells = tuple(Doorbell.create() for _ in range(count))
+        self.bell = Doorbell.create()
+        self._http = _bind_alone(config.broker_ip, config.http_port, "http_port")
+        self._http.listen(HTTP_BACKLOG)
+        ports = {MQTT_TCP: (config.mqtt_runtime.server.tcp_port, "mqtt_runtime.server.tcp_port")}
+        self._listeners = {
+            name: _bind_shared(config.broker_ip, port, key, workers)
+            for name, (port, key) in ports.items()
+        }
+        self._handover = [_handover_pair() for _ in range(workers)]
+
+    def addresses(self) -> dict[str, str]:
+        """Return what listens where, "address:port" by the listener's name."""
+        shown = {name: group[0] for name, group in self._listeners.items()}
+        return {name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()}
+
+    def of_worker(self, config: Config, index: int) -> Inheritance:
+        """Return what worker `index` inherits."""
+        return Inheritance(
+            config=config,
+            index=index,
+            workers=self.workers,
+            region=self.region,
+            doorbells=self.doorbells,
+            listeners={name: group[index] for name, group in self._listeners.items()},
+            supervisor_bell=self.bell,
+            reload=self._reload,
+            handover_in=self._handover[index][0],
+            handover_out=tuple(sender for _, sender in self._handover),
+        )
+
+    def of_server(self, config: Config) -> ServerInheritance:
+        """Return what the server process inherits."""
+        return ServerInheritance(
+            config=config,
+            index=server_endpoint(self.workers),
+            workers=self.workers,
+            region=self.region,
+            doorbells=self.doorbells,
+            listeners={HTTP: self._http},
+            supervisor_bell=self.bell,
+            reload=self._reload,
+        )
+
+    def close_all_but(self, kept: ServerInheritance) -> None:
+        """Close, in a child, the sockets that belong to other processes."""
+        for name, group in {**self._listeners, HTTP: [self._http]}.items():
+            for listener in group:
+                if listener is not kept.listeners.get(name):
+                    listener.close()
+        for receiver, sender in self._handover:
+            if not isinstance(kept, Inheritance):
+                sender.close()
+            if not isinstance(kept, Inheritance) or receiver is not kept.handover_in:
+                receiver.close()
+
+    def close_protocol_listeners(self) -> None:
+        """Close the supervisor's copies, so that a port is shut once its workers have closed it.
+
+        For the drain: without this the kernel would go on to take clients that nobody serves.
+        """
+        for group in self._listeners.values():
+            for listener in group:
+                listener.close()
+
+
+def _bind_shared(address: str, port: int, key: str, count: int) -> list[socket.socket]:
+    """Bind one SO_REUSEPORT socket per worker, after seeing that no stranger has the port.
+
+    SO_REUSEPORT would let us share a port with another server of the same user unnoticed; a
+    first bind without it is refused by the kernel as long as somebody listens there.
+    """
+    probe = _bind(address, port, key, shared=False)
+    port = probe.getsockname()[1]
+    probe.close()
+    return [_bind(address, port, key, shared=True) for _ in range(count)]
+
+
+def _bind_alone(address: str, port: int, key: str) -> socket.socket:
+    return _bind(address, port, key, shared=False)
+
+
+def _bind(address: str, port: int, key: str, *, shared: bool) -> socket.socket:
+    version = ipaddress.ip_address(address).version
+    sock = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setblocking(False)
+    try:
+        sock.bind((address, port))
+    except OSError as error:
+        sock.close()
+        reason = (
+            "it is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        )
+        raise StartError(f"cannot listen on {address}:{port} ({key}): {reason}") from error
+    return sock
+
+
+def _handover_pair() -> tuple[socket.socket, socket.socket]:
+    receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (receiver, sender):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_BUFFER_BYTES)
+    return receiver, sender
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

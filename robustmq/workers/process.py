@@ -1,0 +1,139 @@
+"""One child of the supervisor: its fork, its first steps, its end and its back-off."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final, NoReturn, TypeAlias
+
+import setproctitle
+
+from robustmq.workers import log
+from robustmq.workers.estate import Estate
+from robustmq.workers.inheritance import ServerInheritance
+
+PR_SET_PDEATHSIG: Final = 1
+STEADY_NS: Final = 60_000_000_000
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+Mask: TypeAlias = set[int | signal.Signals]
+_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_log = log.EventLog("process")
+
+
+class Process:
+    """The supervisor's record of a child and the program that it runs.
+
+    `program` is a module with `run(inheritance)`; it is imported in the child only, so that the
+    supervisor stays small and every fork safe. `core` is the processor to pin to, None for any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: str,
+        core: int | None,
+        inherit: Callable[[], ServerInheritance],
+    ) -> None:
+        self.name = name
+        self._program = program
+        self._core = core
+        self._inherit = inherit
+        self.endpoint = inherit().index
+        self.pid = 0
+        self.pidfd = -1
+        self.ready = False
+        self.was_ready = False
+        self.failures = 0
+        self.restart_ns: int | None = None
+        self.started_ns = 0
+
+    def start(self, estate: Estate, now_ns: int) -> None:
+        """Fork; the child never returns from here.
+
+        Signals are blocked meanwhile, so that none reaches the child while it still has the
+        supervisor's handlers and writes to the supervisor's pipe. Raises OSError.
+        """
+        state = estate.region.state(self.endpoint)
+        state.heartbeat_ns = state.started_ns = self.started_ns = now_ns
+        self.ready, self.restart_ns = False, None
+        sys.stdout.flush()
+        supervisor = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._live(estate, supervisor, mask)
+            self.pid = state.pid = pid
+            self.pidfd = os.pidfd_open(pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def send(self, signum: signal.Signals) -> None:
+        """Send a signal to the child, if there is one."""
+        if self.pid:
+            os.kill(self.pid, signum)
+
+    def reap(self) -> str | None:
+        """Collect an ended child and say how it ended; None while it lives."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG) if self.pid else (0, 0)
+        if pid == 0:
+            return None
+        os.close(self.pidfd)
+        self.pid, self.pidfd, self.ready = 0, -1, False
+        code = os.waitstatus_to_exitcode(status)
+        return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+    def back_off(self, now_ns: int, first_ms: int, most_ms: int) -> int:
+        """Set when to start again; return the wait in milliseconds, doubled at each failure.
+
+        A child that lived for `STEADY_NS` begins with the first wait again.
+        """
+        if now_ns - self.started_ns >= STEADY_NS:
+            self.failures = 0
+        wait_ms = min(first_ms << min(self.failures, 32), most_ms)
+        self.failures += 1
+        self.restart_ns = now_ns + wait_ms * 1_000_000
+        return wait_ms
+
+    def _live(self, estate: Estate, supervisor: int, mask: Mask) -> NoReturn:
+        status = 1
+        try:
+            inheritance = self._inherit()
+            self._settle(estate, inheritance, supervisor, mask)
+            importlib.import_module(self._program).run(inheritance)
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except Exception:
+            _log.error("process failed")
+        finally:
+            # Not sys.exit: the supervisor's frames and finalizers below us are not ours to run.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _settle(
+        self,
+        estate: Estate,
+        inheritance: ServerInheritance,
+        supervisor: int,
+        mask: Mask,
+    ) -> None:
+        """Drop what is the supervisor's: signal handlers, its pipe, the sockets of others."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # A terminal sends these to the whole group; what they mean is the supervisor's decision.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            os._exit(1)
+        setproctitle.setproctitle(f"robustmq: {self.name}")
+        log.configure(inheritance.config.log, self.name)
+        if self._core is not None:
+            os.sched_setaffinity(0, {self._core})
+        estate.close_all_but(inheritance)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,0 +1,334 @@
+"""The supervisor: it forks the processes of a node, watches them, restarts and stops them.
+
+Single-threaded and without an event loop, and nothing heavy is imported here, so that a fork is
+safe at any time. It sleeps in poll(2) until a child ends, a signal comes, a child rings its bell,
+or a heartbeat is due to be looked at.
+"""
+
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+import setproctitle
+
+from robustmq._kernel.choice import KERNEL
+from robustmq.config import Config, changed_keys
+from robustmq.errors import ConfigError, Corrupt
+from robustmq.metrics import TABLE
+from robustmq.shm.region import Phase
+from robustmq.workers import limits, log
+from robustmq.workers.estate import Estate
+from robustmq.workers.inheritance import ServerInheritance
+from robustmq.workers.limits import StartError
+from robustmq.workers.process import Process
+
+PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
+    {"server": "robustmq.workers.server", "worker": "robustmq.workers.worker"}
+)
+FIRST_STARTS: Final = 3
+HEARTBEAT_LOOKS: Final = 4
+RELOADED_KEYS: Final = frozenset({"log.level"})
+_NS_PER_MS: Final = 1_000_000
+_log = log.EventLog("supervisor")
+
+
+class Supervisor:
+    """The life of a node: `run` returns its exit status.
+
+    `reload` reads the configuration again for SIGHUP. `programs` names the modules that the
+    children run, by "server" and "worker". Raises StartError where the machine refuses.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reload: Callable[[], Config],
+        programs: Mapping[str, str] = PROGRAMS,
+    ) -> None:
+        self._config = config
+        self._reload = reload
+        self._workers = limits.worker_count(config)
+        limits.raise_open_files(config, self._workers)
+        self._lock = limits.lock_data_directory(config.data_path)
+        self._estate = Estate(config, self._workers, reload)
+        server = Process("server", programs["server"], None, self._of_server)
+        cores = _cores_for(self._workers)
+        workers = [
+            Process(f"worker {i}", programs["worker"], cores[i], partial(self._of_worker, i))
+            for i in range(self._workers)
+        ]
+        # The order of the start; each stage waits until the one before is ready.
+        self._stages = [[server], workers]
+        self._started = 0
+        self._processes = [server, *workers]
+        self._stopping: list[list[Process]] | None = None
+        self._deadline_ns = 0
+        self._clean = True
+        self._looked_ns = time.monotonic_ns()
+        self._poll = select.poll()
+
+    def run(self) -> int:
+        """Run the node until a signal ends it; 0 when everybody stopped in time, else 1.
+
+        Raises StartError when a process ends again and again before it was ever ready. No child
+        is left behind, whatever happens.
+        """
+        setproctitle.setproctitle("robustmq: supervisor")
+        wakeup = self._watch_signals()
+        self._poll.register(self._estate.bell.fileno(), select.POLLIN)
+        # What is alive now stays for good: children need not copy its pages to collect garbage.
+        gc.freeze()
+        try:
+            self._start_next_stage()
+            while not self._is_over():
+                self._poll.poll(self._wait_ms())
+                self._estate.bell.answer()
+                for signum in _read_all(wakeup):
+                    self._on_signal(signal.Signals(signum))
+                self._step(time.monotonic_ns())
+        finally:
+            self._kill_all()
+        return 0 if self._clean else 1
+
+    def _of_server(self) -> ServerInheritance:
+        return self._estate.of_server(self._config)
+
+    def _of_worker(self, index: int) -> ServerInheritance:
+        return self._estate.of_worker(self._config, index)
+
+    def _watch_signals(self) -> int:
+        """Turn signals into bytes on a pipe that poll watches; return the end to read."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, _ignore)
+        self._poll.register(reader, select.POLLIN)
+        return reader
+
+    def _step(self, now_ns: int) -> None:
+        for process in self._processes:
+            self._collect(process, now_ns)
+        if self._stopping is not None:
+            self._go_on_stopping(now_ns)
+            return
+        for process in self._processes:
+            if process.restart_ns is not None and now_ns >= process.restart_ns:
+                self._start(process)
+        self._look_at_heartbeats(now_ns)
+        self._notice_ready()
+
+    def _wait_ms(self) -> int:
+        """Return the milliseconds until something must be looked at that rings no bell."""
+        due = [self._deadline_ns]
+        if self._stopping is None:
+            due = [p.restart_ns for p in self._processes if p.restart_ns is not None]
+            due.append(self._looked_ns + self._look_interval_ns())
+        return max(0, min(due) - time.monotonic_ns()) // _NS_PER_MS + 1
+
+    def _look_interval_ns(self) -> int:
+        return self._config.runtime.heartbeat_timeout_ms * _NS_PER_MS // HEARTBEAT_LOOKS
+
+    def _start_next_stage(self) -> None:
+        self._started += 1
+        for process in self._stages[self._started - 1]:
+            self._start(process)
+
+    def _start(self, process: Process) -> None:
+        state = self._estate.region.state(process.endpoint)
+        state.phase = Phase.STARTING
+        state.epoch = max(state.epoch, 1)
+        try:
+            process.start(self._estate, time.monotonic_ns())
+        except OSError as error:
+            self._give_up_or_wait(process, f"fork failed: {error.strerror}", time.monotonic_ns())
+            return
+        self._poll.register(process.pidfd, select.POLLIN)
+        _log.debug("process started", name=process.name, pid=process.pid, epoch=state.epoch)
+
+    def _collect(self, process: Process, now_ns: int) -> None:
+        """Reap a child that ended and tell its peers by a new epoch and their bells."""
+        pid, pidfd = process.pid, process.pidfd
+        end = process.reap()
+        if end is None:
+            return
+        self._poll.unregister(pidfd)
+        state = self._estate.region.state(process.endpoint)
+        state.phase, state.pid = Phase.STOPPED, 0
+        state.epoch += 1
+        counters = self._estate.region.counters(process.endpoint)
+        for cell, metric in enumerate(TABLE):
+            # Its counters go on after a restart; what it held is gone.
+            if metric.kind == "gauge":
+                counters[cell] = 0
+        for doorbell in self._estate.doorbells:
+            doorbell.ring()
+        if self._stopping is not None:
+            _log.info("process stopped", name=process.name, pid=pid, end=end)
+        else:
+            self._give_up_or_wait(process, end, now_ns)
+
+    def _give_up_or_wait(self, process: Process, end: str, now_ns: int) -> None:
+        runtime = self._config.runtime
+        wait_ms = process.back_off(
+            now_ns, runtime.restart_backoff_ms, runtime.restart_backoff_max_ms
+        )
+        if not process.was_ready and process.failures >= FIRST_STARTS:
+            raise StartError(
+                f"{process.name} ended {process.failures} times before it was ready ({end})"
+            )
+        _log.warning("process ended", name=process.name, end=end, restart_in_ms=wait_ms)
+
+    def _look_at_heartbeats(self, now_ns: int) -> None:
+        """Kill who has shown no sign of life for the timeout, or has damaged its state."""
+        since_ns, interval_ns = now_ns - self._looked_ns, self._look_interval_ns()
+        if since_ns < interval_ns:
+            return
+        self._looked_ns = now_ns
+        if since_ns > 2 * interval_ns:
+            # We were stopped ourselves, and so perhaps were they: let them beat first.
+            return
+        timeout_ns = self._config.runtime.heartbeat_timeout_ms * _NS_PER_MS
+        for process in self._processes:
+            silent_ns = now_ns - self._estate.region.state(process.endpoint).heartbeat_ns
+            if process.pid and silent_ns > timeout_ns:
+                _log.error(
+                    "process hangs and is killed",
+                    name=process.name,
+                    pid=process.pid,
+                    silent_ms=silent_ns // _NS_PER_MS,
+                )
+                process.send(signal.SIGKILL)
+
+    def _notice_ready(self) -> None:
+        for process in self._processes:
+            if process.pid and not process.ready and self._phase_of(process) is Phase.READY:
+                process.ready = True
+                again = process.was_ready
+                process.was_ready = True
+                _log.info(
+                    "process is back" if again else "process is ready",
+                    name=process.name,
+                    pid=process.pid,
+                    after_ms=(time.monotonic_ns() - process.started_ns) // _NS_PER_MS,
+                )
+                if not again and all(p.was_ready for p in self._processes):
+                    self._announce()
+        if self._started < len(self._stages) and all(
+            process.was_ready for stage in self._stages[: self._started] for process in stage
+        ):
+            self._start_next_stage()
+
+    def _phase_of(self, process: Process) -> Phase:
+        try:
+            return self._estate.region.state(process.endpoint).phase
+        except Corrupt as error:
+            _log.error("process damaged its state and is killed", name=process.name, at=error.where)
+            process.send(signal.SIGKILL)
+            return Phase.STOPPED
+
+    def _announce(self) -> None:
+        """Print on standard output what listens where: the node is ready."""
+        facts: dict[str, object] = {
+            **self._estate.addresses(),
+            "workers": self._workers,
+            "kernel": KERNEL,
+            "data_path": os.path.realpath(self._config.data_path),
+            "pid": os.getpid(),
+        }
+        if log.is_human(self._config.log, sys.stdout):
+            lines = [f"  {name:<10} {value}" for name, value in facts.items()]
+            text = "\n".join(["robustmq is ready", *lines])
+        else:
+            text = msgspec.json.encode({"event": "ready", **facts}).decode()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def _on_signal(self, signum: signal.Signals) -> None:
+        if signum is signal.SIGHUP:
+            self._reload_configuration()
+        elif signum not in {signal.SIGTERM, signal.SIGINT}:
+            return
+        elif self._stopping is None:
+            _log.info("stopping", signal=signum.name)
+            self._estate.close_protocol_listeners()
+            self._stopping = [*reversed(self._stages)]
+            self._stop_stage()
+        else:
+            _log.warning("stopping at once", signal=signum.name)
+            self._clean = False
+            self._stopping = []
+
+    def _is_over(self) -> bool:
+        return self._stopping is not None and not self._stopping
+
+    def _stop_stage(self) -> None:
+        assert self._stopping
+        self._deadline_ns = time.monotonic_ns() + self._config.runtime.drain_timeout_ms * _NS_PER_MS
+        for process in self._stopping[0]:
+            process.send(signal.SIGTERM)
+
+    def _go_on_stopping(self, now_ns: int) -> None:
+        """Kill a stage that is over its time; go to the next one when all of this are gone."""
+        while self._stopping and not any(process.pid for process in self._stopping[0]):
+            del self._stopping[0]
+            if self._stopping:
+                self._stop_stage()
+        if self._stopping and now_ns >= self._deadline_ns:
+            for process in self._stopping[0]:
+                if process.pid:
+                    _log.error("process did not stop in time", name=process.name, pid=process.pid)
+                    self._clean = False
+                    process.send(signal.SIGKILL)
+            self._deadline_ns = now_ns + self._look_interval_ns()
+
+    def _kill_all(self) -> None:
+        for process in self._processes:
+            process.send(signal.SIGKILL)
+        for process in self._processes:
+            if process.pid:
+                os.waitpid(process.pid, 0)
+                process.pid = 0
+
+    def _reload_configuration(self) -> None:
+        """Apply what can be applied now, name what needs a restart, tell the children."""
+        try:
+            new = self._reload()
+        except ConfigError as error:
+            _log.error("the configuration was not reloaded", reason=str(error))
+            return
+        changed = changed_keys(self._config, new)
+        level = msgspec.structs.replace(self._config.log, level=new.log.level)
+        self._config = msgspec.structs.replace(self._config, log=level)
+        log.apply_level(level)
+        _log.info(
+            "configuration reloaded",
+            applied=[key for key in changed if key in RELOADED_KEYS],
+            needs_restart=[key for key in changed if key not in RELOADED_KEYS],
+        )
+        for process in self._processes:
+            process.send(signal.SIGHUP)
+
+
+def _cores_for(workers: int) -> list[int | None]:
+    """Return the processor of each worker; no pinning when there are too few."""
+    cores = sorted(os.sched_getaffinity(0))
+    return [*cores[:workers]] if len(cores) >= workers else [None] * workers
+
+
+def _read_all(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 4096)
+    except BlockingIOError:
+        return b""
+
+
+def _ignore(_signum: int, _frame: object) -> None:
+    """Do nothing here: the number of the signal is on the wakeup pipe."""
