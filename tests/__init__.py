@@ -1,0 +1,1 @@
+"""Tests: unit, property, architecture, integration, chaos, perf."""
