@@ -15,8 +15,9 @@ PACKAGES = (
 )  # fmt: skip
 MODULES = (
     "config", "errors", "metrics", "broker/api", "broker/core", "mqtt/codec", "mqtt/packets",
-    "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/session", "shm/ring", "net/tcp", "storage/log",
-    "storage/memory_log", "workers/worker", "message/record", "shard/shard", "admin/app",
+    "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring",
+    "net/tcp", "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
+    "admin/app",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
