@@ -80,7 +80,7 @@ def _properties(reader: Reader, version: int, packet: int) -> Properties | None:
 def _packet_id(reader: Reader) -> int:
     packet_id = reader.two("packet identifier")
     if not packet_id:
-        raise ProtocolError(Reason.PROTOCOL_ERROR, "The packet identifier is 0.")
+        raise malformed("The packet identifier is 0.")
     return packet_id
 
 

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The subscription trie: from a topic to the keys of all its filters, without a copy of it."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.list cimport PyList_Append
@@ -8,11 +9,13 @@ from cpython.object cimport PyObject
 from libc.string cimport memchr
 
 
-cdef class Node:
+# Filters may nest thousands of levels deep; the trashcan keeps their end off the C stack.
+@cython.trashcan(True)
+cdef class _Node:
     """A level of the wildcard filters; the fields are those of the twin."""
 
     cdef dict children
-    cdef Node plus
+    cdef _Node plus
     cdef object here
     cdef object below
 
@@ -21,46 +24,46 @@ cdef class Node:
                 and not self.children)
 
 
-cdef class Many:
+cdef class _Many:
     """The keys of a filter that has several."""
 
     cdef dict keys
 
 
-cdef object with_key(object keys, object key):
-    cdef Many many
+cdef object _with_key(object keys, object key):
+    cdef _Many many
     if keys is None:
         return key
-    if type(keys) is Many:
-        (<Many>keys).keys[key] = None
+    if type(keys) is _Many:
+        (<_Many>keys).keys[key] = None
         return keys
     if keys == key:
         return keys
-    many = Many.__new__(Many)
+    many = _Many.__new__(_Many)
     many.keys = {keys: None, key: None}
     return many
 
 
-cdef object without_key(object keys, object key):
+cdef object _without_key(object keys, object key):
     cdef dict held
-    if type(keys) is Many:
-        held = (<Many>keys).keys
+    if type(keys) is _Many:
+        held = (<_Many>keys).keys
         held.pop(key, None)
         return keys if len(held) > 1 else next(iter(held))
     return None if keys == key else keys
 
 
-cdef Py_ssize_t count(object keys):
+cdef Py_ssize_t _count(object keys):
     if keys is None:
         return 0
-    return len((<Many>keys).keys) if type(keys) is Many else 1
+    return len((<_Many>keys).keys) if type(keys) is _Many else 1
 
 
-cdef int extend(list found, object keys) except -1:
+cdef int _extend(list found, object keys) except -1:
     if keys is None:
         return 0
-    if type(keys) is Many:
-        found.extend((<Many>keys).keys)
+    if type(keys) is _Many:
+        found.extend((<_Many>keys).keys)
     else:
         PyList_Append(found, keys)
     return 0
@@ -74,19 +77,19 @@ cdef tuple _path(bytes topic_filter):
     return levels, below
 
 
-cdef Node _descend(Node node, bytes level):
+cdef _Node _descend(_Node node, bytes level):
     cdef object child
     if level == b"+":
         if node.plus is None:
-            node.plus = Node.__new__(Node)
+            node.plus = _Node.__new__(_Node)
         return node.plus
     if node.children is None:
         node.children = {}
     child = node.children.get(level)
     if child is None:
-        child = Node.__new__(Node)
+        child = _Node.__new__(_Node)
         node.children[level] = child
-    return <Node>child
+    return <_Node>child
 
 
 cdef bint _has_wildcard(bytes topic_filter):
@@ -99,12 +102,12 @@ cdef class Trie:
     """The filters of many subscriptions; see the twin, which is the contract."""
 
     cdef dict _exact
-    cdef Node _root
+    cdef _Node _root
     cdef Py_ssize_t _size
 
     def __cinit__(self):
         self._exact = {}
-        self._root = Node.__new__(Node)
+        self._root = _Node.__new__(_Node)
         self._size = 0
 
     @classmethod
@@ -115,17 +118,17 @@ cdef class Trie:
         """Return the number of pairs of a filter and a key."""
         return self._size
 
-    def add(self, bytes topic_filter not None, key):
+    def add(self, bytes topic_filter not None, object key):
         """Add a key to a filter; False when it was there already."""
         cdef Py_ssize_t before
-        cdef Node node
+        cdef _Node node
         cdef bint below
         cdef list levels
         cdef object new
         if not _has_wildcard(topic_filter):
             new = self._exact.get(topic_filter)
-            before = count(new)
-            new = with_key(new, key)
+            before = _count(new)
+            new = _with_key(new, key)
             self._exact[topic_filter] = new
         else:
             levels, below = _path(topic_filter)
@@ -133,31 +136,31 @@ cdef class Trie:
             for level in levels:
                 node = _descend(node, level)
             if below:
-                before = count(node.below)
-                new = node.below = with_key(node.below, key)
+                before = _count(node.below)
+                new = node.below = _with_key(node.below, key)
             else:
-                before = count(node.here)
-                new = node.here = with_key(node.here, key)
-        before = count(new) - before
+                before = _count(node.here)
+                new = node.here = _with_key(node.here, key)
+        before = _count(new) - before
         self._size += before
         return before == 1
 
-    def discard(self, bytes topic_filter not None, key):
+    def discard(self, bytes topic_filter not None, object key):
         """Take a key from a filter; False when it was not there."""
         cdef Py_ssize_t shrunk
-        cdef Node node
+        cdef _Node node
         cdef bint below
         cdef list levels, path
         cdef object child, new
         if not _has_wildcard(topic_filter):
             child = self._exact.get(topic_filter)
-            shrunk = count(child)
-            new = without_key(child, key)
+            shrunk = _count(child)
+            new = _without_key(child, key)
             if new is None:
                 self._exact.pop(topic_filter, None)
             else:
                 self._exact[topic_filter] = new
-            shrunk -= count(new)
+            shrunk -= _count(new)
             self._size -= shrunk
             return shrunk == 1
         levels, below = _path(topic_filter)
@@ -170,16 +173,16 @@ cdef class Trie:
                 child = None if node.children is None else node.children.get(level)
             if child is None:
                 return False
-            node = <Node>child
+            node = <_Node>child
             path.append(node)
         if below:
-            shrunk = count(node.below)
-            node.below = without_key(node.below, key)
-            shrunk -= count(node.below)
+            shrunk = _count(node.below)
+            node.below = _without_key(node.below, key)
+            shrunk -= _count(node.below)
         else:
-            shrunk = count(node.here)
-            node.here = without_key(node.here, key)
-            shrunk -= count(node.here)
+            shrunk = _count(node.here)
+            node.here = _without_key(node.here, key)
+            shrunk -= _count(node.here)
         self._size -= shrunk
         _prune(path, levels)
         return shrunk == 1
@@ -189,7 +192,7 @@ cdef class Trie:
         cdef list found = []
         cdef PyObject* keys = PyDict_GetItem(self._exact, topic)
         if keys != NULL:
-            extend(found, <object>keys)
+            _extend(found, <object>keys)
         if not self._root.empty():
             self._walk(topic, found)
         return found
@@ -200,7 +203,7 @@ cdef class Trie:
         cdef const char* slash
         cdef bint hidden = text < end and text[0] == c"$"
         cdef list reached, following
-        cdef Node node = self._root
+        cdef _Node node = self._root
         cdef object entry
         cdef PyObject* child
         cdef bytes level
@@ -210,9 +213,9 @@ cdef class Trie:
             level = PyBytes_FromStringAndSize(text, (end if slash == NULL else slash) - text)
             following = []
             for entry in reached:
-                node = <Node>entry
+                node = <_Node>entry
                 if not hidden:
-                    extend(found, node.below)
+                    _extend(found, node.below)
                     if node.plus is not None:
                         PyList_Append(following, node.plus)
                 if node.children is not None:
@@ -226,21 +229,21 @@ cdef class Trie:
                 break
             text = slash + 1
         for entry in reached:
-            node = <Node>entry
-            extend(found, node.here)
-            extend(found, node.below)
+            node = <_Node>entry
+            _extend(found, node.here)
+            _extend(found, node.below)
         return 0
 
 
 cdef int _prune(list path, list levels) except -1:
     """Take away the nodes on which nothing hangs any more, from the end of a path."""
-    cdef Node node, parent
+    cdef _Node node, parent
     while levels:
-        node = <Node>path.pop()
+        node = <_Node>path.pop()
         if not node.empty():
             break
         level = levels.pop()
-        parent = <Node>path[len(path) - 1]
+        parent = <_Node>path[len(path) - 1]
         if level == b"+":
             parent.plus = None
         else:
