@@ -1,5 +1,5 @@
 # cython: language_level=3
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from robustmq._kernel.fast.turn cimport Turn
 
@@ -42,6 +42,9 @@ cdef class BatchBuilder:
     cdef public bint blocked
     cdef public bint retained
     cdef readonly uint32_t count
+    cdef public int64_t producer_id
+    cdef public int16_t producer_epoch
+    cdef public uint32_t sequence
     cdef uint32_t max_bytes
     cdef uint8_t* buffer
     cdef size_t length, capacity

@@ -154,7 +154,10 @@ cdef class Acks:
 
 
 cdef class BatchBuilder:
-    """The turn's batch for one shard: records in, one v2 batch out."""
+    """The turn's batch for one shard: records in, one v2 batch out.
+
+    With a `producer_id` the batches carry `producer_epoch` and a running base sequence.
+    """
 
     def __cinit__(self, Turn turn not None, shard, uint32_t max_bytes, on_full):
         self.turn = turn
@@ -163,6 +166,8 @@ cdef class BatchBuilder:
         self.on_full = on_full
         self.blocked = False
         self.retained = False
+        self.producer_id = -1
+        self.producer_epoch = -1
         self.buffer = NULL
         self.length = HEADER
         self.count = 0
@@ -206,7 +211,11 @@ cdef class BatchBuilder:
         put32(p + 23, self.count - 1)
         put64(p + 27, <uint64_t>self.base_timestamp)
         put64(p + 35, <uint64_t>self.last_timestamp)
-        memset(p + 43, 0xFF, 14)
+        put64(p + 43, <uint64_t>self.producer_id)
+        p[51] = <uint8_t>(self.producer_epoch >> 8)
+        p[52] = <uint8_t>self.producer_epoch
+        put32(p + 53, self.sequence if self.producer_id >= 0 else 0xFFFFFFFF)
+        self.sequence = (self.sequence + self.count) & 0x7FFFFFFF
         put32(p + 57, self.count)
         put32(p + 17, crc32c_raw(p + 21, self.length - 21, 0))
         batch = PyBytes_FromStringAndSize(<char*>p, self.length)

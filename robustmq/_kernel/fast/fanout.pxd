@@ -27,6 +27,7 @@ cdef class Fanout:
     cdef object describe
     cdef uint32_t max_routes
 
+    cdef int walk(self, bytes batch, Route fixed) except -1
     cdef Route route(self, const uint8_t* topic, size_t length)
     cdef int deliver_run(self, Route route, bytes batch, const uint8_t* start, uint32_t count,
                          const uint8_t* end) except -1

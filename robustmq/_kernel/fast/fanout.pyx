@@ -54,6 +54,13 @@ cdef class Fanout:
 
     def deliver(self, bytes batch not None):
         """Give every record of `batch` to the subscribers of its key; Corrupt when damaged."""
+        self.walk(batch, None)
+
+    def deliver_to(self, Route route not None, bytes batch not None):
+        """Give every record of `batch` to `route`, whatever its key; Corrupt when damaged."""
+        self.walk(batch, route)
+
+    cdef int walk(self, bytes batch, Route fixed) except -1:
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
         cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
         cdef const uint8_t* start
@@ -85,8 +92,9 @@ cdef class Fanout:
                     break
             if first.key_length < 0:
                 continue
-            route = self.route(first.key, first.key_length)
+            route = fixed if fixed is not None else self.route(first.key, first.key_length)
             self.deliver_run(route, batch, start, count, stop)
+        return 0
 
     def forget(self, bytes topic=None):
         """The subscriptions of `topic` (or of everything) have changed."""

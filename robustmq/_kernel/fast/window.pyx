@@ -272,6 +272,9 @@ cdef class Window:
         if run.qos == 0:
             if self.outbox is None:
                 return 0
+            if run.deadline and run.deadline <= self.turn.now_ms:
+                cells[EXPIRED] += run.count
+                return 0
             if self.outbox.size > self.max_outbox_bytes:
                 cells[SLOW] += run.count
                 self.dropped += run.count
