@@ -1,22 +1,19 @@
 """CRC-32C: the twin and the compiled kernel give the values of the specification."""
 
-import importlib
-import importlib.util
-import os
 import random
 from types import ModuleType
 
 import pytest
 
-FAST = "robustmq._kernel.fast.crc"
-NAMES = ["robustmq._kernel.pure.crc"]
-if os.environ.get("ROBUSTMQ_REQUIRE_KERNEL") == "1" or importlib.util.find_spec(FAST):
-    NAMES.append(FAST)
+from tests.kernels import implementations, modules
+
+KERNELS = modules("crc")
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=implementations("crc"))
 def crc(request: pytest.FixtureRequest) -> ModuleType:
-    return importlib.import_module(request.param)
+    module: ModuleType = request.param
+    return module
 
 
 @pytest.mark.parametrize(
@@ -58,9 +55,9 @@ def test_refuses_what_is_not_a_u32_or_no_buffer(crc: ModuleType) -> None:
         crc.crc32c("text")
 
 
-@pytest.mark.skipif(len(NAMES) < 2, reason="there is no compiled kernel to compare with")
+@pytest.mark.skipif(len(KERNELS) < 2, reason="there is no compiled kernel to compare with")
 def test_kernel_is_the_twin_at_every_block_boundary() -> None:
-    pure, fast = (importlib.import_module(name) for name in NAMES)
+    pure, fast = KERNELS
     data = random.Random(3).randbytes(3 * 2048 * 2 + 3 * 192 + 17)
     sizes = [*range(40), *(k * 576 + d for k in range(12) for d in (-9, -1, 0, 1, 9)), len(data)]
     for size in (size for size in sizes if size >= 0):
