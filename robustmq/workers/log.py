@@ -4,14 +4,17 @@ Built on the standard library's logging without threads or queues, so that it is
 after a fork. A line has the time (UTC, milliseconds), level, process, event and its fields.
 """
 
+import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
 import msgspec
 
-from robustmq.config import Log
+from robustmq.config import Config, Log
+from robustmq.errors import ConfigError
 
 _LOGGER = logging.getLogger("robustmq")
 
@@ -112,6 +115,13 @@ def configure(config: Log, process: str, stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     apply_level(config)
+
+
+def reload_level(reload: Callable[[], Config]) -> None:
+    """Take over the level from the configuration read anew: what a child does on SIGHUP."""
+    # The supervisor has read the same file and has told what is wrong with it.
+    with contextlib.suppress(ConfigError):
+        apply_level(reload().log)
 
 
 def apply_level(config: Log) -> None:

@@ -5,7 +5,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeAlias
 
 import setproctitle
@@ -50,8 +50,8 @@ class Process:
         self.restart_ns: int | None = None
         self.started_ns = 0
 
-    def start(self, estate: Estate, now_ns: int) -> None:
-        """Fork; the child never returns from here.
+    def start(self, estate: Estate, now_ns: int, private: Sequence[int]) -> None:
+        """Fork; the child never returns from here, and closes the `private` descriptors.
 
         Signals are blocked meanwhile, so that none reaches the child while it still has the
         supervisor's handlers and writes to the supervisor's pipe. Raises OSError.
@@ -65,7 +65,7 @@ class Process:
         try:
             pid = os.fork()
             if pid == 0:
-                self._live(estate, supervisor, mask)
+                self._live(estate, supervisor, mask, private)
             self.pid = state.pid = pid
             self.pidfd = os.pidfd_open(pid)
         finally:
@@ -98,10 +98,15 @@ class Process:
         self.restart_ns = now_ns + wait_ms * 1_000_000
         return wait_ms
 
-    def _live(self, estate: Estate, supervisor: int, mask: Mask) -> NoReturn:
+    def _live(
+        self, estate: Estate, supervisor: int, mask: Mask, private: Sequence[int]
+    ) -> NoReturn:
         status = 1
         try:
             inheritance = self._inherit()
+            signal.set_wakeup_fd(-1)
+            for descriptor in private:
+                os.close(descriptor)
             self._settle(estate, inheritance, supervisor, mask)
             importlib.import_module(self._program).run(inheritance)
             status = 0
@@ -122,8 +127,7 @@ class Process:
         supervisor: int,
         mask: Mask,
     ) -> None:
-        """Drop what is the supervisor's: signal handlers, its pipe, the sockets of others."""
-        signal.set_wakeup_fd(-1)
+        """Become a process of its own: signals, title, processor, sockets."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # A terminal sends these to the whole group; what they mean is the supervisor's decision.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -16,14 +16,12 @@ import uvloop
 from robustmq._kernel.choice import KERNEL
 from robustmq.admin import app
 from robustmq.admin.prometheus import Core, Usage
-from robustmq.errors import ConfigError
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import log
 from robustmq.workers.inheritance import HTTP, ServerInheritance
 
 HEARTBEATS_PER_TIMEOUT: Final = 5
 GRACE_SECONDS: Final = 1
-_log = log.EventLog("server")
 
 
 def run(inheritance: ServerInheritance) -> None:
@@ -44,7 +42,7 @@ async def _serve(inheritance: ServerInheritance) -> None:
     server = EmbeddedServer(config, inheritance)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, _reload, inheritance)
+    loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
     interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
     beating = asyncio.create_task(_beat(inheritance, interval))
     await server.serve(sockets=[inheritance.listeners[HTTP]])
@@ -57,12 +55,6 @@ async def _beat(inheritance: ServerInheritance, interval: float) -> None:
     while True:
         state.heartbeat_ns = time.monotonic_ns()
         await asyncio.sleep(interval)
-
-
-def _reload(inheritance: ServerInheritance) -> None:
-    with contextlib.suppress(ConfigError):
-        # The supervisor has read the same file and told what is wrong with it.
-        log.apply_level(inheritance.reload().log)
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -96,7 +88,6 @@ class RegionSnapshot:
     def __init__(self, region: Region, workers: int) -> None:
         self._region = region
         self._workers = workers
-        # Kept between scrapes: psutil remembers nothing that we would have to pay for twice.
         self._supervisor = os.getppid()
 
     def cores(self) -> Sequence[Core]:

@@ -74,6 +74,7 @@ class Supervisor:
         self._clean = True
         self._looked_ns = time.monotonic_ns()
         self._poll = select.poll()
+        self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
         """Run the node until a signal ends it; 0 when everybody stopped in time, else 1.
@@ -82,16 +83,18 @@ class Supervisor:
         is left behind, whatever happens.
         """
         setproctitle.setproctitle("robustmq: supervisor")
-        wakeup = self._watch_signals()
+        self._watch_signals()
         self._poll.register(self._estate.bell.fileno(), select.POLLIN)
         # What is alive now stays for good: children need not copy its pages to collect garbage.
         gc.freeze()
+        if set(self._config.roles) != set(Config().roles):
+            _log.warning("roles cannot be chosen yet: all run", roles=self._config.roles)
         try:
             self._start_next_stage()
             while not self._is_over():
                 self._poll.poll(self._wait_ms())
                 self._estate.bell.answer()
-                for signum in _read_all(wakeup):
+                for signum in _read_all(self._wakeup[0]):
                     self._on_signal(signal.Signals(signum))
                 self._step(time.monotonic_ns())
         finally:
@@ -104,14 +107,16 @@ class Supervisor:
     def _of_worker(self, index: int) -> ServerInheritance:
         return self._estate.of_worker(self._config, index)
 
-    def _watch_signals(self) -> int:
-        """Turn signals into bytes on a pipe that poll watches; return the end to read."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    def _private_descriptors(self) -> list[int]:
+        """Return what no child may keep."""
+        return [*self._wakeup, *(p.pidfd for p in self._processes if p.pid)]
+
+    def _watch_signals(self) -> None:
+        """Turn signals into bytes on a pipe that poll watches."""
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, _ignore)
-        self._poll.register(reader, select.POLLIN)
-        return reader
+        self._poll.register(self._wakeup[0], select.POLLIN)
 
     def _step(self, now_ns: int) -> None:
         for process in self._processes:
@@ -146,7 +151,7 @@ class Supervisor:
         state.phase = Phase.STARTING
         state.epoch = max(state.epoch, 1)
         try:
-            process.start(self._estate, time.monotonic_ns())
+            process.start(self._estate, time.monotonic_ns(), self._private_descriptors())
         except OSError as error:
             self._give_up_or_wait(process, f"fork failed: {error.strerror}", time.monotonic_ns())
             return

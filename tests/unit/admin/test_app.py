@@ -1,0 +1,109 @@
+"""The HTTP application over a snapshot that stands for a node."""
+
+from collections.abc import Sequence
+
+import pytest
+from starlette.testclient import TestClient
+
+from robustmq import metrics
+from robustmq.admin import app
+from robustmq.admin.prometheus import Core, Usage
+
+
+class Node:
+    """A node of two workers of which the second one is coming back."""
+
+    kernel = "pure"
+
+    def __init__(self) -> None:
+        self.second = "starting"
+
+    def cores(self) -> Sequence[Core]:
+        rows = [[number * 100 + cell for cell in range(metrics.CELLS)] for number in (1, 2)]
+        return [Core(0, True, 0, rows[0]), Core(1, self.second == "ready", 3, rows[1])]
+
+    def processes(self) -> Sequence[Usage]:
+        return [Usage("server", 4096, 1.5)]
+
+    def phases(self) -> dict[str, str]:
+        return {"worker 0": "ready", "worker 1": self.second}
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+def client(node: Node) -> TestClient:
+    return TestClient(app.create(node), raise_server_exceptions=False)
+
+
+def test_every_row_of_the_table_has_a_series_per_core(client: TestClient) -> None:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for cell, row in enumerate(metrics.TABLE):
+        name = row.name + ("_total" if row.kind == "counter" else "")
+        assert f"# TYPE {name} {row.kind}" in lines
+        assert f'{name}{{core="0"}} {100.0 + cell}' in lines
+        assert f'{name}{{core="1"}} {200.0 + cell}' in lines
+
+
+def test_workers_processes_and_kernel_are_shown(client: TestClient) -> None:
+    lines = client.get("/metrics").text.splitlines()
+    assert 'robustmq_worker_up{core="0"} 1.0' in lines
+    assert 'robustmq_worker_up{core="1"} 0.0' in lines
+    assert 'robustmq_worker_restarts_total{core="1"} 3.0' in lines
+    assert 'robustmq_process_resident_memory_bytes{process="server"} 4096.0' in lines
+    assert 'robustmq_process_cpu_seconds_total{process="server"} 1.5' in lines
+    assert 'robustmq_kernel_info{implementation="pure"} 1.0' in lines
+
+
+def test_a_scraper_may_ask_for_openmetrics(client: TestClient) -> None:
+    answer = client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_live_is_live(client: TestClient) -> None:
+    answer = client.get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "live"})
+
+
+def test_ready_names_who_is_not(client: TestClient, node: Node) -> None:
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "not ready", "waiting": {"worker 1": "starting"}}
+    node.second = "ready"
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health/live"])
+def test_head_is_get_without_a_body(client: TestClient, path: str) -> None:
+    answer = client.head(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == client.get(path).headers["content-type"]
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/health", "/nothing"])
+def test_an_unknown_path_is_a_json_404(client: TestClient, path: str) -> None:
+    answer = client.get(path, follow_redirects=False)
+    assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+
+
+def test_a_wrong_method_is_told_the_right_ones(client: TestClient) -> None:
+    answer = client.post("/metrics")
+    assert (answer.status_code, answer.json()) == (405, {"error": "Method Not Allowed"})
+    assert "GET" in answer.headers["allow"]
+
+
+def test_a_failure_is_a_json_500(client: TestClient, node: Node) -> None:
+    def fail() -> dict[str, str]:
+        raise OSError("gone")
+
+    node.phases = fail  # type: ignore[method-assign]
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (500, {"error": "Internal Server Error"})
