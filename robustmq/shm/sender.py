@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from robustmq import metrics
+from robustmq.metrics import DOORBELLS_RUNG, FRAMES_BYTES, FRAMES_SENT
 from robustmq.shm import frame
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Sender:
                 break
         if ring.wants_bell():
             self._bell.ring()
-            self._counters[metrics.DOORBELLS_RUNG] += 1
+            self._counters[DOORBELLS_RUNG] += 1
         return not queue
 
     def is_bound(self) -> bool:
@@ -110,12 +110,16 @@ class Sender:
         self._kinds.append(frame.LAST)
 
     def _forget(self, pushed: int) -> None:
-        queue = self._queue
-        everything = pushed == len(queue)
-        size = self.backlog_bytes if everything else sum(map(len, queue[:pushed]))
-        fragments = self._kinds.count(frame.MORE, 0, pushed)
-        self._counters[metrics.FRAMES_SENT] += pushed - fragments
-        self._counters[metrics.FRAMES_BYTES] += size
-        self.backlog_bytes -= size
-        del queue[:pushed]
-        del self._kinds[:pushed]
+        queue, kinds, counters = self._queue, self._kinds, self._counters
+        counters[FRAMES_SENT] += pushed - kinds.count(frame.MORE, 0, pushed)
+        if pushed == len(queue):
+            counters[FRAMES_BYTES] += self.backlog_bytes
+            self.backlog_bytes = 0
+            queue.clear()
+            kinds.clear()
+        else:
+            size = sum(map(len, queue[:pushed]))
+            counters[FRAMES_BYTES] += size
+            self.backlog_bytes -= size
+            del queue[:pushed]
+            del kinds[:pushed]
