@@ -53,6 +53,12 @@ def translate(source: Path) -> Path:
     return target
 
 
+def brief(error: BaseException) -> str:
+    """Return what went wrong in a few words; a compiler's command line is long."""
+    sentence = str(error) or type(error).__name__
+    return sentence if len(sentence) <= 80 else f"{type(error).__name__}, see above"
+
+
 class BuildKernel(build_ext):
     """`build_ext` that compiles what it can, then takes all of the kernel or none of it.
 
@@ -71,7 +77,7 @@ class BuildKernel(build_ext):
             self._translate()
             super().run()
         except (Exception, SystemExit) as error:
-            self.failed.append(str(error) or type(error).__name__)
+            self.failed.append(brief(error))
         if self.failed:
             self._give_up()
 
@@ -85,14 +91,14 @@ class BuildKernel(build_ext):
                 extension.sources = [str(job.result().relative_to(HERE))]
                 translated.append(extension)
             except Exception as error:
-                self.failed.append(f"{extension.name} does not translate to C ({error})")
+                self.failed.append(f"{extension.name} does not translate to C: {brief(error)}")
         self.extensions = translated
 
     def build_extension(self, ext: Extension) -> None:
         try:
             super().build_extension(ext)
         except Exception as error:
-            self.failed.append(f"{ext.name}: {error}")
+            self.failed.append(f"{ext.name}: {brief(error)}")
 
     def copy_extensions_to_source(self) -> None:
         every = self.extensions
