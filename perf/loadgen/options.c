@@ -128,6 +128,7 @@ bool options_parse(Options *o, int argc, char **argv)
         {"first", KIND_UNSIGNED, &o->first, 0, 1e9},
         {"wildcard", KIND_SWITCH, &o->wildcard, 0, 0},
         {"gate", KIND_SWITCH, &o->gate, 0, 0},
+        {"realtime", KIND_SWITCH, &o->realtime, 0, 0},
         {"rate", KIND_SECONDS, &o->rate, 0, MAX_RATE},
         {"warmup", KIND_SECONDS, &o->warmup, 0, MAX_SECONDS},
         {"seconds", KIND_SECONDS, &o->seconds, 0.01, MAX_SECONDS},

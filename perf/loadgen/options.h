@@ -28,6 +28,7 @@ typedef struct {
     unsigned first;        /* the number of the first client of each kind */
     bool wildcard;         /* subscribe with a wildcard filter */
     bool gate;             /* wait for a line on stdin before the load and after it */
+    bool realtime;         /* ask for a real-time priority, so that other programs do not delay us */
     double rate;           /* publishes per second of all publishers together; 0: closed loop */
     double warmup;         /* seconds of load that are verified but not measured */
     double seconds;        /* seconds of load that are measured */

@@ -61,12 +61,13 @@ static uint64_t acknowledged(const Publisher *p, const uint8_t *body)
     return p->acked + offset < p->next ? p->acked + offset : UINT64_MAX;
 }
 
-/* PUBACK and PUBREC come in the order of the PUBLISH packets (MQTT5 4.6.0). */
+/* PUBACK and PUBREC come in the order of the PUBLISH packets (MQTT5 4.6). One that comes after a
+ * later one is out of order; one that never comes is counted as unacknowledged. */
 static void check_order(Run *run, Publisher *p, uint64_t serial)
 {
-    if (serial > p->received)
+    if (serial < p->received)
         run->unordered_acks++;
-    if (serial >= p->received)
+    else
         p->received = serial + 1;
 }
 

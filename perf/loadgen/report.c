@@ -68,11 +68,11 @@ void report_print(const Run *run, double connect_seconds, double seconds, uint64
     print_histogram("lag_us", &run->lag);
     printf(", \"lost\": %llu, \"reordered\": %llu, \"duplicates\": %llu, \"corrupt\": %llu, "
            "\"unacknowledged\": %llu, \"unordered_acks\": %llu, \"errors\": %llu, "
-           "\"timed_out\": %s",
+           "\"timed_out\": %s, \"realtime\": %s",
            (unsigned long long)report_lost(run), (unsigned long long)run->ledger.reordered,
            (unsigned long long)run->ledger.duplicates, (unsigned long long)run->corrupt,
            (unsigned long long)awaited, (unsigned long long)run->unordered_acks,
-           (unsigned long long)run->errors, timed_out ? "true" : "false");
+           (unsigned long long)run->errors, timed_out ? "true" : "false", run->realtime ? "true" : "false");
     print_string("first_error", run->first_error);
     puts("}");
     fflush(stdout);

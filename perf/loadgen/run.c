@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,10 @@ bool run_open(Run *run)
     }
     /* The default slack of 50 us would be seen in the latencies of the open loop. */
     prctl(PR_SET_TIMERSLACK, 1ul);
+    if (o->realtime) {
+        struct sched_param priority = {.sched_priority = 1};
+        run->realtime = sched_setscheduler(0, SCHED_RR, &priority) == 0;
+    }
     run->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (run->epoll < 0 || !allocate(run)) {
         run_error(run, "not enough memory or descriptors");

@@ -55,7 +55,7 @@ typedef struct {
     uint64_t head;     /* the oldest serial that is not complete */
     uint64_t next;     /* the next serial to be sent; serial = sequence * topics + topic */
     uint64_t acked;    /* the oldest serial whose acknowledgement is not there */
-    uint64_t received; /* the next serial whose PUBREC is expected (QoS 2) */
+    uint64_t received; /* behind the last serial of which a PUBACK or PUBREC came */
     uint64_t due;      /* open loop: when the next message is scheduled, ns */
     uint32_t window;
     bool queued;       /* on the run's list of publishers that may be able to send */
@@ -81,7 +81,7 @@ struct Run {
     size_t replied;
     uint64_t now;           /* at the last read */
     uint64_t measure_from;  /* stamps from here on are recorded in the histogram */
-    bool sending;
+    bool sending, realtime;
     Ledger ledger;
     Histogram latency, lag;
     uint64_t published, acknowledged, deliveries;

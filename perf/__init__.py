@@ -1,0 +1,1 @@
+"""Measurements of robustmq beside its peers, from outside: processes, sockets and /proc only."""

@@ -1,0 +1,192 @@
+"""Starting and stopping the brokers that are compared, each fresh, on free loopback ports."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+PEERS = ("robustmq", "robustmq-pure", "mosquitto")
+
+MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+max_connections -1
+max_inflight_messages 0
+max_queued_messages 0
+max_queued_bytes 0
+set_tcp_nodelay true
+log_dest none
+"""
+MOSQUITTO_NOTE = (
+    "mosquitto: no persistence, no logging, no limit on inflight or queued messages, TCP_NODELAY"
+)
+
+
+class BrokerError(Exception):
+    """A broker is not installed, did not start, or died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that runs: its name, its MQTT port and the root of its process tree."""
+
+    name: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a broker is started: the words, what is added to the environment, where it says ready."""
+
+    command: list[str]
+    environment: dict[str, str]
+    ready_url: str | None = None
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _mosquitto() -> str:
+    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not found:
+        raise BrokerError("mosquitto is not installed")
+    return found
+
+
+def _supervisor() -> str:
+    beside = Path(sys.executable).parent / "robustmq-supervisor"
+    found = str(beside) if beside.exists() else shutil.which("robustmq-supervisor")
+    if not found:
+        raise BrokerError("robustmq-supervisor is not installed: run scripts/setup")
+    return found
+
+
+def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str, str]) -> Launch:
+    """How the peer `name` is started; `commands` has those that the user added, by name.
+
+    Raises BrokerError when it is unknown or not installed.
+    """
+    if name in commands:
+        words = shlex.split(commands[name].format(port=port, folder=folder, workers=workers))
+        return Launch(words, {})
+    if name == "mosquitto":
+        configuration = folder / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        configuration.write_text(MOSQUITTO.format(port=port) + user)
+        return Launch([_mosquitto(), "-c", str(configuration)], {})
+    if name not in PEERS:
+        raise BrokerError(f"unknown peer {name!r}: {', '.join([*PEERS, *commands])}")
+    http = free_port()
+    command = [_supervisor(), "-w", str(workers), "--data", str(folder / "data")]
+    command += ["--set", f"mqtt_runtime.server.tcp_port={port}", "--set", f"http_port={http}"]
+    environment = {"ROBUSTMQ_PURE": "1" if name == "robustmq-pure" else "0"}
+    return Launch(command, environment, f"http://127.0.0.1:{http}/health/ready")
+
+
+def version(name: str, commands: dict[str, str]) -> str:
+    """What the peer says about its version, in one line."""
+    if name in commands:
+        return commands[name]
+    if name == "mosquitto":
+        done = subprocess.run([_mosquitto(), "-h"], capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()[0] if done.stdout else "mosquitto"
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    words = []
+    for command in ([_supervisor(), "--version"], git):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        words.append(done.stdout.strip() if done.returncode == 0 else "unknown")
+    return " ".join(words)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1.0) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _await(process: subprocess.Popen[bytes], how: Launch, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise BrokerError(f"{how.command[0]} ended at its start: {_tail(log)}")
+        if _accepts(port) and (how.ready_url is None or _answers(how.ready_url)):
+            return
+        time.sleep(0.02)
+    raise BrokerError(f"{how.command[0]} was not ready after {START_SECONDS:.0f} s: {_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-400:].strip()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    # The session was started for this broker, so its group holds nothing else.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def running(name: str, workers: int, commands: dict[str, str]) -> Iterator[Broker]:
+    """Starts the peer, waits until it accepts connections, and stops it at the end.
+
+    `workers` is for robustmq; `commands` maps the names of further peers to command lines with
+    `{port}`, `{folder}` and `{workers}` in them. Raises BrokerError when it does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="perf-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        port = free_port()
+        how = launch(name, port, folder, workers, commands)
+        log = folder / "log"
+        with log.open("wb") as output:
+            try:
+                process = subprocess.Popen(
+                    how.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | how.environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BrokerError(f"{how.command[0]} cannot be run: {error}") from error
+        try:
+            _await(process, how, port, log)
+            yield Broker(name, port, process.pid)
+        finally:
+            _stop(process)

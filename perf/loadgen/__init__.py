@@ -1,0 +1,1 @@
+"""The load generator: C sources, compiled on first use by `perf.generator`."""
