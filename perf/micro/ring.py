@@ -1,7 +1,8 @@
 """Frames and megabytes per second through the ring: the kernel and its twin.
 
 `alone`: one process pushes a turn's frames and pulls them, which is the cost of the code.
-`across`: a child pushes and this process pulls, which adds what the caches must carry.
+`across`: a child pushes and this process pulls, which adds what the caches must carry;
+whoever cannot go on yields, so that two processes on one busy core do not wait for a time slice.
 Run as `python perf/micro/ring.py [--seconds 0.3]`.
 """
 
@@ -42,14 +43,18 @@ def across(ring: Ring, size: int, seconds: float) -> float:
     if child == 0:
         frames = turn(size)
         while True:
-            ring.push(frames)
+            if ring.push(frames) < len(frames):
+                os.sched_yield()
     try:
         while not ring.pull(0):
-            pass
+            os.sched_yield()
         count = 0
         start = time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds:
-            count += len(ring.pull(TURN_BYTES))
+            if pulled := len(ring.pull(TURN_BYTES)):
+                count += pulled
+            else:
+                os.sched_yield()
         return count / spent
     finally:
         os.kill(child, signal.SIGKILL)
