@@ -55,11 +55,18 @@ def line(total: Outcome) -> str:
     return f"{counts} in {total.seconds:.2f}s"
 
 
+def read(path: Path) -> Outcome:
+    """Return the counts of a report; a run that left none, or ran nothing, is one error."""
+    found = outcome(path.read_text(encoding="utf-8")) if path.exists() else Outcome()
+    ran = found.passed + found.failed + found.errors + found.skipped
+    return found if ran else found._replace(errors=1)
+
+
 def main(paths: Sequence[str]) -> int:
-    """Print the summed line; return 0 only when something ran and nothing failed."""
+    """Print the summed line; return 0 only when every run ran and nothing failed."""
     total = Outcome()
     for path in paths:
-        total = add(total, outcome(Path(path).read_text(encoding="utf-8")))
+        total = add(total, read(Path(path)))
     print(f" {line(total)} ".center(100, "="))
     return 1 if total.failed or total.errors or not total.passed else 0
 

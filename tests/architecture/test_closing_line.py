@@ -30,6 +30,15 @@ def test_one_failure_fails_all(tmp_path: Path, failures: int, errors: int) -> No
     assert closing_line.main(paths) == 1
 
 
-def test_nothing_ran_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert closing_line.main([report(tmp_path / "a.xml", 0)]) == 1
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_run_that_ran_nothing_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], exists: bool
+) -> None:
+    empty = report(tmp_path / "b.xml", 0) if exists else str(tmp_path / "missing.xml")
+    assert closing_line.main([report(tmp_path / "a.xml", 10), empty]) == 1
+    assert " 10 passed, 1 error in " in capsys.readouterr().out
+
+
+def test_no_run_at_all_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert closing_line.main([]) == 1
     assert "no tests ran" in capsys.readouterr().out

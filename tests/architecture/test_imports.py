@@ -16,8 +16,8 @@ PACKAGES = (
 MODULES = (
     "config", "errors", "metrics", "broker/api", "broker/core", "mqtt/codec", "mqtt/packets",
     "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring",
-    "net/tcp", "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
-    "admin/app",
+    "net/tcp", "storage/log", "storage/memory_log", "workers/worker", "message/record",
+    "shard/shard", "admin/app",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
