@@ -7,6 +7,7 @@ reordered or duplicated a message or a broker failed; 2 when the command line is
 import argparse
 import json
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -42,6 +43,15 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _commands(words: list[str]) -> dict[str, str]:
+    """The peers that the user added, by name; ValueError when one is not NAME=WORDS."""
+    pairs = [word.partition("=") for word in words]
+    for name, _, command in pairs:
+        if not name or not command:
+            raise ValueError(f"--peer-command needs NAME=WORDS, not {name!r}")
+    return {name: command for name, _, command in pairs}
+
+
 def _compare(
     scenarios: list[Scenario], peers: list[str], runs: int, plan: Plan
 ) -> list[Measurement]:
@@ -72,13 +82,11 @@ def _stolen(before: tuple[float, float]) -> float:
 def main(words: list[str] | None = None) -> int:
     """Runs the comparison that the command line asks for and returns the exit status."""
     options = _arguments(words)
-    commands = dict(word.split("=", 1) for word in options.peer_command if "=" in word)
-    peers = [*options.peers.split(","), *commands]
     runs = options.runs or (1 if options.quick else 3)
-    plan = Plan(
-        options.seconds or (QUICK_SECONDS if options.quick else SECONDS), options.workers, commands
-    )
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     try:
+        commands = _commands(options.peer_command)
+        peers = list(dict.fromkeys([*filter(None, options.peers.split(",")), *commands]))
         scenarios = select(options.scenario)
         if options.list:
             print("\n".join(f"{each.name:<16} {each.load}" for each in scenarios))
@@ -88,6 +96,9 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, brokers.BrokerError, generator.GeneratorError) as error:
         print(f"perf: {error}", file=sys.stderr)
         return 2
+    plan = Plan(seconds, options.workers, commands)
+    # An ordinary end, so that the broker and the generator that run now are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Brokers inherit the limit; ten thousand connections need it.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

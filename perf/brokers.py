@@ -147,7 +147,9 @@ def _await(process: subprocess.Popen[bytes], how: Launch, port: int, log: Path) 
 
 
 def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-400:].strip()
+    """The last line of the log: by custom the one that says why."""
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

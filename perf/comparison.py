@@ -118,7 +118,10 @@ def verdicts(found: list[Bar], measurements: list[Measurement]) -> str:
         for bar in found
     ]
     faults = [m for m in measurements if m.fault]
+    done = [m for m in measurements if m.p99_us]
     lines += [f"FAULT {m.scenario} {m.peer} run {m.number}: {m.fault}" for m in faults]
+    if any(m.report and m.report["lag_us"]["count"] and not m.report["realtime"] for m in done):
+        lines.append("note: no real-time priority, so latencies hold the generator's own delays")
     if not faults:
         lines.append(f"verified: no loss, disorder or duplicate in {len(measurements)} runs")
     return "\n".join(lines)
