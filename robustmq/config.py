@@ -40,6 +40,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     ring_bytes: Bytes of the ring from one core to another, a power of two from 64 KiB; 0: 256 MiB
         divided by the number of rings, at least 256 KiB, at most 4 MiB.
     heartbeat_timeout_ms: Milliseconds without a sign of life until a process is replaced.
+    start_timeout_ms: Milliseconds that a new process may take until its first sign of life.
     drain_timeout_ms: Milliseconds that workers may take to stop; then they are killed.
     restart_backoff_ms: Milliseconds until a process that ended is restarted; doubled each time.
     restart_backoff_max_ms: Milliseconds that the wait before a restart never exceeds.
@@ -51,6 +52,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     workers: Literal["auto"] | Annotated[int, _in(1, WORKERS_MAX)] = "auto"
     ring_bytes: Annotated[int, _in(0, GIB)] = 0
     heartbeat_timeout_ms: Annotated[int, _in(200, 600_000)] = 5_000
+    start_timeout_ms: Annotated[int, _in(200, 600_000)] = 30_000
     drain_timeout_ms: Annotated[int, _in(0, 600_000)] = 5_000
     restart_backoff_ms: Annotated[int, _in(1, 60_000)] = 200
     restart_backoff_max_ms: Annotated[int, _in(1, 600_000)] = 10_000

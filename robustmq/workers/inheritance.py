@@ -35,8 +35,9 @@ class ServerInheritance:
     when it is ready (once more after a restart does no harm). `supervisor_bell` wakes the
     supervisor. `reload` reads the configuration again, for SIGHUP; it raises ConfigError.
 
-    A child keeps `heartbeat_ns` of its state in the region at time.monotonic_ns()
-    at least four times per `runtime.heartbeat_timeout_ms`, from its first moment to its last.
+    A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
+    `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
+    beat may take `runtime.start_timeout_ms`.
     """
 
     config: Config

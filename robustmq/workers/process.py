@@ -59,15 +59,14 @@ class Process:
         state = estate.region.state(self.endpoint)
         state.heartbeat_ns = state.started_ns = self.started_ns = now_ns
         self.ready, self.restart_ns = False, None
-        sys.stdout.flush()
         supervisor = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
                 self._live(estate, supervisor, mask, private)
-            self.pid = state.pid = pid
-            self.pidfd = os.pidfd_open(pid)
+            self._adopt(pid)
+            state.pid = pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -98,6 +97,16 @@ class Process:
         self.restart_ns = now_ns + wait_ms * 1_000_000
         return wait_ms
 
+    def _adopt(self, pid: int) -> None:
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            # A child whose end we could not see would be none.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self.pid = pid
+
     def _live(
         self, estate: Estate, supervisor: int, mask: Mask, private: Sequence[int]
     ) -> NoReturn:
@@ -116,9 +125,11 @@ class Process:
             _log.error("process failed")
         finally:
             # Not sys.exit: the supervisor's frames and finalizers below us are not ours to run.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
 
     def _settle(
         self,

@@ -5,6 +5,7 @@ safe at any time. It sleeps in poll(2) until a child ends, a signal comes, a chi
 or a heartbeat is due to be looked at.
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -200,10 +201,14 @@ class Supervisor:
         if since_ns > 2 * interval_ns:
             # We were stopped ourselves, and so perhaps were they: let them beat first.
             return
-        timeout_ns = self._config.runtime.heartbeat_timeout_ms * _NS_PER_MS
+        runtime = self._config.runtime
         for process in self._processes:
-            silent_ns = now_ns - self._estate.region.state(process.endpoint).heartbeat_ns
-            if process.pid and silent_ns > timeout_ns:
+            beat_ns = self._estate.region.state(process.endpoint).heartbeat_ns
+            silent_ns = now_ns - beat_ns
+            # While it loads its program it cannot beat: what it has is still our own time stamp.
+            new = beat_ns == process.started_ns
+            timeout_ms = runtime.start_timeout_ms if new else runtime.heartbeat_timeout_ms
+            if process.pid and silent_ns > timeout_ms * _NS_PER_MS:
                 _log.error(
                     "process hangs and is killed",
                     name=process.name,
@@ -250,11 +255,12 @@ class Supervisor:
         }
         if log.is_human(self._config.log, sys.stdout):
             lines = [f"  {name:<10} {value}" for name, value in facts.items()]
-            text = "\n".join(["robustmq is ready", *lines])
+            text = "\n".join(["robustmq is ready", *lines]).encode()
         else:
-            text = msgspec.json.encode({"event": "ready", **facts}).decode()
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+            text = msgspec.json.encode({"event": "ready", **facts})
+        # Unbuffered, so that no child inherits a part; a reader who has gone is no reason to stop.
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), text + b"\n")
 
     def _on_signal(self, signum: signal.Signals) -> None:
         if signum is signal.SIGHUP:

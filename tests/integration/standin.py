@@ -1,6 +1,6 @@
 """A worker without a broker: it beats, listens, answers each client with its index, and drains.
 
-Clients steer it: "hang" stops the heartbeat, "deaf" ignores SIGTERM, "exit" ends with status 3.
+Clients steer it: "hang" stops the heartbeat, "deaf" makes it ignore SIGTERM.
 """
 
 import os
@@ -47,11 +47,11 @@ def run(inheritance: Inheritance) -> None:
         client.sendall(str(inheritance.index).encode())
         match client.recv(16):
             case b"hang":
+                client.sendall(b".")
                 time.sleep(1000)
             case b"deaf":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            case b"exit":
-                raise SystemExit(3)
+                client.sendall(b".")
         client.close()
     inheritance.enter(Phase.DRAINING)
 

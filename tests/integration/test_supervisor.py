@@ -62,10 +62,11 @@ def refusal(node: Node) -> str:
 
 
 def served_by(node: Node, say: bytes = b"bye") -> int:
-    """Connect, tell the worker what to do, and return which one it was."""
+    """Connect, have the worker do something, and return which one it was."""
     with node.connect() as client:
         index = int(client.recv(1))
         client.sendall(say)
+        client.recv(1)
         return index
 
 
@@ -146,6 +147,12 @@ def test_a_hanging_worker_is_replaced(start: Start, how: str) -> None:
     assert took < 5
     assert node.seen("process hangs and is killed")[0]["silent_ms"] >= 800
     assert restarts(node) == 1
+
+
+def test_a_worker_that_never_shows_life_is_given_up(start: Start) -> None:
+    settings = (*QUICK, "runtime.start_timeout_ms=1500")
+    sentence = refusal(start(workers=1, settings=settings, environment={"STANDIN": "slow"}))
+    assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
 
 
 def test_a_supervisor_that_was_stopped_itself_kills_nobody(start: Start) -> None:
@@ -378,6 +385,16 @@ def test_children_hold_nothing_that_is_the_supervisors(start: Start) -> None:
         # A worker: its listener, its door, a sender to each; a server: its listener and loop.
         assert len(listeners) <= 4, (name, held)
         assert sum("pidfd" in entry for entry in held) == 0, (name, held)
+
+
+def test_a_reader_of_the_banner_may_go_away(start: Start) -> None:
+    node = start(workers=1)
+    assert node.process.stdout is not None
+    node.process.stdout.close()
+    until(lambda: len(node.seen("process is ready")) == 2, "the node is ready")
+    node.children()
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
 
 
 def test_people_get_a_banner(start: Start) -> None:
