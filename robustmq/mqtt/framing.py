@@ -92,7 +92,9 @@ def _version(reader: Reader) -> int:
     size = reader.two("protocol name")
     if size not in {4, 6}:
         return 0
-    levels = PROTOCOL_NAMES.get(reader.take(size, "protocol name"), ())
+    levels = PROTOCOL_NAMES.get(reader.take(size, "protocol name"))
+    if levels is None:
+        return 0
     level = reader.byte("protocol version")
     return level if level in levels else 0
 

@@ -62,8 +62,8 @@ class Reason(enum.IntEnum):
 
 FIRST_ERROR: Final = 0x80
 
-# A refusal in each answer's own codes: CONNACK and DISCONNECT, PUBACK and PUBREC, SUBACK and
-# UNSUBACK. A code that an answer may not carry gives way to the nearest that it may.
+# A refusal in each answer's own codes: CONNACK and DISCONNECT, PUBACK and PUBREC, SUBACK.
+# A code that an answer may not carry gives way to the nearest that it may.
 _REFUSALS: Final = (
     (
         Refusal.NOT_AUTHORIZED,
@@ -91,7 +91,7 @@ _REFUSALS: Final = (
     ),
     (
         Refusal.UNAVAILABLE,
-        Reason.SERVER_UNAVAILABLE,
+        Reason.SERVER_BUSY,
         Reason.IMPLEMENTATION_SPECIFIC_ERROR,
         Reason.IMPLEMENTATION_SPECIFIC_ERROR,
     ),
@@ -122,7 +122,7 @@ PUBLISH_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[2] for row in _
 """What a refusal is in PUBACK and PUBREC (MQTT5 3.4.2.1, 3.5.2.1)."""
 
 SUBSCRIBE_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[3] for row in _REFUSALS}
-"""What a refusal is in SUBACK and UNSUBACK (MQTT5 3.9.3, 3.11.3)."""
+"""What a refusal is in SUBACK (MQTT5 3.9.3)."""
 
 V3_ACCEPTED: Final = 0
 V3_UNACCEPTABLE_VERSION: Final = 1
