@@ -68,6 +68,10 @@ BREAKS: list[tuple[str, dict[str, str]]] = [
     ("unequal_twins", {KERNEL + "k.py": CHOOSER}),
     ("unequal_twins", {KERNEL + "pure/k.py": DOC + "def f(a): ...\n"}),
     ("unequal_twins", {KERNEL + "fast/k.pyx": DOC + "def f(a): pass\n"}),
+    (
+        "unequal_twins",
+        kernel(CHOOSER, "def f(): ...\n", "def f():\n") | {KERNEL + "pure/l.py": DOC},
+    ),
     ("unequal_twins", kernel(CHOOSER, "def f(a): ...\n", "def f(b): pass\n")),
     ("unequal_twins", kernel(CHOOSER, "def f(a): ...\n", "def g(a): pass\n")),
     ("unequal_twins", kernel(DOC + "x = 1\n", "def f(a): ...\n", "def f(a): pass\n")),
@@ -146,18 +150,22 @@ def test_the_rule_is_content_with_a_tidy_tree(tmp_path: Path, name: str) -> None
         "    @property\n    def size(self) -> int: ...\n"
         "    def pull(self, limit: int) -> list[bytes]: ...\n"
         "    def _hidden(self) -> None: ...\n"
+        "    def told(self, code: int) -> None: ...\n"
+        "    def close(self) -> None: ...\n"
     )
     fast = (
         "LIMIT = 3\n"
         "cdef int inner(int z):\n    return z\n"
         "def f(int a, bytes b=b',', *rest):\n    return 1  # def g(x):\n"
-        "cdef class F:\n"
+        "cdef class Told:\n    def told(self, int code):\n        pass\n"
+        "cdef class F(Told):\n"
         "    cdef readonly size_t size\n"
         "    cdef int own\n"
         "    def __cinit__(self, const unsigned char[::1] memory not None, size_t size=4):\n"
         "        pass\n"
         "    cpdef list pull(self, unsigned long limit):\n        return []\n"
         "    cdef void hidden(self):\n        pass\n"
+        "    cdef int close(self) except -1:\n        pass\n"
     )
     chooser = CHOOSER.replace("import f", "import LIMIT, F, f")
     plant(tmp_path, tidy | kernel(chooser, pure, fast))

@@ -1,6 +1,7 @@
 """The shape of the kernels: a chooser, a twin and a compiled module with the same public names.
 
-The compiled side is read as text, so that the rule holds where nothing is compiled.
+The compiled side is read as text, so that the rule holds where nothing is compiled. A `cdef`
+method may be a public method of the twin: there, other twins call it as other kernels do here.
 """
 
 import ast
@@ -13,7 +14,8 @@ NOT_KERNELS = frozenset({"__init__", "choice"})
 _DEFINITION = re.compile(
     r"^( *)(?:(?:async )?def|cpdef(?: [\w\[\]\*: ]+?)??) (\w+)\(", re.MULTILINE
 )
-_CLASS = re.compile(r"^(?:cdef )?(?:class|enum) (\w+)", re.MULTILINE)
+_CLASS = re.compile(r"^(?:cdef )?(?:class|enum) (\w+)(?:\((\w+)\))?", re.MULTILINE)
+_INNER = re.compile(r"^    cdef (?:[\w\[\]\*]+ )*\*?(\w+)\(", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    cdef (?:readonly|public) [^\n(]*?([\w, ]+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*)\b(?:\s*:[^=\n]+)?\s*=[^=]", re.MULTILINE)
 _STRINGS = re.compile(
@@ -26,6 +28,9 @@ class Shape(NamedTuple):
 
     callables: dict[str, tuple[str, ...]]
     values: frozenset[str]
+    bases: dict[str, str]
+    # Methods that only other compiled kernels see.
+    inner: frozenset[str] = frozenset()
 
 
 def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
@@ -38,6 +43,7 @@ def pure_shape(text: str) -> Shape:
     """Return the public face of a twin."""
     callables: dict[str, tuple[str, ...]] = {}
     values: set[str] = set()
+    bases: dict[str, str] = {}
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
@@ -53,10 +59,12 @@ def pure_shape(text: str) -> Shape:
                     callables[prefix + node.name] = _parameters(node.args)
             elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 callables.setdefault(node.name, ())
+                if node.bases:
+                    bases[node.name] = ast.unparse(node.bases[0])
                 visit(node.body, f"{node.name}.")
 
     visit(ast.parse(text).body, "")
-    return Shape(callables, frozenset(values))
+    return Shape(callables, frozenset(values), bases)
 
 
 def _text_of_parameters(text: str, start: int) -> list[str]:
@@ -79,11 +87,12 @@ def _name_of_parameter(text: str) -> str:
 
 
 def fast_shape(text: str) -> Shape:
-    """Return the public face of a .pyx."""
+    """Return the public face of a .pyx or a .pxd."""
     text = _STRINGS.sub('""', re.sub(r"#[^\n]*", "", _STRINGS.sub('""', text)))
     callables: dict[str, tuple[str, ...]] = {}
     values = {match.group(1) for match in _CONSTANT.finditer(text)}
     classes = [(match.start(), match.group(1)) for match in _CLASS.finditer(text)]
+    bases = {match.group(1): match.group(2) for match in _CLASS.finditer(text) if match.group(2)}
     for _, name in classes:
         if not name.startswith("_"):
             callables.setdefault(name, ())
@@ -110,7 +119,8 @@ def fast_shape(text: str) -> Shape:
         owner = owner_of(match.start())
         for word in match.group(1).split(","):
             values.add(f"{owner}.{word.split()[-1]}")
-    return Shape(callables, frozenset(values))
+    inner = {f"{owner_of(match.start())}.{match.group(1)}" for match in _INNER.finditer(text)}
+    return Shape(callables, frozenset(values), bases, frozenset(inner))
 
 
 def chosen(text: str) -> dict[str, frozenset[str]]:
@@ -126,15 +136,39 @@ def chosen(text: str) -> dict[str, frozenset[str]]:
     return {module: frozenset(names) for module, names in found.items()}
 
 
+def merged(shapes: list[Shape]) -> Shape:
+    """Return the face of all modules of one side together; classes have what their bases have."""
+    callables: dict[str, tuple[str, ...]] = {}
+    values: set[str] = set()
+    bases: dict[str, str] = {}
+    inner: set[str] = set()
+    for shape in shapes:
+        # A class is named in its .pxd too, without its parameters.
+        callables.update({k: v for k, v in shape.callables.items() if v or k not in callables})
+        values |= shape.values
+        bases |= shape.bases
+        inner |= shape.inner
+    for name in bases:
+        base = bases.get(name)
+        while base:
+            for each in [each for each in callables if each.startswith(f"{base}.")]:
+                callables.setdefault(name + each.removeprefix(base), callables[each])
+            values |= {name + v.removeprefix(base) for v in values if v.startswith(f"{base}.")}
+            base = bases.get(base)
+    return Shape(callables, frozenset(values), bases, frozenset(inner))
+
+
 def _differences(name: str, pure: Shape, fast: Shape, wanted: frozenset[str]) -> list[str]:
     """Return how the two differ in the names that the chooser hands out, members included."""
     found = []
 
     def is_wanted(each: str) -> bool:
-        return each.split(".", maxsplit=1)[0] in wanted
+        return each.split(".", 1)[0] in wanted
 
     for each in sorted(filter(is_wanted, pure.callables.keys() | fast.callables.keys())):
         ours, theirs = pure.callables.get(each), fast.callables.get(each)
+        if theirs is None and each in fast.inner:
+            continue
         if ours is None or theirs is None:
             found.append(f"{name}: {each} is missing in {'pure' if ours is None else 'fast'}")
         elif ours != theirs:
@@ -146,26 +180,48 @@ def _differences(name: str, pure: Shape, fast: Shape, wanted: frozenset[str]) ->
     return found
 
 
-def unequal_twins(root: Path) -> list[str]:
-    """Every kernel is a chooser, a twin and a compiled module, with equal public faces."""
-    home = root / KERNEL
+def _texts(folder: Path, *suffixes: str) -> dict[str, str]:
+    """Return the text of each module of a folder, its .pxd included."""
+    texts: dict[str, str] = {}
+    for path in sorted(each for each in folder.glob("*") if each.suffix in suffixes):
+        if path.stem not in NOT_KERNELS:
+            texts[path.stem] = texts.get(path.stem, "") + "\n" + path.read_text(encoding="utf-8")
+    return texts
+
+
+def _unused(side: str, texts: dict[str, str], kernels: set[str]) -> list[str]:
+    """Return the modules that no chooser offers and no sibling imports."""
     found = []
-    kernels = {path.stem for path in home.glob("*.py")} - NOT_KERNELS
-    twins = {path.stem for path in (home / "pure").glob("*.py")} - NOT_KERNELS
-    compiled = {path.stem for path in (home / "fast").glob("*.pyx")}
-    for name in sorted(kernels | twins | compiled):
-        places = {"chooser": kernels, "pure": twins, "fast": compiled}
-        missing = [place for place, names in places.items() if name not in names]
+    for name in sorted(texts.keys() - kernels):
+        importing = re.compile(
+            rf"^ *from robustmq\._kernel\.{side}\.{name} c?import ", re.MULTILINE
+        )
+        if not any(importing.search(text) for other, text in texts.items() if other != name):
+            found.append(f"{name}: is in {side}, has no chooser and serves no other kernel")
+    return found
+
+
+def unequal_twins(root: Path) -> list[str]:
+    """Every kernel is a chooser, a twin and a compiled module, with equal public faces.
+
+    A module without a chooser must serve a kernel of its own side.
+    """
+    home = root / KERNEL
+    choosers = _texts(home, ".py")
+    pure, fast = _texts(home / "pure", ".py"), _texts(home / "fast", ".pyx", ".pxd")
+    kernels = set(choosers)
+    found = _unused("pure", pure, kernels) + _unused("fast", fast, kernels)
+    twin = merged([pure_shape(text) for text in pure.values()])
+    compiled = merged([fast_shape(text) for text in fast.values()])
+    for name, chooser in sorted(choosers.items()):
+        missing = [side for side, texts in (("pure", pure), ("fast", fast)) if name not in texts]
+        imports = chosen(chooser)
         if missing:
             found.append(f"{name}: has no {' and no '.join(missing)}")
-            continue
-        imports = chosen((home / f"{name}.py").read_text(encoding="utf-8"))
-        if set(imports) != {f"fast.{name}", f"pure.{name}"}:
+        elif set(imports) != {f"fast.{name}", f"pure.{name}"}:
             found.append(f"{name}: chooses from {sorted(imports)}")
-            continue
-        if imports[f"fast.{name}"] != imports[f"pure.{name}"]:
+        elif imports[f"fast.{name}"] != imports[f"pure.{name}"]:
             found.append(f"{name}: does not choose the same names from both")
-        pure = pure_shape((home / "pure" / f"{name}.py").read_text(encoding="utf-8"))
-        fast = fast_shape((home / "fast" / f"{name}.pyx").read_text(encoding="utf-8"))
-        found += _differences(name, pure, fast, imports[f"pure.{name}"])
+        else:
+            found += _differences(name, twin, compiled, imports[f"pure.{name}"])
     return found
