@@ -1,0 +1,12 @@
+"""The edge-triggered epoll that carries plain TCP, compiled where possible."""
+
+from typing import TYPE_CHECKING
+
+from robustmq._kernel.choice import COMPILED
+
+if COMPILED and not TYPE_CHECKING:
+    from robustmq._kernel.fast.poller import Poller, Stream, Watch, accept, peek
+else:
+    from robustmq._kernel.pure.poller import Poller, Stream, Watch, accept, peek
+
+__all__ = ["Poller", "Stream", "Watch", "accept", "peek"]

@@ -1,0 +1,338 @@
+"""The edge-triggered epoll that carries plain TCP: readable twin.
+
+Its own file descriptor is registered with the event loop, which calls `poll`. The one kernel
+that does I/O and reads the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from robustmq._kernel.pure.intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from robustmq._kernel.pure.outbox import Outbox
+    from robustmq._kernel.pure.turn import Turn
+
+BUFFER: Final = 262_144
+"""Bytes that one read takes at most."""
+EVENTS: Final = 512
+"""Events that one round handles at most."""
+ROUNDS: Final = 8
+"""Rounds of events in one `poll` at most, so that the event loop gets its turn."""
+READS: Final = 4
+"""Reads of one socket in one round at most, so that the others get theirs."""
+
+_WATCH: Final = select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP
+_STREAM: Final = _WATCH | select.EPOLLOUT
+_GONE: Final = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Sink(Protocol):
+    """What a stream reads into: an Intake, or anything that takes bytes."""
+
+    def feed(self, data: bytes) -> object:
+        """Take what the socket gave."""
+
+
+def accept(fd: int, limit: int) -> list[int]:
+    """Return up to `limit` waiting connections as non-blocking descriptors with TCP_NODELAY.
+
+    An empty list when nobody waits. Raises OSError when the process is out of descriptors and
+    none was accepted.
+    """
+    accepted: list[int] = []
+    listener = socket.socket(fileno=fd)
+    try:
+        while len(accepted) < limit:
+            try:
+                connection, _ = listener.accept()
+            except (InterruptedError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                if error.errno in _EXHAUSTED and not accepted:
+                    raise
+                break
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted.append(connection.detach())
+    finally:
+        listener.detach()
+    return accepted
+
+
+def peek(fd: int, length: int) -> bytes | None:
+    """Return what the socket holds, up to `length` bytes and unread; None when nothing is there.
+
+    b"" when the peer has closed; OSError when the connection broke.
+    """
+    connection = socket.socket(fileno=fd)
+    try:
+        return connection.recv(length, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return None
+    finally:
+        connection.detach()
+
+
+class Watch:
+    """A descriptor whose readiness is told to a callable; `fd` is -1 after `cancel`."""
+
+    __slots__ = ("_callback", "_poller", "fd")
+
+    def __init__(self, poller: Poller, fd: int, callback: Callable[[], object] | None) -> None:
+        self._poller = poller
+        self._callback = callback
+        self.fd = fd
+
+    def _ready(self, _events: int) -> None:
+        if self._callback is not None:
+            self._callback()
+
+    def cancel(self) -> None:
+        """Watch no longer; the descriptor stays open and is the caller's."""
+        if self.fd >= 0:
+            self._poller._forget(self.fd)
+            self.fd = -1
+            self._callback = None
+
+
+class Stream(Watch):
+    """A connected socket: reads into `sink.feed`, sends what its outbox holds, owns the fd.
+
+    `on_lost()` is called once, when the peer is gone or `close` has done its work. Nothing is
+    read while the sink is an Intake that is paused. `closing` says that `close` or `abort` was
+    called or the connection is lost; `fd` is then -1 when it has ended.
+    """
+
+    __slots__ = ("_blocked", "_finished", "_on_lost", "_sink", "_unread", "closing", "outbox")
+
+    def __init__(
+        self,
+        poller: Poller,
+        fd: int,
+        sink: Sink,
+        outbox: Outbox,
+        on_lost: Callable[[], object] | None,
+    ) -> None:
+        super().__init__(poller, fd, None)
+        self._sink: Sink | None = sink
+        self._on_lost = on_lost
+        self._blocked = False
+        self._unread = False
+        self._finished = False
+        self.closing = False
+        self.outbox = outbox
+        outbox.stream = self
+
+    def cancel(self) -> None:
+        """Close at once, as `abort` does: the descriptor is the stream's."""
+        self.abort()
+
+    def resume(self) -> None:
+        """Let the sink take input again: what it kept first, then what the socket holds."""
+        if self.fd < 0 or self.closing or not isinstance(self._sink, Intake):
+            return
+        self._sink.resume()
+        if self._unread and not self._sink_paused():
+            self._unread = False
+            self._readable(True)
+
+    def flush(self) -> None:
+        """Send what the outbox holds, as far as the peer takes it."""
+        if self.fd < 0 or self._blocked or self._finished:
+            return
+        result = self.outbox.send(self.fd)
+        if result < 0:
+            self._release()
+        elif result == 0:
+            self._blocked = True
+        elif self.closing:
+            self._finish()
+        elif self.outbox.drained is not None:
+            self.outbox.drained()
+
+    def close(self) -> None:
+        """Send what waits, end our side, and wait for the peer to end its own."""
+        if self.fd >= 0 and not self.closing:
+            self.closing = True
+            self.flush()
+
+    def abort(self) -> None:
+        """Close at once; what waits is lost."""
+        if self.fd >= 0:
+            self._release()
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT and self._blocked:
+            self._blocked = False
+            self.flush()
+        if self.fd >= 0 and events & (select.EPOLLIN | _GONE):
+            self._readable(bool(events & _GONE))
+
+    def _sink_paused(self) -> bool:
+        return isinstance(self._sink, Intake) and self._sink.paused
+
+    def _readable(self, ending: bool) -> None:
+        """Read until the socket is empty or its share of the round is used up.
+
+        A short read means that it is empty, unless the peer is `ending`. Within a callback of
+        some sink it is put off, for sinks are not told of bytes while they handle others.
+        """
+        if self._poller._reading:
+            self._poller._later(self.fd)
+            return
+        for _ in range(READS):
+            if self.fd < 0:
+                return
+            if not self._finished and self._sink_paused():
+                self._unread = True
+                return
+            try:
+                data = os.read(self.fd, BUFFER)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._release()
+                return
+            if self._finished or self._sink is None:
+                continue
+            self._poller._reading = True
+            try:
+                self._sink.feed(data)
+            finally:
+                self._poller._reading = False
+            if self.fd < 0 or (len(data) < BUFFER and not ending):
+                return
+        self._poller._later(self.fd)
+
+    def _finish(self) -> None:
+        """End our side; what the peer still sends is read and forgotten, so that it gets ours."""
+        self._finished = True
+        self.outbox.close()
+        connection = socket.socket(fileno=self.fd)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        connection.detach()
+        self._readable(True)
+
+    def _release(self) -> None:
+        self._poller._forget(self.fd)
+        os.close(self.fd)
+        self.fd = -1
+        self.closing = True
+        self.outbox.close()
+        self._sink = None
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost()
+
+
+class Poller:
+    """Waits for sockets; `end_turn()` is called after every round of events.
+
+    An exception of a callback ends its stream and is raised when the round is over, so that no
+    other connection misses its event.
+    """
+
+    __slots__ = ("__weakref__", "_end_turn", "_epoll", "_reading", "_turn", "_watches")
+
+    def __init__(self, turn: Turn, end_turn: Callable[[], object]) -> None:
+        self._turn = turn
+        self._end_turn = end_turn
+        self._epoll = select.epoll()
+        self._watches: dict[int, Watch] = {}
+        self._reading = False
+        self.tick()
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor, to be registered with the event loop."""
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> Watch:
+        """Call `callback()` whenever something new can be read from `fd`.
+
+        Edge-triggered: the callback takes all there is, or comes back for the rest by itself.
+        """
+        watch = Watch(self, fd, callback)
+        self._epoll.register(fd, _WATCH)
+        self._watches[fd] = watch
+        return watch
+
+    def adopt(
+        self, fd: int, sink: Sink, outbox: Outbox, on_lost: Callable[[], object] | None
+    ) -> Stream:
+        """Return a Stream on the connected socket `fd`; what has arrived is read in this turn.
+
+        Raises OSError when the descriptor cannot be watched; it stays the caller's then.
+        """
+        os.set_blocking(fd, False)
+        self._epoll.register(fd, _STREAM)
+        stream = Stream(self, fd, sink, outbox, on_lost)
+        self._watches[fd] = stream
+        return stream
+
+    def poll(self) -> bool:
+        """Handle everything that is ready; True when more may be waiting already."""
+        for round_number in range(ROUNDS):
+            events = self._epoll.poll(0, EVENTS)
+            if not events and round_number:
+                return False
+            self.tick()
+            ready = [(self._watches.get(fd), mask) for fd, mask in events]
+            failures: list[tuple[Watch, Exception]] = []
+            for watch, mask in ready:
+                if watch is None or watch.fd < 0:
+                    continue
+                try:
+                    watch._ready(mask)
+                except Exception as error:
+                    failures.append((watch, error))
+            for watch, _ in failures:
+                if isinstance(watch, Stream):
+                    watch.abort()
+            self._end_turn()
+            if failures:
+                raise failures[0][1]
+        return True
+
+    def tick(self) -> None:
+        """Bring the time up to date outside `poll`, before a timer or a signal is handled."""
+        self._turn.now_ms = time.time_ns() // 1_000_000
+
+    def flush(self) -> None:
+        """Send what the turn has put into outboxes: one gathered send per connection."""
+        outboxes = self._turn.outboxes
+        while outboxes:
+            self._turn.outboxes = []
+            for outbox in outboxes:
+                outbox.settle()
+                if outbox.stream is not None:
+                    outbox.stream.flush()
+            outboxes = self._turn.outboxes
+
+    def close(self) -> None:
+        """Abort every connection and forget every watch."""
+        for watch in list(self._watches.values()):
+            watch.cancel()
+
+    def _forget(self, fd: int) -> None:
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        self._watches.pop(fd, None)
+
+    def _later(self, fd: int) -> None:
+        """Let epoll tell of `fd` once more if there is anything to read."""
+        self._epoll.modify(fd, _STREAM)
