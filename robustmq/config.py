@@ -116,6 +116,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_queued_bytes: Bytes of the messages that wait for one session.
     max_outbox_bytes: Bytes unsent to a client beyond which QoS 0 messages are dropped.
     connect_timeout_ms: Milliseconds from the accepted connection to its CONNECT.
+    linger_timeout_ms: Milliseconds that a client has to take the last bytes and end its side.
     max_connect_size: Bytes of the largest CONNECT packet; max_packet_size bounds it too.
     max_topic_levels: Levels of a topic name or filter.
     max_subscriptions: Subscriptions of one session.
@@ -134,6 +135,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_queued_bytes: Annotated[int, _in(1_024, 1 << 40)] = 67_108_864
     max_outbox_bytes: Annotated[int, _in(4_096, GIB)] = 4_194_304
     connect_timeout_ms: Annotated[int, _in(10, 600_000)] = 10_000
+    linger_timeout_ms: Annotated[int, _in(0, 600_000)] = 2_000
     max_connect_size: Annotated[int, _in(128, 268_435_460)] = 262_144
     max_topic_levels: Annotated[int, _in(1, 65_535)] = 128
     max_subscriptions: Annotated[int, _in(1, 10_000_000)] = 10_000

@@ -308,3 +308,31 @@ def records(bytes batch not None):
         ))
         p = view.end
     return out
+
+
+def cut(bytes batch not None, Py_ssize_t start, uint32_t count):
+    """The raw bytes of the `count` records that begin at byte `start`; Corrupt when damaged."""
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+    cdef RecordView view
+    cdef uint32_t i
+    cdef list out = []
+    if start < HEADER or start > end - p:
+        raise Corrupt("record batch: a record outside of it")
+    p += start
+    for i in range(count):
+        if not read_record(p, end, &view):
+            raise Corrupt(f"record batch: record {i} of {count}")
+        out.append(PyBytes_FromStringAndSize(<char*>view.start, view.end - view.start))
+        p = view.end
+    return out
+
+
+def gather(bytes batch not None, list raw not None):
+    """A batch of records cut from `batch`: its header, their count, no CRC (memory only)."""
+    cdef bytes whole = b"".join([batch[:HEADER], *raw])
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(whole)
+    put32(p + 8, <uint32_t>(PyBytes_GET_SIZE(whole) - 12))
+    put32(p + 17, 0)
+    put32(p + 57, <uint32_t>len(raw))
+    return whole

@@ -19,6 +19,7 @@ cdef class Route:
     cdef readonly list groups
     cdef readonly list taps
     cdef readonly uint16_t alias
+    cdef readonly object origin
 
 cdef class Fanout:
     cdef Turn turn

@@ -30,9 +30,14 @@ cdef class Group:
 
 
 cdef class Route:
-    """Who gets the messages of one topic: groups of windows, and taps (callables)."""
+    """Who gets the messages of one topic: groups of windows, and taps (callables).
 
-    def __init__(self, list groups not None, list taps not None, uint16_t alias):
+    With an `origin`, runs are marked with it, and `source` says where their records lie:
+    (batch, byte position of the first record, number of records to skip).
+    """
+
+    def __init__(self, list groups not None, list taps not None, uint16_t alias, origin=None):
+        self.origin = origin
         self.groups = groups
         self.taps = taps
         self.alias = alias
@@ -152,6 +157,9 @@ cdef class Fanout:
                 run = self.encode(group, effective, retain, start, count, end, properties)
                 run.alias = route.alias if group.version == 5 else 0
                 run.deadline = deadline
+                if route.origin is not None:
+                    run.origin = route.origin
+                    run.source = (batch, start - <const uint8_t*>PyBytes_AS_STRING(batch), 0)
                 if deadline and group.version == 5:
                     run.expiry_at = expiry_position(run.data, effective, group.identifiers)
             group.run = run

@@ -258,6 +258,8 @@ cdef class Intake(AckTarget):
             handle.builder.settle_size()
             count += 1
             i += length
+            if self.closed:
+                break
             if (i + length > n or memcmp(p, p + i, head) != 0
                     or (self.version == 5 and p[i + fixed - 1])):
                 break

@@ -91,10 +91,10 @@ cdef class Interest:
             if cores:
                 return [(core, batch) for core in cores], []
             return [], [(0, total)]
-        return gather(batch, ranges)
+        return share_out(batch, ranges)
 
 
-cdef tuple gather(bytes batch, list ranges):
+cdef tuple share_out(bytes batch, list ranges):
     """Copy each core's records together, behind a header that counts them."""
     cdef dict parts = {}
     cdef dict counts = {}

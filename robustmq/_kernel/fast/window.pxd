@@ -17,6 +17,7 @@ cdef class Run:
     cdef readonly uint32_t expiry_at
     cdef public uint16_t alias
     cdef public object origin
+    cdef public tuple source
     cdef Run aliased
 
     cdef inline uint16_t packet_id(self, uint32_t i) noexcept:

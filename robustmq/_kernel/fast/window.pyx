@@ -548,6 +548,9 @@ cdef class Window:
         private.deadline = run.deadline
         private.expiry_at = run.expiry_at
         private.origin = run.origin
+        private.source = (
+            run.source[0], run.source[1], run.source[2] + entry.first
+        ) if run.source is not None else None
         private.alias = run.alias
         Py_INCREF(private)
         Py_DECREF(<object>entry.run)

@@ -1,0 +1,90 @@
+"""The port: all that a protocol may ask of the broker."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from robustmq._kernel.intake import Handle
+from robustmq._kernel.turn import Turn
+from robustmq._kernel.window import Window
+from robustmq.broker.timers import Timer
+from robustmq.errors import Refused
+from robustmq.message.record import Record
+from robustmq.policy.principal import Principal
+
+__all__ = ["Broker", "Handle", "Options", "Principal", "Record", "Timer", "Turn", "Window"]
+
+
+class Options(NamedTuple):
+    """How a subscription wants its messages (MQTT5 3.8.3.1).
+
+    `identifier` is what the protocol puts into every message for it, encoded by the protocol.
+    """
+
+    qos: int = 0
+    no_local: bool = False
+    retain_as_published: bool = False
+    identifier: bytes = b""
+
+
+class Broker(Protocol):
+    """What a protocol sees of its core. No call waits; answers come to the callable given.
+
+    A `window` is the receiving end of a session: its `key` names it in the whole node, and
+    whoever opens it gives it a session of its own.
+    """
+
+    turn: Turn
+
+    def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
+        """Decide once whether and where this principal's messages to `topic` go.
+
+        The handle takes runs of plain messages until it is `stale`.
+        """
+
+    def publish(
+        self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
+    ) -> Refused | None:
+        """Append one record. `reply(code, matched)` follows when its shard has it: `code` is 0
+        or a Refusal, `matched` False when no subscription wants the topic."""
+
+    def subscribe(
+        self,
+        window: Window,
+        topic_filter: bytes,
+        options: Options,
+        retained: bool,
+        reply: Callable[[list[bytes]], None],
+    ) -> None:
+        """Deliver what matches to `window`. After `reply(batches)` no publish on any core is
+        missed; the batches hold the retained records if they were asked for."""
+
+    def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
+        """Deliver for this filter no more."""
+
+    def join(
+        self,
+        window: Window,
+        group: bytes,
+        topic_filter: bytes,
+        options: Options,
+        reply: Callable[[], None],
+    ) -> None:
+        """Make the window's session a member of a shared subscription (MQTT5 4.8.2)."""
+
+    def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
+        """End a membership: what was not acknowledged goes to the other members."""
+
+    def open(self, window: Window, ready: bool) -> None:
+        """The session's client has come (or, not ready, gone): routes and groups follow."""
+
+    def moved(self, topic_filter: bytes) -> None:
+        """A subscriber of the filter speaks another version of its protocol now."""
+
+    def send_retained(self, window: Window, options: Options, batches: list[bytes]) -> None:
+        """Give retained records to one window, marked as retained."""
+
+    def authorize(self, principal: Principal, topic_filter: str) -> Refused | None:
+        """Say why the principal may not subscribe to a filter; None when it may."""
+
+    def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
+        """Call back at a time of the turn's clock."""

@@ -1,0 +1,95 @@
+"""The retained messages of the topics that a core owns (MQTT5 3.3.1.3)."""
+
+import heapq
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from robustmq import metrics
+from robustmq._kernel.batch import records
+from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
+from robustmq.message.topic_map import TopicMap
+
+
+class RetainedRecord(NamedTuple):
+    """The last retained record of a topic; `expires_ms` is 0 for never."""
+
+    attributes: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: bytes
+    expires_ms: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limit."""
+        return len(self.key) + len(self.value) + len(self.headers)
+
+
+class Retained:
+    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row."""
+
+    def __init__(self, max_messages: int, max_bytes: int, cells: memoryview) -> None:
+        self._topics: TopicMap[RetainedRecord] = TopicMap()
+        self._expiries: list[tuple[int, bytes]] = []
+        self._bytes = 0
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._cells = cells
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def apply(self, batch: bytes) -> None:
+        """Keep, replace or (with an empty payload) remove what the batch retains."""
+        for attributes, timestamp, _, key, value, headers in records(batch):
+            if not attributes & RETAIN_BIT or key is None:
+                continue
+            if not value:
+                self._remove(key)
+                continue
+            deadline = 0 if headers == NO_HEADERS else expires_at(headers)
+            self._put(RetainedRecord(attributes, timestamp, key, value, headers, deadline))
+        self._count()
+
+    def page(
+        self, topic_filter: bytes, cursor: bytes, budget: int
+    ) -> tuple[Iterable[RetainedRecord], bytes | None]:
+        """The next records that match, and the cursor to go on with (see `TopicMap.page`)."""
+        return self._topics.page(topic_filter, cursor, budget)
+
+    def expire(self, now_ms: int, budget: int) -> None:
+        """Remove at most `budget` records whose time has come."""
+        while budget and self._expiries and self._expiries[0][0] <= now_ms:
+            deadline, topic = heapq.heappop(self._expiries)
+            record = self._topics.get(topic)
+            if record is not None and record.expires_ms == deadline:
+                self._remove(topic)
+            budget -= 1
+        self._count()
+
+    @property
+    def next_expiry_ms(self) -> int | None:
+        """When the next record expires."""
+        return self._expiries[0][0] if self._expiries else None
+
+    def _put(self, record: RetainedRecord) -> None:
+        known = self._topics.get(record.key)
+        grown = self._bytes + record.size - (known.size if known else 0)
+        if (known is None and len(self._topics) >= self._max_messages) or grown > self._max_bytes:
+            self._cells[metrics.RETAINED_REFUSED] += 1
+            self._remove(record.key)
+            return
+        self._topics.put(record.key, record)
+        self._bytes = grown
+        if record.expires_ms:
+            heapq.heappush(self._expiries, (record.expires_ms, record.key))
+
+    def _remove(self, topic: bytes) -> None:
+        known = self._topics.pop(topic)
+        if known is not None:
+            self._bytes -= known.size
+
+    def _count(self) -> None:
+        self._cells[metrics.RETAINED_MESSAGES] = len(self._topics)
+        self._cells[metrics.RETAINED_BYTES] = self._bytes

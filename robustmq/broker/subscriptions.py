@@ -1,0 +1,140 @@
+"""The subscriber's side of a core: filters of its sessions, and the route of each topic."""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from robustmq._kernel.fanout import Fanout, Group, Route
+from robustmq._kernel.trie import Trie
+from robustmq._kernel.turn import Turn
+from robustmq._kernel.window import Window
+from robustmq.broker.api import Options
+from robustmq.message.topic import matches
+
+Tap: TypeAlias = Callable[[bytes, int, int], None]
+"""Called with (batch, byte position of the first record, count) of a run of one topic."""
+
+Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
+"""(header block, protocol version) -> (properties, deadline in ms or 0, publisher or 0)."""
+
+_FORGET_ONE_BY_ONE: Final = 256
+
+
+class Subscriptions:
+    """Who subscribes to what on this core; resolves a topic once into a kernel `Route`."""
+
+    def __init__(
+        self, turn: Turn, describe: Describe, route_cache: int, max_topic_aliases: int
+    ) -> None:
+        self.fanout = Fanout(turn, self._resolve, describe, route_cache)
+        self._filters: dict[bytes, dict[Window, Options]] = {}
+        self._taps: dict[bytes, list[Tap]] = {}
+        self._wild: Trie[bytes] = Trie()
+        self._aliases: dict[bytes, int] = {}
+        self._max_aliases = max_topic_aliases
+
+    def add(self, window: Window, topic_filter: bytes, options: Options) -> None:
+        """Subscribe, or change the options of a subscription."""
+        members = self._filters.get(topic_filter)
+        if members is None:
+            members = self._filters[topic_filter] = {}
+            self._add_filter(topic_filter)
+        members[window] = options
+        self.forget(topic_filter)
+
+    def remove(self, window: Window, topic_filter: bytes) -> None:
+        """Take a subscription back; one that is not there changes nothing."""
+        members = self._filters.get(topic_filter)
+        if members is None or members.pop(window, None) is None:
+            return
+        if not members:
+            del self._filters[topic_filter]
+            self._discard_filter(topic_filter)
+        self.forget(topic_filter)
+
+    def tap(self, topic_filter: bytes, tap: Tap) -> None:
+        """Show every run that matches to a callable."""
+        taps = self._taps.setdefault(topic_filter, [])
+        if not taps:
+            self._add_filter(topic_filter)
+        taps.append(tap)
+        self.forget(topic_filter)
+
+    def untap(self, topic_filter: bytes, tap: Tap) -> None:
+        """Undo `tap`."""
+        taps = self._taps[topic_filter]
+        taps.remove(tap)
+        if not taps:
+            del self._taps[topic_filter]
+            self._discard_filter(topic_filter)
+        self.forget(topic_filter)
+
+    def is_wanted(self, topic_filter: bytes) -> bool:
+        """Does this core need what matches the filter?"""
+        return topic_filter in self._filters or topic_filter in self._taps
+
+    def filters(self) -> list[bytes]:
+        """Every filter that this core needs."""
+        return list(self._filters.keys() | self._taps.keys())
+
+    def forget(self, topic_filter: bytes) -> None:
+        """Resolve the topics of a filter anew: something about its subscribers has changed."""
+        fanout = self.fanout
+        if b"+" not in topic_filter and b"#" not in topic_filter:
+            fanout.forget(topic_filter)
+        elif len(fanout.routes) > _FORGET_ONE_BY_ONE:
+            fanout.forget()
+        else:
+            for topic in [known for known in fanout.routes if matches(topic_filter, known)]:
+                fanout.forget(topic)
+
+    def _add_filter(self, topic_filter: bytes) -> None:
+        if b"+" in topic_filter or b"#" in topic_filter:
+            self._wild.add(topic_filter, topic_filter)
+
+    def _discard_filter(self, topic_filter: bytes) -> None:
+        if not self.is_wanted(topic_filter) and (b"+" in topic_filter or b"#" in topic_filter):
+            self._wild.discard(topic_filter, topic_filter)
+
+    def _resolve(self, topic: bytes) -> Route:
+        subscribers: dict[Window, Options | list[Options]] = {}
+        taps: list[Tap] = []
+        for topic_filter in (topic, *self._wild.match(topic)):
+            taps += self._taps.get(topic_filter, ())
+            for window, options in self._filters.get(topic_filter, {}).items():
+                known = subscribers.get(window)
+                if known is None:
+                    subscribers[window] = options
+                elif isinstance(known, list):
+                    known.append(options)
+                else:
+                    subscribers[window] = [known, options]
+        groups: dict[tuple[int, int, bool, bool, bytes], list[Window]] = {}
+        for window, wanted in subscribers.items():
+            options = overlap(wanted) if isinstance(wanted, list) else wanted
+            key = (
+                window.version,
+                options.qos,
+                options.retain_as_published,
+                options.no_local,
+                options.identifier,
+            )
+            groups.setdefault(key, []).append(window)
+        alias = self._alias(topic) if groups else 0
+        return Route([Group(*key, windows) for key, windows in groups.items()], taps, alias)
+
+    def _alias(self, topic: bytes) -> int:
+        alias = self._aliases.get(topic, 0)
+        if not alias and len(self._aliases) < self._max_aliases:
+            alias = self._aliases[topic] = len(self._aliases) + 1
+        return alias
+
+
+def overlap(options: list[Options]) -> Options:
+    """One copy for several subscriptions of a session that match: the highest QoS, all
+    identifiers, and suppressed for its own publisher only if all of them say so (MQTT5 3.3.4)."""
+    return Options(
+        qos=max(option.qos for option in options),
+        no_local=all(option.no_local for option in options),
+        retain_as_published=any(option.retain_as_published for option in options),
+        identifier=b"".join(option.identifier for option in options),
+    )

@@ -1,0 +1,389 @@
+"""One MQTT connection: its states, its packets, and every way in which it ends.
+
+    waiting -- CONNECT --> open -- DISCONNECT, error, take-over, loss --> ended
+
+Bytes come in by `intake`, broker events by the session's window; what goes out is collected in
+`outbox`. No method waits or touches a socket: `stream` is what the shell gave to be closed.
+"""
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from robustmq import metrics
+from robustmq._kernel.intake import Handle, Intake
+from robustmq._kernel.outbox import Outbox
+from robustmq.broker.api import Broker, Principal, Timer
+from robustmq.errors import ProtocolError
+from robustmq.mqtt import codec
+from robustmq.mqtt.framing import answer_version
+from robustmq.mqtt.packets import (
+    V5,
+    V311,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    PacketType,
+    Pingreq,
+    Pingresp,
+    Properties,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Subscribe,
+    Unsubscribe,
+)
+from robustmq.mqtt.publisher import Publisher
+from robustmq.mqtt.reasons import CONNECTION_REFUSALS, Reason, is_error
+from robustmq.mqtt.session import Session
+from robustmq.mqtt.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from robustmq.mqtt.protocol import Mqtt
+
+_NO_LIMIT: Final = 65_535
+_DEFAULT_PACKET: Final = 268_435_460
+
+
+class Stream(Protocol):
+    """What a connection may ask of its transport."""
+
+    def close(self) -> None:
+        """Send what waits, then end."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+class Connection:
+    """The automaton of one client's connection, from its first byte to its end."""
+
+    __slots__ = (
+        "_keep_alive_ms",
+        "_publisher",
+        "_subscriber",
+        "_timer",
+        "address",
+        "broker",
+        "ended",
+        "intake",
+        "mqtt",
+        "outbox",
+        "session",
+        "stream",
+        "version",
+    )
+
+    def __init__(self, mqtt: "Mqtt", address: str) -> None:
+        self.mqtt = mqtt
+        self.broker: Broker = mqtt.broker
+        self.address = address
+        self.outbox = Outbox(self.broker.turn)
+        self.intake = Intake(
+            self.broker.turn,
+            self.outbox,
+            self,
+            min(mqtt.limits.max_connect_size, mqtt.limits.max_packet_size),
+        )
+        self.stream: Stream | None = None
+        self.session: Session | None = None
+        self.version = 0
+        self.ended = False
+        self._publisher: Publisher | None = None
+        self._subscriber: Subscriber | None = None
+        self._keep_alive_ms = 0
+        self._timer: Timer | None = self.broker.at(
+            self.broker.turn.now_ms + mqtt.limits.connect_timeout_ms, self._connect_timeout
+        )
+
+    # ------------------------------------------------------------------ the intake's questions
+
+    def on_packet(self, first_byte: int, body: bytes) -> None:
+        """A packet that the kernel did not handle by itself."""
+        try:
+            if self.session is None:
+                self._first_packet(first_byte, body)
+            else:
+                self._packet(codec.decode(first_byte, body, self.version))
+        except ProtocolError as error:
+            self.fail(error.reason, error.detail)
+
+    def on_route(self, topic: bytes) -> Handle | None:
+        """Where plain messages to a topic go."""
+        try:
+            return self._publisher.route(topic) if self._publisher is not None else None
+        except ProtocolError as error:
+            self.fail(error.reason, error.detail)
+            return None
+
+    def on_malformed(self, reason: int, detail: str) -> None:
+        """The kernel could not make a packet of the bytes."""
+        self.fail(reason, detail)
+
+    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
+        """The reason to answer a PUBLISH with."""
+        assert self._publisher is not None
+        return self._publisher.settled(kind, packet_id, code, matched)
+
+    # ------------------------------------------------------------------ CONNECT
+
+    def _first_packet(self, first_byte: int, body: bytes) -> None:
+        if first_byte >> 4 != PacketType.CONNECT:
+            self._count(metrics.PROTOCOL_ERRORS)
+            self._end(with_will=False)
+            return
+        try:
+            packet = codec.decode(first_byte, body, 0)
+            assert isinstance(packet, Connect)
+            self._connect(packet)
+        except ProtocolError as error:
+            self._count(metrics.PROTOCOL_ERRORS)
+            self._refuse(answer_version(body), Reason(error.reason))
+
+    def _connect(self, packet: Connect) -> None:
+        properties = packet.properties or Properties()
+        client_id = packet.client_id
+        if not client_id:
+            if packet.version == V311 and not packet.clean_start:
+                raise ProtocolError(
+                    Reason.CLIENT_IDENTIFIER_NOT_VALID,
+                    "a client without an identifier must ask for a clean session",
+                )
+            if packet.version < V311:
+                raise ProtocolError(
+                    Reason.CLIENT_IDENTIFIER_NOT_VALID, "MQTT 3.1 wants a client identifier"
+                )
+            client_id = self.mqtt.assigned_client_id()
+        if properties.authentication_method is not None:
+            raise ProtocolError(
+                Reason.BAD_AUTHENTICATION_METHOD, "no authentication method is configured"
+            )
+        principal = Principal(client_id, packet.username, self.address)
+        if packet.will is not None:
+            decided = self.broker.route(principal, packet.will.topic)
+            if not isinstance(decided, Handle):
+                self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
+                return
+        self._open(packet, properties, principal)
+
+    def _open(self, packet: Connect, properties: Properties, principal: Principal) -> None:
+        limits = self.mqtt.limits
+        version = self.version = packet.version
+        session, present = self.mqtt.sessions.open(principal, packet.clean_start)
+        self.session = session
+        session.connection = self
+        session.will = packet.will
+        asked = properties.session_expiry_interval or 0
+        if version < V5:
+            asked = 0 if packet.clean_start else limits.default_session_expiry_interval
+        session.expiry = min(asked, limits.max_session_expiry_interval)
+        self._publisher = Publisher(self, session)
+        self._subscriber = Subscriber(self, session)
+        keep_alive = self._keep_alive(packet)
+        self.send(
+            Connack(
+                Reason.SUCCESS,
+                present and not packet.clean_start,
+                self._granted(packet, principal, keep_alive, asked) if version == V5 else None,
+            )
+        )
+        self._watch(keep_alive)
+        moved = present and session.window.version != version
+        session.window.attach(
+            self.outbox,
+            version,
+            min(properties.receive_maximum or _NO_LIMIT, limits.max_inflight),
+            properties.maximum_packet_size or 0,
+            min(properties.topic_alias_maximum or 0, limits.max_server_topic_aliases),
+        )
+        self.outbox.drained = session.window.pump
+        if moved:
+            for subscribed in session.subscriptions.values():
+                self.broker.moved(subscribed.topic_filter)
+        self.broker.open(session.window, True)
+        intake = self.intake
+        intake.window = session.window
+        intake.version = version
+        intake.max_packet = limits.max_packet_size
+        intake.receive_max = limits.receive_max
+        intake.open = True
+        self._count(metrics.CONNECTIONS_OPENED)
+        self.mqtt.opened(self)
+
+    def _keep_alive(self, packet: Connect) -> int:
+        """Seconds of silence that the client may keep, before the multiplier; 0: for ever."""
+        most = self.mqtt.keep_alive.max_time
+        if packet.version == V5 and not 0 < packet.keep_alive <= most:
+            return most
+        return packet.keep_alive
+
+    def _granted(
+        self, packet: Connect, principal: Principal, keep_alive: int, asked: int
+    ) -> Properties:
+        """What CONNACK says about this connection where it is not the default (MQTT5 3.2.2.3)."""
+        limits = self.mqtt.limits
+        assert self.session is not None
+        return Properties(
+            session_expiry_interval=self.session.expiry if self.session.expiry != asked else None,
+            receive_maximum=limits.receive_max if limits.receive_max != _NO_LIMIT else None,
+            maximum_packet_size=(
+                limits.max_packet_size if limits.max_packet_size < _DEFAULT_PACKET else None
+            ),
+            assigned_client_id=None if packet.client_id else principal.client_id,
+            topic_alias_maximum=limits.topic_alias_max or None,
+            server_keep_alive=keep_alive if keep_alive != packet.keep_alive else None,
+        )
+
+    def _refuse(self, version: int, reason: Reason) -> None:
+        """End with a CONNACK that says why, where the peer's version has one."""
+        self._count(metrics.CONNECTIONS_REFUSED)
+        malformed = reason in {Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR}
+        if version == V5 or (version and not malformed):
+            self.version = version
+            self.send(Connack(reason))
+        self._end(with_will=False)
+
+    # ------------------------------------------------------------------ packets while open
+
+    def _packet(self, packet: Packet) -> None:
+        assert self.session is not None
+        assert self._publisher is not None
+        assert self._subscriber is not None
+        match packet:
+            case Publish():
+                self._publisher.publish(packet)
+            case Puback(packet_id=packet_id):
+                self.session.window.puback(packet_id)
+            case Pubrec(packet_id=packet_id, reason=reason):
+                self._received(packet_id, reason)
+            case Pubrel():
+                self._publisher.release(packet)
+            case Pubcomp(packet_id=packet_id):
+                self.session.window.pubcomp(packet_id)
+            case Subscribe():
+                self._subscriber.subscribe(packet)
+            case Unsubscribe():
+                self._subscriber.unsubscribe(packet)
+            case Pingreq():
+                self.send(Pingresp())
+            case Disconnect():
+                self._disconnect(packet)
+            case Auth():
+                raise ProtocolError(
+                    Reason.PROTOCOL_ERROR, "AUTH without an authentication method in CONNECT"
+                )
+            case _:
+                raise ProtocolError(
+                    Reason.PROTOCOL_ERROR, f"{type(packet).__name__} is not for a client to send"
+                )
+
+    def _received(self, packet_id: int, reason: Reason) -> None:
+        assert self.session is not None
+        refused = is_error(reason)
+        known = self.session.window.pubrec(packet_id, refused)
+        if refused and known:
+            return
+        if known or self.version < V5:
+            self.send(Pubrel(packet_id))
+        elif not refused:
+            self.send(Pubrel(packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND))
+
+    def _disconnect(self, packet: Disconnect) -> None:
+        assert self.session is not None
+        expiry = packet.properties.session_expiry_interval if packet.properties else None
+        if expiry is not None:
+            if self.session.expiry == 0 and expiry:
+                raise ProtocolError(
+                    Reason.PROTOCOL_ERROR, "DISCONNECT cannot revive a session that ends with it"
+                )
+            self.session.expiry = min(expiry, self.mqtt.limits.max_session_expiry_interval)
+        self._end(with_will=packet.reason != Reason.NORMAL_DISCONNECTION)
+
+    def send(self, packet: Packet) -> None:
+        """Queue a packet for the client."""
+        self._count(metrics.PACKETS_SENT)
+        self.outbox.put(codec.encode(packet, self.version))
+
+    # ------------------------------------------------------------------ keep alive
+
+    def _watch(self, keep_alive: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._keep_alive_ms = int(keep_alive * 1_000 * self.mqtt.keep_alive.default_timeout)
+        if self._keep_alive_ms:
+            self._look_again(self.broker.turn.now_ms)
+
+    def _look_again(self, last_ms: int) -> None:
+        self._timer = self.broker.at(last_ms + self._keep_alive_ms, self._silence)
+
+    def _silence(self) -> None:
+        """The client was silent for its keep-alive, unless it was us who did not read."""
+        now_ms = self.broker.turn.now_ms
+        if self.intake.paused:
+            self._look_again(now_ms)
+        elif self.intake.last_read_ms + self._keep_alive_ms > now_ms:
+            self._look_again(self.intake.last_read_ms)
+        else:
+            self._count(metrics.KEEPALIVE_TIMEOUTS)
+            self._close(Reason.KEEP_ALIVE_TIMEOUT, with_will=True)
+
+    def _connect_timeout(self) -> None:
+        self._timer = None
+        self._count(metrics.CONNECTIONS_REFUSED)
+        self._end(with_will=False)
+
+    # ------------------------------------------------------------------ endings
+
+    def fail(self, reason: int, detail: str) -> None:
+        """The peer broke the protocol: tell it, where its version can be told, and end."""
+        if not self.ended:
+            self._count(metrics.PROTOCOL_ERRORS)
+            self.mqtt.complain(self, reason, detail)
+            self._close(Reason(reason), with_will=True)
+
+    def taken_over(self, session_ends: bool) -> None:
+        """Another connection has this client id now (MQTT5 3.1.4)."""
+        if session_ends and self.session is not None:
+            self.session.expiry = 0
+        self._close(Reason.SESSION_TAKEN_OVER, with_will=True)
+
+    def shut_down(self) -> None:
+        """The server stops (MQTT5 4.13, reason 0x8B); the session is kept if it may be."""
+        self._close(Reason.SERVER_SHUTTING_DOWN, with_will=False)
+
+    def lost(self) -> None:
+        """The stream is gone."""
+        self._end(with_will=True)
+
+    def _close(self, reason: Reason, with_will: bool) -> None:
+        if not self.ended and self.version == V5 and self.session is not None:
+            self.send(Disconnect(reason))
+        self._end(with_will=with_will)
+
+    def _end(self, with_will: bool) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.intake.close()
+        self.outbox.drained = None
+        session, self.session = self.session, None
+        if session is not None:
+            self._count(metrics.CONNECTIONS_CLOSED)
+            self.mqtt.sessions.detach(session, with_will)
+        self._publisher = None
+        self._subscriber = None
+        self.mqtt.closed(self)
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.close()
+            linger_ms = self.mqtt.limits.linger_timeout_ms
+            self.broker.at(self.broker.turn.now_ms + linger_ms, stream.abort)
+
+    def _count(self, cell: int) -> None:
+        self.broker.turn.row[cell] += 1

@@ -1,0 +1,90 @@
+"""MQTT on one core: what its connections share, and whose connection a new one is."""
+
+from collections.abc import Callable
+from typing import Final
+
+from robustmq import metrics
+from robustmq.broker.api import Broker
+from robustmq.config import MqttRuntime
+from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.framing import Peek, connect_client_id
+from robustmq.mqtt.session_table import SessionTable
+
+PEEK_BYTES: Final = 2_048
+"""How many bytes of a stream are looked at for the client id; beyond that it stays here."""
+
+Complain = Callable[[Connection, int, str], None]
+
+
+class Mqtt:
+    """The protocol's state on one core.
+
+    `home_of(client id)` names the core of a client's session; `complain` hears about clients
+    that break the protocol; `seed` makes assigned client ids differ between lives of a core.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        config: MqttRuntime,
+        core: int,
+        home_of: Callable[[bytes], int],
+        first_key: int,
+        seed: str,
+        complain: Complain,
+    ) -> None:
+        self.broker = broker
+        self.limits = config.protocol
+        self.keep_alive = config.keep_alive
+        self.sessions = SessionTable(broker, config.protocol, first_key)
+        self.complain = complain
+        self._core = core
+        self._home_of = home_of
+        self._seed = seed
+        self._assigned = 0
+        self._connections: set[Connection] = set()
+
+    def home(self, beginning: bytes) -> int | None:
+        """The core for a connection that begins like this; None when more must be seen.
+
+        What is not a CONNECT is answered here, and so is a client that wants an id assigned.
+        """
+        client_id = connect_client_id(beginning)
+        if client_id is Peek.INCOMPLETE:
+            return self._core if len(beginning) >= PEEK_BYTES else None
+        if client_id is Peek.NOT_CONNECT or not client_id:
+            return self._core
+        assert isinstance(client_id, bytes)
+        return self._home_of(client_id)
+
+    def connection(self, address: str) -> Connection:
+        """A new connection, for a stream that belongs to this core."""
+        return Connection(self, address)
+
+    def assigned_client_id(self) -> str:
+        """A client id that nobody has and whose home is this core (MQTT5 3.1.3.1)."""
+        while True:
+            self._assigned += 1
+            client_id = f"auto-{self._seed}-{self._assigned}"
+            if self._home_of(client_id.encode()) == self._core:
+                return client_id
+
+    def opened(self, connection: Connection) -> None:
+        """A client was accepted."""
+        self._connections.add(connection)
+        self.broker.turn.row[metrics.CONNECTIONS] = len(self._connections)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        self.broker.turn.row[metrics.CONNECTIONS] = len(self._connections)
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return len(self._connections)
+
+    def shut_down(self) -> None:
+        """Tell every client that the server stops."""
+        for connection in list(self._connections):
+            connection.shut_down()

@@ -1,0 +1,71 @@
+"""Sockets on their way to the core that is home to their session (SCM_RIGHTS)."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_MOST: Final = 200
+"""Descriptors per datagram; the kernel takes at most 253 (SCM_MAX_FD)."""
+
+_MARK: Final = b"\x01"
+
+
+class Handover:
+    """Sends descriptors to other cores, a datagram per core and turn, and receives its own.
+
+    `blocked(core, socket)` is called when a core's socket takes no more: `flush` must be called
+    again when it is writable. `arrived(fd)` gets every descriptor that comes in.
+    """
+
+    def __init__(
+        self,
+        inbound: socket.socket,
+        outbound: Sequence[socket.socket],
+        arrived: Callable[[int], None],
+        blocked: Callable[[int, socket.socket], None],
+    ) -> None:
+        self._inbound = inbound
+        self._outbound = outbound
+        self._arrived = arrived
+        self._blocked = blocked
+        self._leaving: dict[int, list[int]] = {}
+
+    def send(self, core: int, fd: int) -> None:
+        """Let a descriptor leave with the next `flush`; it is closed here then."""
+        self._leaving.setdefault(core, []).append(fd)
+
+    def flush(self) -> None:
+        """Send what leaves."""
+        if self._leaving:
+            for core in list(self._leaving):
+                self._flush_core(core)
+
+    def _flush_core(self, core: int) -> None:
+        leaving = self._leaving[core]
+        while leaving:
+            batch = leaving[:_MOST]
+            try:
+                socket.send_fds(self._outbound[core], [_MARK], batch)
+            except BlockingIOError:
+                self._blocked(core, self._outbound[core])
+                return
+            del leaving[: len(batch)]
+            for fd in batch:
+                os.close(fd)
+        del self._leaving[core]
+
+    def receive(self) -> None:
+        """Take what has arrived, all of it."""
+        while True:
+            try:
+                data, arrived, _, _ = socket.recv_fds(
+                    self._inbound, len(_MARK), _MOST, socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                return
+            for fd in arrived:
+                os.set_inheritable(fd, False)
+                self._arrived(fd)
+            if not data:
+                return

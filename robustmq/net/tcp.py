@@ -1,0 +1,131 @@
+"""The door of a TCP listener: accept, look at the first bytes, and decide whose connection it is."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from robustmq._kernel.poller import Poller, Watch, accept, peek
+
+_BATCH: Final = 64
+_RETRY_MS: Final = 200
+
+
+class Clock(Protocol):
+    """What calls back later."""
+
+    def at(self, when_ms: int, callback: Callable[[], None]) -> object:
+        """Call back at a time of the turn's clock."""
+
+
+class Door:
+    """Accepts connections of one listener until it is shut.
+
+    `home(first bytes)` is the core for a stream, or None when it cannot be told yet; `arrived`
+    takes a descriptor and its core. `full()` says that no more connections may come in;
+    `refused()` counts what was turned away or was silent for `timeout_ms`.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        listener: socket.socket,
+        peek_bytes: int,
+        timeout_ms: int,
+        home: Callable[[bytes], int | None],
+        arrived: Callable[[int, int], None],
+        full: Callable[[], bool],
+        refused: Callable[[], None],
+    ) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._now_ms = now_ms
+        self._listener = listener
+        self._peek_bytes = peek_bytes
+        self._timeout_ms = timeout_ms
+        self._home = home
+        self._arrived = arrived
+        self._full = full
+        self._refused = refused
+        self._waiting: dict[int, Watch] = {}
+        self._watch: Watch | None = poller.watch(listener.fileno(), self._ready)
+
+    @property
+    def waiting(self) -> int:
+        """Connections whose core is not known yet."""
+        return len(self._waiting)
+
+    def shut(self) -> None:
+        """Accept no more; those that have said nothing yet are closed."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._listener.close()
+        for fd, watch in self._waiting.items():
+            watch.cancel()
+            os.close(fd)
+        self._waiting.clear()
+
+    def _ready(self) -> None:
+        while self._watch is not None:
+            try:
+                arrived = accept(self._listener.fileno(), _BATCH)
+            except OSError:
+                # Out of descriptors: those who wait stay in the backlog until some are free.
+                self._clock.at(self._now_ms() + _RETRY_MS, self._ready)
+                return
+            for fd in arrived:
+                self._meet(fd)
+            if len(arrived) < _BATCH:
+                return
+
+    def _meet(self, fd: int) -> None:
+        if self._full():
+            self._turn_away(fd)
+        elif not self._decide(fd):
+            watch = self._poller.watch(fd, lambda: self._decide(fd))
+            self._waiting[fd] = watch
+            self._clock.at(self._now_ms() + self._timeout_ms, lambda: self._give_up(fd, watch))
+
+    def _decide(self, fd: int) -> bool:
+        try:
+            beginning = peek(fd, self._peek_bytes)
+        except OSError:
+            beginning = b""
+        if beginning is None:
+            return False
+        core = self._home(beginning) if beginning else -1
+        if core is None:
+            return False
+        watch = self._waiting.pop(fd, None)
+        if watch is not None:
+            watch.cancel()
+        if core < 0:
+            self._turn_away(fd)
+        else:
+            self._arrived(fd, core)
+        return True
+
+    def _give_up(self, fd: int, watch: Watch) -> None:
+        if self._waiting.get(fd) is watch:
+            del self._waiting[fd]
+            watch.cancel()
+            self._turn_away(fd)
+
+    def _turn_away(self, fd: int) -> None:
+        os.close(fd)
+        self._refused()
+
+
+def peer_address(fd: int) -> str:
+    """The address of the peer of a connected socket, or "" when it has none."""
+    connected = socket.socket(fileno=fd)
+    try:
+        name = connected.getpeername()
+    except OSError:
+        return ""
+    finally:
+        connected.detach()
+    return str(name[0]) if isinstance(name, tuple) else ""

@@ -1,0 +1,118 @@
+"""The fabric of one worker: rings to and from its peers, and what it tells itself."""
+
+from collections.abc import Callable
+
+from robustmq import metrics
+from robustmq.errors import Corrupt
+from robustmq.shm.receiver import Receiver
+from robustmq.shm.sender import Sender
+from robustmq.workers import log
+from robustmq.workers.inheritance import Inheritance
+
+_log = log.EventLog("links")
+
+
+class Links:
+    """Frames to and from every worker of this node, in order per pair; a `router.Fabric`.
+
+    `handle(source, frame)` takes what comes in, `replaced(core)` hears of a peer's new life.
+    """
+
+    def __init__(self, inheritance: Inheritance) -> None:
+        self._index = inheritance.index
+        self._region = inheritance.region
+        self._bell = inheritance.doorbells[inheritance.index]
+        self._cells = inheritance.region.counters(inheritance.index)
+        self._limit = inheritance.config.runtime.turn_frames_bytes
+        self._local: list[bytes] = []
+        self._senders: dict[int, Sender] = {}
+        self._receivers: dict[int, Receiver] = {}
+        self._epochs: dict[int, int] = {}
+        self._broken: set[int] = set()
+        self.handle: Callable[[int, bytes], None]
+        self.replaced: Callable[[int], None]
+        mine = inheritance.region.state(inheritance.index)
+        for peer in range(inheritance.workers):
+            if peer != self._index:
+                state = inheritance.region.state(peer)
+                bell = inheritance.doorbells[peer]
+                out = inheritance.region.ring(self._index, peer)
+                self._senders[peer] = Sender(out, bell, state, mine, self._cells)
+                into = inheritance.region.ring(peer, self._index)
+                self._receivers[peer] = Receiver(into, state, mine, bell)
+                self._epochs[peer] = state.epoch
+
+    def send(self, core: int, frame: bytes) -> None:
+        """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""
+        if core == self._index:
+            self._local.append(frame)
+        else:
+            self._senders[core].send(frame)
+
+    def backlog(self, core: int) -> int:
+        """Bytes that wait for room in the ring to a core."""
+        return 0 if core == self._index else self._senders[core].backlog_bytes
+
+    def receive(self) -> bool:
+        """Handle what has come in, up to a limit per ring; True when there was anything."""
+        handled = False
+        for peer, receiver in self._receivers.items():
+            frames = self._take(peer, receiver)
+            if frames:
+                handled = True
+                self._cells[metrics.FRAMES_RECEIVED] += len(frames)
+                for frame in frames:
+                    self.handle(peer, frame)
+        while self._local:
+            handled = True
+            local, self._local = self._local, []
+            for frame in local:
+                self.handle(self._index, frame)
+        return handled
+
+    def _take(self, peer: int, receiver: Receiver) -> list[bytes]:
+        if peer in self._broken:
+            return []
+        try:
+            return receiver.receive(self._limit)
+        except Corrupt as damage:
+            # What the ring holds cannot be trusted any more: its writer must be replaced.
+            self._broken.add(peer)
+            _log.error("ring damaged", peer=peer, where=damage.where)
+            return []
+
+    def flush(self) -> None:
+        """Push what was queued; what finds no room goes when the peer has made some."""
+        for sender in self._senders.values():
+            sender.flush()
+
+    def answer_bell(self) -> None:
+        """Somebody rang: frames, room in a ring, or a peer that was replaced."""
+        self._bell.answer()
+        for peer, epoch in self._epochs.items():
+            if self._region.state(peer).epoch != epoch:
+                self._meet(peer)
+
+    def _meet(self, peer: int) -> None:
+        """A peer has a new life: take what its last one said, then tell the new one."""
+        for frame in self._take(peer, self._receivers[peer]):
+            self.handle(peer, frame)
+        self._broken.discard(peer)
+        self._epochs[peer] = self._region.state(peer).epoch
+        self._senders[peer].rebind()
+        self.replaced(peer)
+
+    def sleep(self) -> bool:
+        """Announce to every peer that we sleep; False when something is there to be received."""
+        if self._local:
+            return False
+        for receiver in self._receivers.values():
+            if not receiver.sleep():
+                self.awake()
+                return False
+        return True
+
+    def awake(self) -> None:
+        """Peers need not ring."""
+        for receiver in self._receivers.values():
+            receiver.awake()

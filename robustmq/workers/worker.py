@@ -1,0 +1,325 @@
+"""A worker: one core's broker, its protocols, its sockets, and the turns that drive them."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from typing import Final
+
+import uvloop
+
+from robustmq import metrics
+from robustmq._kernel.choice import KERNEL
+from robustmq._kernel.poller import Poller, Stream
+from robustmq._kernel.turn import Turn
+from robustmq.broker.core import Core
+from robustmq.broker.dispatch import Dispatch
+from robustmq.broker.placement import Placement
+from robustmq.broker.retained import Retained
+from robustmq.broker.router import Router
+from robustmq.broker.shares import KEY_SHIFT, Shares
+from robustmq.broker.subscriptions import Subscriptions
+from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.headers import describe
+from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
+from robustmq.net.handover import Handover
+from robustmq.net.tcp import Door, peer_address
+from robustmq.policy.admission import Admission
+from robustmq.shard.shard import Shard
+from robustmq.shm.region import Phase
+from robustmq.storage.memory_log import MemoryLog
+from robustmq.workers import limits, log
+from robustmq.workers.inheritance import MQTT_TCP, Inheritance
+from robustmq.workers.links import Links
+
+_log = log.EventLog("worker")
+
+_ROUNDS: Final = 8
+_BACKLOG: Final = 4_096
+_EPOCH_SHIFT: Final = 32
+_EPOCH_MASK: Final = 0xFFFF
+
+
+class Worker:
+    """Puts the pieces of one core together and runs them in turns."""
+
+    def __init__(self, inheritance: Inheritance, loop: asyncio.AbstractEventLoop) -> None:
+        self._inheritance = inheritance
+        self._loop = loop
+        self._index = inheritance.index
+        self._config = inheritance.config
+        self._state = inheritance.region.state(self._index)
+        self._cells = inheritance.region.counters(self._index)
+        self._turn = Turn(self._cells)
+        self._poller = Poller(self._turn, self._end_turn)
+        self._links = Links(inheritance)
+        self._placement = Placement(inheritance.workers, inheritance.workers)
+        self._core = self._make_core()
+        self._links.handle = self._core.receive
+        self._links.replaced = self._core.replaced
+        self._mqtt = self._make_mqtt()
+        self._handover = Handover(
+            inheritance.handover_in,
+            inheritance.handover_out,
+            self._adopt,
+            self._retry_handover,
+        )
+        self._streams = 0
+        self._most_streams = limits.connection_count(self._config, inheritance.workers)
+        self._door: Door | None = None
+        self._armed_ms = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._scheduled = False
+        self._draining: asyncio.TimerHandle | None = None
+
+    def _make_core(self) -> Core:
+        runtime = self._config.runtime
+        protocol = self._config.mqtt_runtime.protocol
+        retained = self._config.mqtt_runtime.retained
+        owned = {
+            number: Shard(number, MemoryLog())
+            for number in range(self._placement.shards)
+            if self._placement.core_of(number) == self._index
+        }
+        router = Router(
+            self._turn,
+            self._placement,
+            self._index,
+            self._state.epoch,
+            self._links,
+            runtime.max_batch_bytes,
+            runtime.pressure_bytes,
+        )
+        dispatch = Dispatch(
+            self._turn,
+            self._index,
+            owned,
+            Retained(retained.max_messages, retained.max_bytes, self._cells),
+            self._links,
+            runtime.pressure_bytes,
+            protocol.route_cache,
+        )
+        subscriptions = Subscriptions(
+            self._turn, describe, protocol.route_cache, protocol.max_server_topic_aliases
+        )
+        shares = Shares(
+            self._turn,
+            self._placement,
+            self._index,
+            self._links,
+            subscriptions,
+            self._config.mqtt_runtime.shared.max_pending,
+        )
+        return Core(
+            self._turn,
+            self._index,
+            self._placement,
+            self._links,
+            Admission(protocol.max_topic_levels),
+            router,
+            dispatch,
+            subscriptions,
+            shares,
+        )
+
+    def _make_mqtt(self) -> Mqtt:
+        life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
+        return Mqtt(
+            self._core,
+            self._config.mqtt_runtime,
+            self._index,
+            self._placement.home_of,
+            self._index << KEY_SHIFT | life,
+            os.urandom(6).hex(),
+            _complain,
+        )
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Take clients from now on."""
+        self._beat()
+        bell = self._inheritance.doorbells[self._index]
+        self._poller.watch(bell.fileno(), self._links.answer_bell)
+        self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
+        self._loop.add_reader(self._poller.fileno(), self.run)
+        self._links.answer_bell()
+        listener = self._inheritance.listeners[MQTT_TCP]
+        listener.listen(_BACKLOG)
+        protocol = self._config.mqtt_runtime.protocol
+        self._door = Door(
+            self._poller,
+            self._core,
+            lambda: self._turn.now_ms,
+            listener,
+            PEEK_BYTES,
+            protocol.connect_timeout_ms,
+            self._mqtt.home,
+            self._arrived,
+            self._is_full,
+            self._count_refused,
+        )
+        self._loop.add_signal_handler(signal.SIGTERM, self.drain)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._inheritance.enter(Phase.READY)
+        self._handover.receive()
+        self.run()
+
+    def drain(self) -> None:
+        """Stop: no new clients, tell those that are there, then end (DESIGN part 2)."""
+        if self._draining is not None:
+            return
+        self._inheritance.enter(Phase.DRAINING)
+        if self._door is not None:
+            self._door.shut()
+        bound = self._config.runtime.drain_timeout_ms / 1_000 * 0.8
+        self._draining = self._loop.call_later(bound, self._loop.stop)
+        self._poller.tick()
+        self._mqtt.shut_down()
+        self.run()
+
+    def stop(self) -> None:
+        """Close what is left."""
+        self._poller.close()
+
+    def _reload(self) -> None:
+        log.reload_level(self._inheritance.reload)
+
+    def _beat(self) -> None:
+        self._state.heartbeat_ns = time.monotonic_ns()
+        self._loop.call_later(self._config.runtime.heartbeat_timeout_ms / 5_000, self._beat)
+
+    # ------------------------------------------------------------------ turns
+
+    def run(self) -> None:
+        """Take turns until nothing is left to do, then sleep; yields to the loop in between."""
+        self._scheduled = False
+        self._links.awake()
+        for _ in range(_ROUNDS):
+            more = self._poller.poll()
+            if not more and not self._core.busy and self._links.sleep():
+                self._arm()
+                return
+        self._arm()
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.run)
+
+    def _end_turn(self) -> None:
+        self._cells[metrics.TURNS] += 1
+        core = self._core
+        core.run_turn()
+        if self._links.receive() and self._turn.builders:
+            core.run_turn()
+        self._links.receive()
+        self._handover.flush()
+        self._poller.flush()
+        self._links.flush()
+        if self._turn.resumes and not core.blocked:
+            self._resume()
+        if self._draining is not None and not self._streams:
+            self._draining.cancel()
+            self._loop.stop()
+
+    def _resume(self) -> None:
+        """Read on from the connections that were paused."""
+        resumes = self._turn.resumes[:]
+        self._turn.resumes.clear()
+        for intake in resumes:
+            stream = intake.outbox.stream
+            if stream is not None:
+                stream.resume()
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.run)
+
+    def _arm(self) -> None:
+        next_ms = self._core.timers.next_ms
+        if next_ms is None or (self._alarm is not None and self._armed_ms <= next_ms):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._armed_ms = next_ms
+        delay = max(next_ms - self._turn.now_ms, 0) / 1_000
+        self._alarm = self._loop.call_later(delay, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        self._poller.tick()
+        self._core.timers.run(self._turn.now_ms)
+        self.run()
+
+    # ------------------------------------------------------------------ connections
+
+    def _arrived(self, fd: int, core: int) -> None:
+        if core == self._index:
+            self._adopt(fd)
+        else:
+            self._cells[metrics.CONNECTIONS_HANDED_OVER] += 1
+            self._handover.send(core, fd)
+
+    def _adopt(self, fd: int) -> None:
+        if self._is_full() or self._draining is not None:
+            os.close(fd)
+            self._count_refused()
+            return
+        connection = self._mqtt.connection(peer_address(fd))
+        self._streams += 1
+        try:
+            connection.stream = self._stream(fd, connection)
+        except OSError as error:
+            _log.warning("connection not adopted", error=error.strerror)
+            os.close(fd)
+            self._streams -= 1
+            connection.lost()
+
+    def _stream(self, fd: int, connection: Connection) -> Stream:
+        def lost() -> None:
+            self._streams -= 1
+            connection.lost()
+
+        return self._poller.adopt(fd, connection.intake, connection.outbox, lost)
+
+    def _is_full(self) -> bool:
+        return self._streams + (self._door.waiting if self._door else 0) >= self._most_streams
+
+    def _count_refused(self) -> None:
+        self._cells[metrics.CONNECTIONS_REFUSED] += 1
+
+    def _retry_handover(self, core: int, blocked: socket.socket) -> None:
+        del core
+
+        def writable() -> None:
+            self._loop.remove_writer(blocked)
+            self._handover.flush()
+
+        self._loop.add_writer(blocked, writable)
+
+
+def _complain(connection: Connection, reason: int, detail: str) -> None:
+    session = connection.session
+    _log.info(
+        "client broke the protocol",
+        client=session.client_id if session is not None else None,
+        address=connection.address,
+        reason=f"0x{reason:02x}",
+        detail=detail,
+    )
+
+
+def run(inheritance: Inheritance) -> None:
+    """Live as worker `inheritance.index` until SIGTERM has been drained."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        worker = Worker(inheritance, loop)
+        worker.start()
+        gc.collect()
+        gc.freeze()
+        _log.debug("worker ready", kernel=KERNEL)
+        loop.run_forever()
+        worker.stop()
+    finally:
+        loop.close()
