@@ -50,6 +50,7 @@ class Dispatch:
         self._tuples: dict[frozenset[int], tuple[int, ...]] = {}
         self._congested: set[int] = set()
         self._held: list[tuple[int, int, int, list[tuple[int, int]]]] = []
+        self._appended: set[Shard] = set()
         self._scans: deque[tuple[int, int, bytes, bytes]] = deque()
         self._scratch = Turn(turn.row)
         self.deliver_here: Callable[[bytes], None]
@@ -61,21 +62,22 @@ class Dispatch:
         return bool(self._scans)
 
     def append(self, source: int, call: int, shard: int, retained: bool, batch: bytes) -> None:
-        """Append `batch` for core `source`, deliver it, and answer."""
+        """Append `batch` for core `source`, deliver it, and answer unless `call` is 0."""
         owner = self._shards[shard]
         unmatched: list[tuple[int, int]] = []
-        if owner.append(batch, self._turn.now_ms):
+        count = owner.append(batch, self._turn.now_ms)
+        if count:
             cells = self._turn.row
             cells[metrics.SHARD_APPENDS] += 1
-            cells[metrics.SHARD_RECORDS] += int.from_bytes(batch[57:61], "big")
+            cells[metrics.SHARD_RECORDS] += count
             cells[metrics.SHARD_BYTES] += len(batch)
             unmatched = self._deliver(batch)
             if retained:
                 self._retained.apply(batch)
-            owner.release(owner.high_watermark)
-        if self._congested:
+            self._appended.add(owner)
+        if call and self._congested:
             self._held.append((source, call, 0, unmatched))
-        else:
+        elif call:
             self._answer(source, call, 0, unmatched)
 
     def _deliver(self, batch: bytes) -> list[tuple[int, int]]:
@@ -98,7 +100,11 @@ class Dispatch:
             self._fabric.send(source, frames.appended(call, code, unmatched))
 
     def relieve(self) -> None:
-        """Give the answers that were held back once every core has caught up."""
+        """Forget what everybody has, and answer what was held back when all have caught up."""
+        if self._appended:
+            for shard in self._appended:
+                shard.release(shard.high_watermark)
+            self._appended.clear()
         if self._congested:
             half = self._pressure_bytes // 2
             self._congested = {
@@ -159,7 +165,9 @@ class Dispatch:
                 self._fabric.send(source, frames.wanted(call))
             else:
                 self._scans.append((source, call, topic_filter, rest))
-        self._retained.expire(self._turn.now_ms, _SCAN_BUDGET)
+        next_ms = self._retained.next_expiry_ms
+        if next_ms is not None and next_ms <= self._turn.now_ms:
+            self._retained.expire(self._turn.now_ms, _SCAN_BUDGET)
 
     def _forget(self, topic_filter: bytes) -> None:
         if not _is_wildcard(topic_filter):

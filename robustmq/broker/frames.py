@@ -38,7 +38,10 @@ DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
 
 
 def append(call: int, shard: int, retained: bool, batch: bytes) -> bytes:
-    """Ask the owner of `shard` to append `batch`; `retained`: some record has that flag."""
+    """Ask the owner of `shard` to append `batch`; `retained`: some record has that flag.
+
+    Calls are numbered from 1; 0 wants no answer.
+    """
     return _APPEND.pack(Kind.APPEND, retained, shard, call) + batch
 
 

@@ -22,17 +22,31 @@ class Fabric(Protocol):
 
 
 class _Call(NamedTuple):
+    """An append that waits for its answer; `sent` is what had been sent to its core by then."""
+
     shard: int
     retained: bool
     batch: bytes
     acks: Acks
+    sent: int
+
+
+class _Outstanding:
+    """What one core has been sent and has not answered; all counts are bytes since it lives."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, _Call] = {}
+        self.sent = 0
+        self.asked = 0
+        self.answered = 0
 
 
 class Router:
     """Builders by shard, and the appends that are not answered yet, by core and call.
 
     At most about `window_bytes` are unanswered per core: beyond that its builders are blocked
-    and their publishers paused, until the owner has caught up.
+    and their publishers paused, until the owner has caught up. A batch of QoS 0 alone needs no
+    answer; one is asked for just often enough to know how far the owner is.
     """
 
     def __init__(
@@ -53,8 +67,7 @@ class Router:
         self._max_batch_bytes = max_batch_bytes
         self._window_bytes = window_bytes
         self._builders: dict[int, BatchBuilder] = {}
-        self._pending: list[dict[int, _Call]] = [{} for _ in range(placement.workers)]
-        self._unanswered = [0] * placement.workers
+        self._outstanding = [_Outstanding() for _ in range(placement.workers)]
         self._blocked: set[int] = set()
         self._last_call = 0
         self.append_here: Callable[[int, int, int, bool, bytes], None]
@@ -91,11 +104,15 @@ class Router:
         core = self._placement.core_of(shard)
         retained = builder.retained
         batch, acks = builder.take()
-        self._last_call += 1
-        call = self._last_call
-        self._pending[core][call] = _Call(shard, retained, batch, acks)
-        self._unanswered[core] += len(batch)
-        if self._unanswered[core] > self._window_bytes:
+        outstanding = self._outstanding[core]
+        outstanding.sent += len(batch)
+        call = 0
+        if len(acks) or outstanding.sent - outstanding.asked > self._window_bytes // 4:
+            self._last_call += 1
+            call = self._last_call
+            outstanding.calls[call] = _Call(shard, retained, batch, acks, outstanding.sent)
+            outstanding.asked = outstanding.sent
+        if outstanding.sent - outstanding.answered > self._window_bytes:
             self._block(core, True)
         if core == self._core:
             self.append_here(core, call, shard, retained, batch)
@@ -103,20 +120,36 @@ class Router:
             self._fabric.send(core, frames.append(call, shard, retained, batch))
 
     def appended(self, core: int, call: int, code: int, unmatched: list[tuple[int, int]]) -> None:
-        """A core has answered an append: tell the publishers."""
-        answered = self._pending[core].pop(call, None)
+        """A core has answered an append, and with it all earlier ones: tell the publishers."""
+        outstanding = self._outstanding[core]
+        answered = outstanding.calls.pop(call, None)
         if answered is None:
             return
-        self._unanswered[core] -= len(answered.batch)
+        outstanding.answered = answered.sent
         answered.acks.settle(code, unmatched)
-        if core in self._blocked and self._unanswered[core] <= self._window_bytes // 2:
-            self._block(core, False)
+        self._relieve(core)
 
     def resend(self, core: int) -> None:
-        """The owner was replaced: what its predecessor had not answered goes out again."""
-        for call, pending in self._pending[core].items():
-            frame = frames.append(call, pending.shard, pending.retained, pending.batch)
-            self._fabric.send(core, frame)
+        """The owner was replaced: what its predecessor owed an answer for goes out again.
+
+        QoS 0 that was on its way is gone with it: to send it again could deliver it twice.
+        """
+        calls = self._outstanding[core].calls
+        outstanding = self._outstanding[core] = _Outstanding()
+        for call, owed in calls.items():
+            if len(owed.acks):
+                outstanding.sent += len(owed.batch)
+                outstanding.calls[call] = owed._replace(sent=outstanding.sent)
+                frame = frames.append(call, owed.shard, owed.retained, owed.batch)
+                self._fabric.send(core, frame)
+        outstanding.asked = outstanding.sent
+        self._relieve(core)
+
+    def _relieve(self, core: int) -> None:
+        outstanding = self._outstanding[core]
+        unanswered = outstanding.sent - outstanding.answered
+        if core in self._blocked and unanswered <= self._window_bytes // 2:
+            self._block(core, False)
 
     def _block(self, core: int, blocked: bool) -> None:
         if blocked:

@@ -1,9 +1,15 @@
 """The shard: one ordered log with one owner core, and its high watermark."""
 
+import struct
+from typing import Final
+
+from robustmq.errors import Corrupt
 from robustmq.shard.producer_state import ProducerState
 from robustmq.storage.log import Log
 
-_COUNT = slice(57, 61)
+_PRODUCER: Final = struct.Struct(">qHII")
+_PRODUCER_AT: Final = 43
+_HEADER: Final = 61
 
 
 class Shard:
@@ -29,13 +35,15 @@ class Shard:
         """The offset that the next record will get."""
         return self._log.end_offset
 
-    def append(self, batch: bytes, now_ms: int) -> bool:
-        """Append a batch; False when it is a repeat, which was taken before."""
-        if self._producers.is_repeat(batch):
-            return False
-        count = int.from_bytes(batch[_COUNT], "big")
+    def append(self, batch: bytes, now_ms: int) -> int:
+        """Append a batch; returns its records, 0 when it is a repeat that was taken before."""
+        if len(batch) < _HEADER:
+            raise Corrupt("record batch: shorter than its header")
+        producer, epoch, first, count = _PRODUCER.unpack_from(batch, _PRODUCER_AT)
+        if self._producers.is_repeat(producer, epoch, first, count):
+            return 0
         self._log.append(batch, count, now_ms)
-        return True
+        return int(count)
 
     def release(self, offset: int) -> None:
         """No cursor needs anything below `offset` any more."""

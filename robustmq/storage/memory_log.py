@@ -20,6 +20,7 @@ class MemoryLog:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._max_age_ms = max_age_ms
+        self._bounded = bool(max_records or max_bytes or max_age_ms)
 
     @property
     def start_offset(self) -> int:
@@ -48,7 +49,8 @@ class MemoryLog:
         self._times.append(timestamp_ms)
         self._bytes += len(data)
         self._end = base + count
-        self._keep_bounds(timestamp_ms)
+        if self._bounded:
+            self._keep_bounds(timestamp_ms)
         return base
 
     def read(self, offset: int, max_bytes: int) -> list[StoredBatch]:
@@ -68,6 +70,11 @@ class MemoryLog:
 
     def trim(self, offset: int) -> None:
         """Forget whole batches below `offset`."""
+        if offset >= self._end:
+            self._batches.clear()
+            self._times.clear()
+            self._bytes = 0
+            return
         while self._batches and self._batches[0].next_offset <= offset:
             self._drop_oldest()
 

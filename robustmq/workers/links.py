@@ -55,7 +55,7 @@ class Links:
 
     def receive(self) -> bool:
         """Handle what has come in, up to a limit per ring; True when there was anything."""
-        handled = False
+        handled = self.receive_own()
         for peer, receiver in self._receivers.items():
             frames = self._take(peer, receiver)
             if frames:
@@ -63,12 +63,17 @@ class Links:
                 self._cells[metrics.FRAMES_RECEIVED] += len(frames)
                 for frame in frames:
                     self.handle(peer, frame)
+        return handled
+
+    def receive_own(self) -> bool:
+        """Handle what this core has told itself; True when there was anything."""
+        if not self._local:
+            return False
         while self._local:
-            handled = True
             local, self._local = self._local, []
             for frame in local:
                 self.handle(self._index, frame)
-        return handled
+        return True
 
     def _take(self, peer: int, receiver: Receiver) -> list[bytes]:
         if peer in self._broken:

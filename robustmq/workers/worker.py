@@ -39,6 +39,8 @@ _log = log.EventLog("worker")
 _ROUNDS: Final = 8
 _BACKLOG: Final = 4_096
 _EPOCH_SHIFT: Final = 32
+# Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
 _EPOCH_MASK: Final = 0xFFFF
 
 
@@ -210,13 +212,14 @@ class Worker:
     def _end_turn(self) -> None:
         self._cells[metrics.TURNS] += 1
         core = self._core
+        links = self._links
+        links.receive()
         core.run_turn()
-        if self._links.receive() and self._turn.builders:
+        if links.receive_own():
             core.run_turn()
-        self._links.receive()
         self._handover.flush()
+        links.flush()
         self._poller.flush()
-        self._links.flush()
         if self._turn.resumes and not core.blocked:
             self._resume()
         if self._draining is not None and not self._streams:
@@ -318,6 +321,7 @@ def run(inheritance: Inheritance) -> None:
         worker.start()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         _log.debug("worker ready", kernel=KERNEL)
         loop.run_forever()
         worker.stop()
