@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from robustmq._kernel.choice import COMPILED
 
 if COMPILED and not TYPE_CHECKING:
-    from robustmq._kernel.fast.window import Run
+    from robustmq._kernel.fast.run import Run
 else:
     from robustmq._kernel.pure.run import Run
 

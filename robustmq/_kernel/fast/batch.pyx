@@ -138,19 +138,21 @@ cdef class Acks:
         cdef uint32_t start = 0, stop = 0
         cdef Py_ssize_t position = 0, ranges = len(unmatched)
         cdef bint matched
-        for i in range(self.count):
+        cdef list targets = self.targets
+        cdef uint32_t count = self.count
+        self.targets = []
+        self.count = 0
+        for i in range(count):
             index = self.expected[i].index
             while index >= stop and position < ranges:
                 start, stop = unmatched[position]
                 position += 1
             matched = not (start <= index < stop)
-            target = self.targets[i]
+            target = targets[i]
             if isinstance(target, AckTarget):
                 (<AckTarget>target).settle_raw(self.expected[i].ticket, code, matched)
             else:
                 target(code, matched)
-        self.count = 0
-        self.targets = []
 
 
 cdef class BatchBuilder:
@@ -185,6 +187,8 @@ cdef class BatchBuilder:
                uint8_t attributes, int64_t timestamp):
         """Add a record; `headers` is its header block, count included. Returns its index."""
         cdef uint32_t index = self.count
+        if not headers:
+            raise ValueError("a header block has at least its count")
         self.append_raw(
             <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
             <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value),
@@ -194,6 +198,8 @@ cdef class BatchBuilder:
 
     def expect(self, target, uint64_t ticket):
         """`target` (an Intake, or a callable) waits for the record appended last."""
+        if not self.count:
+            raise ValueError("there is no record to wait for")
         self.expect_raw(target, ticket)
 
     def settle_if_full(self):
@@ -205,6 +211,8 @@ cdef class BatchBuilder:
         cdef Acks acks = self.acks
         cdef bytes batch
         cdef uint8_t* p = self.buffer
+        if not self.count:
+            raise ValueError("an empty batch cannot be taken")
         memset(p, 0, HEADER)
         put32(p + 8, <uint32_t>(self.length - 12))
         p[16] = 2
@@ -251,7 +259,7 @@ cdef class BatchBuilder:
             self.capacity = capacity
         if timestamp > self.last_timestamp:
             self.last_timestamp = timestamp
-        stamp = timestamp - self.base_timestamp
+        stamp = <int64_t>(<uint64_t>timestamp - <uint64_t>self.base_timestamp)
         body = (1 + varint_size(stamp) + varint_size(self.count) + varint_size(key_length)
                 + key_length + varint_size(value_length) + value_length + headers_length)
         p = put_varint(self.buffer + self.length, body)
@@ -274,7 +282,7 @@ cdef class BatchBuilder:
         return self.acks.add(target, ticket, self.count - 1)
 
     cdef int settle_size(self) except -1:
-        if self.length >= self.max_bytes:
+        if self.length >= self.max_bytes and self.on_full is not None:
             self.on_full(self)
         return 0
 
@@ -285,12 +293,12 @@ def records(bytes batch not None):
     cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
     cdef RecordView view
     cdef uint32_t i, count
-    cdef int64_t base, stamp
+    cdef uint64_t base, stamp
     cdef list out = []
     if end - p < HEADER:
         raise Corrupt("record batch: shorter than its header")
-    base = <int64_t>big64(p)
-    stamp = <int64_t>big64(p + 27)
+    base = big64(p)
+    stamp = big64(p + 27)
     count = big32(p + 57)
     p += HEADER
     for i in range(count):
@@ -298,8 +306,8 @@ def records(bytes batch not None):
             raise Corrupt(f"record batch: record {i} of {count}")
         out.append((
             view.attributes,
-            stamp + view.timestamp_delta,
-            base + view.offset_delta,
+            <int64_t>(stamp + <uint64_t>view.timestamp_delta),
+            <int64_t>(base + <uint64_t>view.offset_delta),
             PyBytes_FromStringAndSize(<char*>view.key, view.key_length)
             if view.key_length >= 0 else None,
             PyBytes_FromStringAndSize(<char*>view.value, view.value_length)
@@ -330,8 +338,13 @@ def cut(bytes batch not None, Py_ssize_t start, uint32_t count):
 
 def gather(bytes batch not None, list raw not None):
     """A batch of records cut from `batch`: its header, their count, no CRC (memory only)."""
-    cdef bytes whole = b"".join([batch[:HEADER], *raw])
-    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(whole)
+    cdef bytes whole
+    cdef uint8_t* p
+    if PyBytes_GET_SIZE(batch) < HEADER:
+        raise Corrupt("record batch: shorter than its header")
+    # Of two pieces and more, for the join of one is the piece itself, which is not ours.
+    whole = b"".join([batch[:12], batch[12:HEADER], *raw])
+    p = <uint8_t*>PyBytes_AS_STRING(whole)
     put32(p + 8, <uint32_t>(PyBytes_GET_SIZE(whole) - 12))
     put32(p + 17, 0)
     put32(p + 57, <uint32_t>len(raw))

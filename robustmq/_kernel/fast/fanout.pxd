@@ -2,8 +2,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from robustmq._kernel.fast.batch cimport RecordView
+from robustmq._kernel.fast.run cimport Run
 from robustmq._kernel.fast.turn cimport Turn
-from robustmq._kernel.fast.window cimport Run, Window
+from robustmq._kernel.fast.window cimport Window
 
 cdef class Group:
     cdef readonly uint8_t version

@@ -7,8 +7,16 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from robustmq._kernel.fast.batch cimport HEADER, big32, put32, read_record
-from robustmq._kernel.fast.window cimport new_run
+from robustmq._kernel.fast.run cimport new_run
 from robustmq.errors import Corrupt
+from robustmq.metrics import MESSAGES_DROPPED_TOO_LARGE as _TOO_LARGE
+
+cdef int TOO_LARGE = _TOO_LARGE
+
+cdef enum:
+    MAX_TOPIC = 65535
+    MAX_REMAINING = 268435455
+    LARGE_VALUE = 1 << 27
 
 
 cdef class Group:
@@ -92,10 +100,12 @@ cdef class Fanout:
                 if not read_record(stop, end, &view):
                     raise Corrupt(f"record batch: record {i} of {total}")
                 if (view.attributes != first.attributes or view.key_length != first.key_length
+                        or first.key_length < 0
                         or memcmp(view.key, first.key, first.key_length) != 0
-                        or view.headers[0] != 0 or first.headers[0] != 0):
+                        or view.headers[0] != 0 or first.headers[0] != 0
+                        or view.value_length > LARGE_VALUE or first.value_length > LARGE_VALUE):
                     break
-            if first.key_length < 0:
+            if first.key_length < 0 or first.key_length > MAX_TOPIC:
                 continue
             route = fixed if fixed is not None else self.route(first.key, first.key_length)
             self.deliver_run(route, batch, start, count, stop)
@@ -155,13 +165,17 @@ cdef class Fanout:
                     break
             if run is None:
                 run = self.encode(group, effective, retain, start, count, end, properties)
+                if run is None:
+                    group.run = None
+                    self.turn.cells[TOO_LARGE] += count * len(group.windows)
+                    continue
                 run.alias = route.alias if group.version == 5 else 0
                 run.deadline = deadline
                 if route.origin is not None:
                     run.origin = route.origin
                     run.source = (batch, start - <const uint8_t*>PyBytes_AS_STRING(batch), 0)
                 if deadline and group.version == 5:
-                    run.expiry_at = expiry_position(run.data, effective, group.identifiers)
+                    run.expiry_at = expiry_position(run.data, effective)
             group.run = run
             if group.no_local and publisher:
                 for window in group.windows:
@@ -176,8 +190,11 @@ cdef class Fanout:
 
     cdef Run encode(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
                     uint32_t count, const uint8_t* end, bytes properties):
-        """`count` records of one topic as PUBLISH packets, with ids from the core's sequence."""
-        cdef uint32_t* ends = <uint32_t*>malloc(count * sizeof(uint32_t))
+        """`count` records of one topic as PUBLISH packets, with ids from the core's sequence.
+
+        None when one is larger than a packet can be.
+        """
+        cdef uint32_t* ends
         cdef uint64_t sequence = 0
         cdef uint32_t i, id_size = 2 if qos else 0, length, property_length = 0, packet_id = 0
         cdef uint32_t identifiers = <uint32_t>PyBytes_GET_SIZE(group.identifiers)
@@ -188,16 +205,20 @@ cdef class Fanout:
         cdef uint8_t* out
         cdef uint8_t* base
         cdef bytes data
-        if ends == NULL:
-            raise MemoryError()
         property_length = described + identifiers
         read_record(p, end, &view)
         fixed = 2 + view.key_length + id_size
         if group.version == 5:
             fixed += property_length + variable_size(property_length)
+        ends = <uint32_t*>malloc(count * sizeof(uint32_t))
+        if ends == NULL:
+            raise MemoryError()
         for i in range(count):
             read_record(p, end, &view)
             p = view.end
+            if fixed + max(view.value_length, 0) > MAX_REMAINING:
+                free(ends)
+                return None
             length = <uint32_t>(fixed + max(view.value_length, 0))
             total += 1 + variable_size(length) + length
             ends[i] = <uint32_t>total
@@ -252,17 +273,18 @@ cdef inline uint8_t* put_variable(uint8_t* p, uint32_t value) noexcept nogil:
     return p + 1
 
 
-cdef uint32_t expiry_position(bytes data, uint8_t qos, bytes identifiers) noexcept:
+cdef uint32_t expiry_position(bytes data, uint8_t qos) noexcept:
     """Where the message expiry interval lies: `describe` puts it first among the properties."""
     cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(data)
-    cdef uint32_t i = 1
+    cdef uint32_t i = 1, length
     while p[i] & 128:
         i += 1
     i += 1
     i += 2 + ((<uint32_t>p[i]) << 8 | p[i + 1])
     if qos:
         i += 2
+    length = p[i]
     while p[i] & 128:
         i += 1
     i += 1
-    return i + 1 if p[i] == 2 else 0
+    return i + 1 if length >= 5 and p[i] == 2 else 0

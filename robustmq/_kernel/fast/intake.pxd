@@ -26,6 +26,9 @@ cdef class Intake(AckTarget):
     cdef public bint open
     cdef public bint closed
     cdef readonly bint paused
+    cdef bint scanning
+    cdef bint starved
+    cdef public uint32_t max_handles
     cdef public uint32_t max_packet
     cdef public uint32_t receive_max
     cdef public int64_t last_read_ms
@@ -38,6 +41,9 @@ cdef class Intake(AckTarget):
     cdef uint32_t owed_capacity
 
     cdef int feed_raw(self, const uint8_t* data, size_t length) except -1
+    cdef int handle_input(self, const uint8_t* data, size_t length) except -1
+    cdef int put_back(self, uint8_t* own, size_t used, size_t length, size_t capacity) except -1
+    cdef int malformed(self, uint8_t reason, object detail) except -1
     cdef size_t scan(self, const uint8_t* p, size_t n) except -1
     cdef int keep(self, const uint8_t* data, size_t length) except -1
     cdef int reserve_tail(self, size_t length) except -1
@@ -45,4 +51,4 @@ cdef class Intake(AckTarget):
     cdef Handle handle(self, const uint8_t* topic, uint32_t length)
     cdef int owe(self, uint16_t packet_id, uint8_t kind) except -1
     cdef int pay(self) except -1
-    cdef int pause(self, object reason) except -1
+    cdef int pause(self) except -1

@@ -58,6 +58,7 @@ cdef class Intake(AckTarget):
         self.paused = False
         self.max_packet = max_packet
         self.receive_max = 65535
+        self.max_handles = MAX_HANDLES
         self.handles = None
         self.last = None
         self.tail = NULL
@@ -78,8 +79,9 @@ cdef class Intake(AckTarget):
 
     def resume(self):
         """Go on after a pause with what was kept."""
-        self.paused = False
-        self.feed_raw(NULL, 0)
+        self.paused = self.starved = False
+        if not self.scanning:
+            self.feed_raw(NULL, 0)
 
     def hold(self):
         """Stop handling packets until `resume`: the connection awaits an answer."""
@@ -99,6 +101,11 @@ cdef class Intake(AckTarget):
         free(self.tail)
         self.tail = NULL
         self.tail_length = self.tail_capacity = 0
+        self.owed_first = self.owed_next
+
+    def settle(self, uint64_t ticket, int code, bint matched):
+        """Ticket `ticket` is decided: answer in the order of the PUBLISH packets."""
+        self.settle_raw(ticket, code, matched)
 
     def admit(self, uint16_t packet_id, uint8_t kind):
         """A ticket for a PUBLISH handled elsewhere; `kind` is the answer's first byte."""
@@ -106,29 +113,79 @@ cdef class Intake(AckTarget):
         return self.owed_next - 1
 
     cdef int feed_raw(self, const uint8_t* data, size_t length) except -1:
-        cdef size_t used
         if self.closed:
             return 0
         self.turn.cells[BYTES_RECEIVED] += length
         if length:
             self.last_read_ms = self.turn.now_ms
-        if self.paused:
+        if self.paused or self.scanning:
             return self.keep(data, length)
-        if self.tail_length:
-            self.keep(data, length)
-            used = self.scan(self.tail, self.tail_length)
-            if self.closed or used == 0:
-                return 0
-            self.tail_length -= <uint32_t>used
-            memmove(self.tail, self.tail + used, self.tail_length)
-            if self.tail_length == 0 and self.tail_capacity > KEPT_TAIL:
-                free(self.tail)
+        self.scanning = True
+        try:
+            self.handle_input(data, length)
+        finally:
+            self.scanning = False
+        return 0
+
+    cdef int handle_input(self, const uint8_t* data, size_t length) except -1:
+        """Handle what was kept and then `data`; keep what is not complete, or came meanwhile.
+
+        The buffer that is scanned belongs to nobody else, so that callbacks may feed and close.
+        """
+        cdef uint8_t* own = NULL
+        cdef size_t used, size, capacity
+        cdef bint meanwhile
+        while True:
+            own = NULL
+            size = length
+            capacity = 0
+            if self.tail_length:
+                self.keep(data, length)
+                own = self.tail
+                size = self.tail_length
+                capacity = self.tail_capacity
                 self.tail = NULL
-                self.tail_capacity = 0
+                self.tail_length = self.tail_capacity = 0
+            try:
+                used = self.scan(own if own != NULL else <uint8_t*>data, size)
+            except:
+                free(own)
+                raise
+            if self.closed:
+                free(own)
+                return 0
+            meanwhile = self.tail_length > 0
+            if own != NULL:
+                self.put_back(own, used, size, capacity)
+            elif used < size:
+                if meanwhile:
+                    own = <uint8_t*>malloc(size - used)
+                    if own == NULL:
+                        raise MemoryError()
+                    memcpy(own, data + used, size - used)
+                    self.put_back(own, 0, size - used, size - used)
+                else:
+                    self.keep(data + used, size - used)
+            if not meanwhile or self.paused:
+                return 0
+            length = 0
+
+    cdef int put_back(self, uint8_t* own, size_t used, size_t length, size_t capacity) except -1:
+        """Make `own` from `used` on the kept bytes again, before those that came meanwhile."""
+        cdef uint8_t* later = self.tail
+        cdef uint32_t later_length = self.tail_length
+        if length == used and (later_length or capacity > KEPT_TAIL):
+            free(own)
             return 0
-        used = self.scan(data, length)
-        if used < length and not self.closed:
-            self.keep(data + used, length - used)
+        if used:
+            memmove(own, own + used, length - used)
+        self.tail = own
+        self.tail_length = <uint32_t>(length - used)
+        self.tail_capacity = <uint32_t>capacity
+        try:
+            self.keep(later, later_length)
+        finally:
+            free(later)
         return 0
 
     cdef int keep(self, const uint8_t* data, size_t length) except -1:
@@ -161,7 +218,7 @@ cdef class Intake(AckTarget):
         cdef uint8_t first
         cdef bint acknowledged = False
         cdef uint64_t packets = 0
-        while n - i >= 2 and not self.paused:
+        while n - i >= 2 and not (self.paused or self.closed):
             first = p[i]
             size = p[i + 1] & 127
             body = 2
@@ -176,13 +233,13 @@ cdef class Intake(AckTarget):
                     if not p[i + body - 1] & 128 or shift == 28:
                         break
                 if shift == 28 and p[i + body - 1] & 128:
-                    self.connection.on_malformed(0x81, "the remaining length has over 4 bytes")
-                    return i
+                    self.malformed(0x81, "the remaining length has over 4 bytes")
+                    break
                 if p[i + body - 1] & 128:
                     break
             if body + size > self.max_packet:
-                self.connection.on_malformed(0x95, "the packet exceeds the maximum packet size")
-                return i
+                self.malformed(0x95, "the packet exceeds the maximum packet size")
+                break
             if i + body + size > n:
                 break
             packets += 1
@@ -190,24 +247,23 @@ cdef class Intake(AckTarget):
                 if first == 0x30 or first == 0x32 or first == 0x3A:
                     used = self.publish_run(p + i, n - i, body, size)
                     if used != NOT_FAST:
-                        if self.closed:
-                            return i
                         if used == 0:
                             packets -= 1
                         i += used
                         continue
                 elif first == PUBACK and size == 2 and self.window is not None:
-                    if p[i + 2] == 0 and p[i + 3] == 0:
-                        self.connection.on_malformed(0x81, "a packet identifier of 0")
-                        return i
-                    self.window.puback_raw((<uint16_t>p[i + 2]) << 8 | p[i + 3], 1)
+                    if p[i + body] == 0 and p[i + body + 1] == 0:
+                        self.malformed(0x81, "a packet identifier of 0")
+                        break
+                    self.window.puback_raw(
+                        (<uint16_t>p[i + body]) << 8 | p[i + body + 1], 1)
                     acknowledged = True
-                    i += 4
+                    i += body + 2
                     continue
+            if self.closed:
+                break
             self.connection.on_packet(
                 first, PyBytes_FromStringAndSize(<const char*>p + i + body, size))
-            if self.closed:
-                return i
             i += body + size
         self.turn.cells[PACKETS_RECEIVED] += packets
         if acknowledged and self.window is not None:
@@ -232,22 +288,24 @@ cdef class Intake(AckTarget):
         if topic == 0 or fixed > length or (self.version == 5 and p[fixed - 1]):
             return NOT_FAST
         handle = self.handle(p + body + 2, topic)
-        if handle is None:
-            return -1 if self.closed else NOT_FAST
+        if handle is None or self.closed:
+            return NOT_FAST
         while True:
             if handle.builder.blocked:
-                self.pause(handle.builder)
+                self.pause()
+                self.turn.resumes.append(self)
                 break
             if id_size:
                 packet_id = (<uint16_t>p[i + head]) << 8 | p[i + head + 1]
                 if packet_id == 0:
-                    self.connection.on_malformed(0x81, "a packet identifier of 0")
+                    self.malformed(0x81, "a packet identifier of 0")
                     break
                 if self.owed_next - self.owed_first >= self.receive_max:
                     if self.version == 5:
-                        self.connection.on_malformed(0x93, "the receive maximum is exceeded")
+                        self.malformed(0x93, "the receive maximum is exceeded")
                     else:
-                        self.pause(None)
+                        self.pause()
+                        self.starved = True
                     break
                 self.owe(packet_id, PUBACK)
             handle.builder.append_raw(
@@ -258,7 +316,7 @@ cdef class Intake(AckTarget):
             handle.builder.settle_size()
             count += 1
             i += length
-            if self.closed:
+            if self.closed or handle.stale:
                 break
             if (i + length > n or memcmp(p, p + i, head) != 0
                     or (self.version == 5 and p[i + fixed - 1])):
@@ -287,18 +345,21 @@ cdef class Intake(AckTarget):
         last = self.connection.on_route(name)
         if last is None or self.handles is None:
             return last
-        if len(self.handles) >= MAX_HANDLES:
+        if len(self.handles) >= self.max_handles:
             self.handles.clear()
         self.handles[name] = last
         self.last = last
         return last
 
-    cdef int pause(self, object builder) except -1:
+    cdef int pause(self) except -1:
         """Stop reading until the builder's core, or our own acknowledgements, catch up."""
         self.paused = True
         self.turn.cells[PUBLISHERS_PAUSED] += 1
-        if builder is not None:
-            self.turn.resumes.append(self)
+        return 0
+
+    cdef int malformed(self, uint8_t reason, object detail) except -1:
+        self.connection.on_malformed(reason, detail)
+        self.close()
         return 0
 
     cdef int owe(self, uint16_t packet_id, uint8_t kind) except -1:
@@ -326,12 +387,19 @@ cdef class Intake(AckTarget):
 
     cdef int settle_raw(self, uint64_t ticket, int code, bint matched) except -1:
         cdef Owed* entry
+        cdef uint8_t reason
         if ticket < self.owed_first or ticket >= self.owed_next:
             return 0
         entry = &self.owed[ticket & (self.owed_capacity - 1)]
+        if entry.done:
+            return 0
         entry.done = 1
-        if (code or not matched) and not self.closed:
-            entry.reason = self.connection.settled(entry.kind, entry.packet_id, code, matched)
+        if code or not matched:
+            reason = self.connection.settled(entry.kind, entry.packet_id, code, matched)
+            if ticket < self.owed_first:
+                return 0
+            # The connection may have let the ring grow.
+            self.owed[ticket & (self.owed_capacity - 1)].reason = reason
         if ticket == self.owed_first:
             self.pay()
         return 0
@@ -340,7 +408,6 @@ cdef class Intake(AckTarget):
         """Answer in the order of the PUBLISH packets (MQTT5 4.6) as far as decided."""
         cdef Owed* entry
         cdef uint8_t packet[5]
-        cdef bint paid = self.paused and self.owed_next - self.owed_first >= self.receive_max
         cdef uint64_t sent = 0
         while self.owed_first < self.owed_next:
             entry = &self.owed[self.owed_first & (self.owed_capacity - 1)]
@@ -363,6 +430,7 @@ cdef class Intake(AckTarget):
             free(self.owed)
             self.owed = NULL
             self.owed_capacity = 0
-        if paid and sent and not self.closed:
+        if self.starved:
+            self.starved = False
             self.turn.resumes.append(self)
         return 0

@@ -27,6 +27,7 @@ cdef class Outbox:
     cdef int put_raw(self, const uint8_t* data, size_t length) except -1
     cdef int put_reference(self, bytes data, size_t offset, size_t length) except -1
     cdef int add_segment(self, PyObject* data, size_t offset, size_t length) except -1
-    cdef int send(self, int fd) except -2
+    cpdef int send(self, int fd) except -2
+    cdef int compact(self) noexcept
     cdef void consumed(self, size_t length) noexcept
     cdef void release(self) noexcept

@@ -54,9 +54,9 @@ cdef class Outbox:
         """Queue `data` behind everything that waits."""
         self.put_reference(data, 0, PyBytes_GET_SIZE(data))
 
-    def put_slice(self, bytes data not None, size_t start, size_t end):
+    def put_slice(self, bytes data not None, Py_ssize_t start, Py_ssize_t end):
         """Queue `data[start:end]`; a large slice is kept by reference."""
-        if end > <size_t>PyBytes_GET_SIZE(data) or start > end:
+        if not 0 <= start <= end <= PyBytes_GET_SIZE(data):
             raise ValueError("the slice lies outside the data")
         self.put_reference(data, start, end - start)
 
@@ -123,6 +123,8 @@ cdef class Outbox:
                 memmove(self.buffer, self.buffer + self.start, self.end - self.start)
                 self.end -= self.start
                 self.start = 0
+            elif self.segment_count:
+                self.compact()
             capacity = self.capacity
             while self.end + length > capacity:
                 capacity *= 2
@@ -133,6 +135,29 @@ cdef class Outbox:
                 self.buffer = grown
                 self.capacity = capacity
         return self.buffer + self.end
+
+    cdef int compact(self) noexcept:
+        """Move what waits to the front, in the buffer and among the segments.
+
+        A connection that is never quite drained must not grow.
+        """
+        cdef uint32_t i, live = self.segment_count - self.segment_first
+        cdef size_t first = self.end
+        memmove(self.segments, self.segments + self.segment_first, live * sizeof(Segment))
+        self.segment_first = 0
+        self.segment_count = live
+        for i in range(live):
+            if self.segments[i].data == NULL:
+                first = self.segments[i].offset
+                break
+        if first == 0 or self.buffer == NULL:
+            return 0
+        memmove(self.buffer, self.buffer + first, self.end - first)
+        self.end -= first
+        for i in range(live):
+            if self.segments[i].data == NULL:
+                self.segments[i].offset -= first
+        return 0
 
     cdef int wrote(self, size_t length) except -1:
         cdef Segment* last
@@ -173,6 +198,9 @@ cdef class Outbox:
     cdef int add_segment(self, PyObject* data, size_t offset, size_t length) except -1:
         cdef Segment* grown
         cdef uint32_t capacity
+        if self.segment_count == self.segment_capacity and (
+                self.segment_first > self.segment_count // 2):
+            self.compact()
         if self.segment_count == self.segment_capacity:
             capacity = self.segment_capacity * 2 if self.segment_capacity else 8
             grown = <Segment*>realloc(self.segments, capacity * sizeof(Segment))
@@ -186,7 +214,7 @@ cdef class Outbox:
         self.segment_count += 1
         return 0
 
-    cdef int send(self, int fd) except -2:
+    cpdef int send(self, int fd) except -2:
         """Send what waits: 1 all sent, 0 the socket is full, -1 the peer is gone."""
         cdef iovec vectors[VECTORS]
         cdef uint32_t i, count

@@ -30,9 +30,9 @@ cdef class Stream(Watch):
     cdef bint finished
 
     cdef int readable(self, bint ending) except -1
+    cdef int feed(self, size_t length) except -1
     cdef int flush_raw(self) except -1
-    cdef int drain(self) except -1
-    cdef int lose(self) except -1
+    cdef int finish(self) except -1
     cdef int release(self) except -1
 
 cdef class Poller:
@@ -44,6 +44,8 @@ cdef class Poller:
     cdef uint8_t* buffer
     cdef set watches
     cdef list dead
-    cdef list pending
+    cdef bint reading
 
-    cdef int control(self, int operation, int fd, Watch watch, uint32_t events) except -1
+    cdef int forget(self, Watch watch) noexcept
+    cdef int later(self, Watch watch) except -1
+    cdef int control(self, int operation, Watch watch, uint32_t events) except -1

@@ -118,9 +118,7 @@ cdef class Watch:
     def cancel(self):
         """Watch no longer; the descriptor stays open and is the caller's."""
         if self.fd >= 0:
-            self.poller.control(EPOLL_CTL_DEL, self.fd, self, 0)
-            self.poller.watches.discard(self)
-            self.poller.dead.append(self)
+            self.poller.forget(self)
             self.fd = -1
             self.callback = None
 
@@ -149,47 +147,43 @@ cdef class Stream(Watch):
         return 0
 
     cdef int readable(self, bint ending) except -1:
+        """Read until the socket is empty or its share of the round is used up.
+
+        A short read means that it is empty, unless the peer is `ending`. Within a callback of
+        some sink it is put off: the bytes that the sink handles lie in the buffer.
+        """
         cdef ssize_t got
         cdef int reads
-        cdef Intake intake = self.intake
-        cdef uint8_t* buffer = self.poller.buffer
-        if self.finished:
-            return self.drain()
+        if self.poller.reading:
+            return self.poller.later(self)
         for reads in range(READS):
-            if intake is not None and intake.paused:
+            if not self.finished and self.intake is not None and self.intake.paused:
                 self.unread = True
                 return 0
-            got = recv(self.fd, buffer, BUFFER, MSG_DONTWAIT)
-            if got > 0:
-                if intake is not None:
-                    intake.feed_raw(buffer, got)
-                else:
-                    self.sink.feed(buffer[:got])
-                if self.fd < 0 or self.closing:
-                    return 0
-                if got < BUFFER and not ending:
-                    return 0
-            elif got < 0 and errno == EINTR:
-                continue
-            elif got < 0 and (errno == EAGAIN):
-                return 0
-            else:
-                return self.lose()
-        self.poller.pending.append(self)
-        return 0
-
-    cdef int drain(self) except -1:
-        """Read and forget after our side has ended, so that the peer gets our last bytes."""
-        cdef ssize_t got
-        cdef int reads
-        for reads in range(READS):
             got = recv(self.fd, self.poller.buffer, BUFFER, MSG_DONTWAIT)
-            if got == 0 or (got < 0 and errno != EAGAIN
-                            and errno != EINTR):
-                return self.release()
-            if got < 0:
+            if got < 0 and errno == EINTR:
+                continue
+            if got < 0 and errno == EAGAIN:
                 return 0
-        self.poller.pending.append(self)
+            if got <= 0:
+                return self.release()
+            if self.finished:
+                continue
+            self.poller.reading = True
+            try:
+                self.feed(got)
+            finally:
+                self.poller.reading = False
+            if self.fd < 0 or (got < BUFFER and not ending):
+                return 0
+        return self.poller.later(self)
+
+    cdef int feed(self, size_t length) except -1:
+        cdef Intake intake = self.intake
+        if intake is not None:
+            return intake.feed_raw(self.poller.buffer, length)
+        if self.sink is not None:
+            self.sink.feed(self.poller.buffer[:length])
         return 0
 
     cdef int flush_raw(self) except -1:
@@ -198,24 +192,36 @@ cdef class Stream(Watch):
             return 0
         result = self.outbox.send(self.fd)
         if result < 0:
-            return self.lose()
+            return self.release()
         if result == 0:
             self.blocked = True
         elif self.closing:
-            self.finished = True
-            self.outbox.close()
-            shutdown(self.fd, SHUT_WR)
-            self.drain()
+            self.finish()
         elif self.outbox.drained is not None:
             self.outbox.drained()
         return 0
 
+    cdef int finish(self) except -1:
+        """End our side; what the peer still sends is read and forgotten, so that it gets ours."""
+        self.finished = True
+        self.outbox.close()
+        shutdown(self.fd, SHUT_WR)
+        return self.readable(True)
+
+    def cancel(self):
+        """Close at once, as `abort` does: the descriptor is the stream's."""
+        self.abort()
+
+    def flush(self):
+        """Send what the outbox holds, as far as the peer takes it."""
+        self.flush_raw()
+
     def resume(self):
         """The sink takes input again: hand it what was kept, then what the socket holds."""
-        if self.fd < 0 or self.closing:
+        if self.fd < 0 or self.closing or self.intake is None:
             return
         self.intake.resume()
-        if self.fd >= 0 and not self.closing and self.unread and not self.intake.paused:
+        if self.fd >= 0 and self.unread and not self.intake.paused:
             self.unread = False
             self.readable(True)
 
@@ -230,26 +236,25 @@ cdef class Stream(Watch):
         if self.fd >= 0:
             self.release()
 
-    cdef int lose(self) except -1:
-        return self.release()
-
     cdef int release(self) except -1:
         on_lost = self.on_lost
-        self.poller.watches.discard(self)
-        self.poller.dead.append(self)
+        self.poller.forget(self)
         close(self.fd)
         self.fd = -1
         self.closing = True
         self.outbox.close()
+        self.sink = self.intake = None
         self.on_lost = None
         if on_lost is not None:
             on_lost()
-        self.sink = self.intake = None
         return 0
 
 
 cdef class Poller:
-    """Waits for sockets; `end_turn()` is called after every round of events."""
+    """Waits for sockets; `end_turn()` is called after every round of events.
+
+    An exception of a callback ends its stream and is raised when the round is over.
+    """
 
     def __cinit__(self, Turn turn not None, end_turn):
         self.turn = turn
@@ -262,7 +267,7 @@ cdef class Poller:
         self.buffer = <uint8_t*><char*>self.received
         self.watches = set()
         self.dead = []
-        self.pending = []
+        self.reading = False
         turn.now_ms = wall_clock_ms()
 
     def __dealloc__(self):
@@ -277,22 +282,40 @@ cdef class Poller:
     def watch(self, int fd, callback):
         """Call `callback()` whenever something new can be read from `fd`."""
         watch = Watch(self, fd, callback)
-        self.control(EPOLL_CTL_ADD, fd, watch, EPOLLIN | EPOLLET | EPOLLRDHUP)
+        self.control(EPOLL_CTL_ADD, watch, EPOLLIN | EPOLLET | EPOLLRDHUP)
         self.watches.add(watch)
         return watch
 
     def adopt(self, int fd, sink, Outbox outbox not None, on_lost):
         """A Stream on the connected socket `fd`; what has arrived is read in this turn."""
         cdef Stream stream = Stream(self, fd, sink, outbox, on_lost)
-        self.control(EPOLL_CTL_ADD, fd, stream, EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP)
+        try:
+            self.control(EPOLL_CTL_ADD, stream, EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP)
+        except OSError:
+            outbox.stream = None
+            raise
         self.watches.add(stream)
         return stream
 
-    cdef int control(self, int operation, int fd, Watch watch, uint32_t events) except -1:
+    cdef int forget(self, Watch watch) noexcept:
+        """Take `watch` out of epoll, where a copy of its descriptor would keep it.
+
+        Events of this round may still point to it: it lives on until their end.
+        """
+        epoll_ctl(self.epoll, EPOLL_CTL_DEL, watch.fd, NULL)
+        self.watches.discard(watch)
+        self.dead.append(watch)
+        return 0
+
+    cdef int later(self, Watch watch) except -1:
+        """Let epoll tell of `watch` once more if there is anything to read."""
+        return self.control(EPOLL_CTL_MOD, watch, EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP)
+
+    cdef int control(self, int operation, Watch watch, uint32_t events) except -1:
         cdef epoll_event event
         event.events = events
         event.data.ptr = <void*>watch
-        if epoll_ctl(self.epoll, operation, fd, &event) < 0:
+        if epoll_ctl(self.epoll, operation, watch.fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         return 0
 
@@ -300,23 +323,31 @@ cdef class Poller:
         """Handle everything that is ready; True when more is waiting already."""
         cdef int count, i, round
         cdef Watch watch
-        cdef list pending
+        cdef list failures
         for round in range(ROUNDS):
             count = epoll_wait(self.epoll, self.events, EVENTS, 0)
-            if count <= 0 and not self.pending and round:
+            if count <= 0 and round:
                 return False
             self.turn.now_ms = wall_clock_ms()
-            pending = self.pending
-            self.pending = []
+            failures = None
             for i in range(count):
                 watch = <Watch>self.events[i].data.ptr
-                if watch.fd >= 0:
+                if watch.fd < 0:
+                    continue
+                try:
                     watch.ready(self.events[i].events)
-            for stream in pending:
-                if (<Stream>stream).fd >= 0:
-                    (<Stream>stream).readable(True)
+                except Exception as error:
+                    if failures is None:
+                        failures = []
+                    failures.append((watch, error))
+            if failures is not None:
+                for broken, _ in failures:
+                    if isinstance(broken, Stream):
+                        broken.abort()
             self.end_turn()
             self.dead.clear()
+            if failures is not None:
+                raise failures[0][1]
         return True
 
     def tick(self):
@@ -332,15 +363,13 @@ cdef class Poller:
             outbox = <Outbox>outboxes[i]
             i += 1
             outbox.dirty = False
-            if outbox.stream is not None:
-                (<Stream?>outbox.stream).flush_raw()
+            if isinstance(outbox.stream, Stream):
+                (<Stream>outbox.stream).flush_raw()
+            elif outbox.stream is not None:
+                outbox.stream.flush()
         outboxes.clear()
 
     def close(self):
         """Abort every connection and forget every watch."""
         for watch in list(self.watches):
-            if isinstance(watch, Stream):
-                (<Stream>watch).abort()
-            else:
-                watch.cancel()
-        self.dead.clear()
+            watch.cancel()

@@ -2,12 +2,16 @@
 """What everything within one worker's turn shares; the twin is `pure/turn.py`."""
 from libc.stdlib cimport free, malloc
 
+from robustmq.metrics import CELLS
+
 
 cdef class Turn:
     """The time, the counters, and what the end of the turn must flush."""
 
     def __cinit__(self, row):
-        self.row = row
+        if len(row) < CELLS:
+            raise ValueError(f"a row of counters has at least {CELLS} cells of u64")
+        self.row = memoryview(row)
         self.view = row
         self.cells = &self.view[0]
         self.now_ms = 0
@@ -45,8 +49,9 @@ cdef class AckTarget:
     """Whoever is told by ticket that a record was appended."""
 
     cdef int settle_raw(self, uint64_t ticket, int code, bint matched) except -1:
-        raise AssertionError("an AckTarget must say how it settles")
+        self.settle(ticket, code, matched)
+        return 0
 
     def settle(self, uint64_t ticket, int code, bint matched):
         """Ticket `ticket` is decided: `code` 0 or a Refusal."""
-        self.settle_raw(ticket, code, matched)
+        raise NotImplementedError("an AckTarget must say how it settles")

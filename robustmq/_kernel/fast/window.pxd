@@ -1,32 +1,10 @@
 # cython: language_level=3
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from robustmq._kernel.fast.outbox cimport Outbox
+from robustmq._kernel.fast.run cimport Run
 from robustmq._kernel.fast.turn cimport Turn
-
-cdef class Run:
-    cdef readonly bytes data
-    cdef uint32_t* ends
-    cdef readonly uint32_t count
-    cdef readonly uint8_t qos
-    cdef readonly uint16_t first_id
-    cdef readonly uint64_t sequence
-    cdef readonly uint32_t largest
-    cdef readonly int64_t deadline
-    cdef readonly uint32_t expiry_at
-    cdef public uint16_t alias
-    cdef public object origin
-    cdef public tuple source
-    cdef Run aliased
-
-    cdef inline uint16_t packet_id(self, uint32_t i) noexcept:
-        return <uint16_t>((<uint32_t>self.first_id - 1 + i) % 65535 + 1)
-
-    cdef inline uint32_t begin(self, uint32_t i) noexcept:
-        return self.ends[i - 1] if i else 0
-
-cdef Run new_run(bytes data, uint32_t* ends, uint32_t count, uint8_t qos, uint64_t sequence)
 
 cdef struct Entry:
     PyObject* run
@@ -55,11 +33,11 @@ cdef class Window:
     cdef uint32_t capacity
     cdef uint32_t redeliver
     cdef bint mixed
+    cdef uint64_t floor, ceiling
     cdef dict released
     cdef set aliases
 
     cdef int take_back(self) except -1
-    cdef uint32_t sent_before(self, uint64_t at) noexcept
     cdef int offer_run(self, Run run) except -1
     cdef int pump_raw(self) except -1
     cdef int puback_raw(self, uint16_t packet_id, uint8_t qos) except -1
@@ -67,11 +45,15 @@ cdef class Window:
     cdef int remove(self, uint64_t at, uint32_t depth) except -1
     cdef int split(self, uint64_t at, uint32_t depth) except -1
     cdef int grow(self) except -1
+    cdef int compact(self) noexcept
     cdef void pop_head(self) noexcept
     cdef int blank(self, Entry* entry) noexcept
-    cdef int drop_unsent(self, Entry* entry, uint32_t count, int cell) except -1
-    cdef bint conflicts(self, Run run, uint32_t first, uint32_t count) noexcept
-    cdef bint overlaps(self, uint32_t start, uint32_t count, uint32_t* past) noexcept
+    cdef int drop_unsent(self, uint32_t count, int cell) except -1
+    cdef Entry* next_entry(self) except NULL
+    cdef bint conflicts(self, Run run, uint32_t first, uint32_t count) except -1
+    cdef bint find_range(self) except -1
+    cdef void note(self, Run run, uint32_t first, uint32_t count) noexcept
+    cdef bint overlaps(self, uint32_t start, uint32_t count, uint32_t* past) except -1
     cdef int renumber(self, Entry* entry) except -1
     cdef int emit(self, Run run, uint32_t first, uint32_t count, bint again) except -1
-    cdef int emit_aliased(self, Run run, uint32_t first, uint32_t count) except -1
+    cdef int put_whole(self, bytes data) except -1

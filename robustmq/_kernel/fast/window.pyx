@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A session's outgoing messages: in flight, then queued; the twin is `pure/window.py`."""
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
-from robustmq._kernel.fast.alias cimport aliased_packet
+from robustmq._kernel.fast.alias cimport ALIAS_GROWTH, aliased_packet
+from robustmq._kernel.fast.run cimport IDS
 from robustmq.metrics import (
     MESSAGES_DROPPED_EXPIRED as _EXPIRED,
     MESSAGES_DROPPED_QUEUE as _QUEUE,
@@ -19,73 +19,9 @@ cdef int EXPIRED = _EXPIRED, QUEUE = _QUEUE, SLOW = _SLOW, TOO_LARGE = _TOO_LARG
 cdef int SENT = _SENT, PACKETS_SENT = _PACKETS_SENT
 
 cdef enum:
-    IDS = 65535
     ORIGIN = 1 << 30
     FIRST_CAPACITY = 4
     KEPT_CAPACITY = 64
-
-
-cdef Run new_run(bytes data, uint32_t* ends, uint32_t count, uint8_t qos, uint64_t sequence):
-    """A run that takes ownership of `ends` (malloc'd, `count` end offsets into `data`)."""
-    cdef Run run = Run.__new__(Run)
-    cdef uint32_t i, size
-    run.data = data
-    run.ends = ends
-    run.count = count
-    run.qos = qos
-    run.sequence = sequence
-    run.first_id = <uint16_t>(sequence % IDS + 1) if qos else 0
-    run.largest = 0
-    for i in range(count):
-        size = ends[i] - run.begin(i)
-        if size > run.largest:
-            run.largest = size
-    return run
-
-
-cdef class Run:
-    """PUBLISH packets of one topic, encoded once and shared by every session that gets them."""
-
-    def __cinit__(self, *arguments, **options):
-        self.ends = NULL
-        self.aliased = None
-
-    def __init__(self, bytes data not None, ends, uint8_t qos, uint64_t sequence,
-                 int64_t deadline=0, uint32_t expiry_at=0):
-        cdef uint32_t i
-        cdef uint32_t* copied = <uint32_t*>malloc(len(ends) * sizeof(uint32_t))
-        if copied == NULL:
-            raise MemoryError()
-        self.count = len(ends)
-        self.ends = copied
-        for i in range(self.count):
-            copied[i] = ends[i]
-            if copied[i] - self.begin(i) > self.largest:
-                self.largest = copied[i] - self.begin(i)
-        self.data = data
-        self.qos = qos
-        self.sequence = sequence
-        self.first_id = <uint16_t>(sequence % IDS + 1) if qos else 0
-        self.deadline = deadline
-        self.expiry_at = expiry_at
-
-    def __dealloc__(self):
-        free(self.ends)
-
-    def packet(self, uint32_t i):
-        """Packet `i` of the run."""
-        if i >= self.count:
-            raise IndexError(i)
-        return self.data[self.begin(i):self.ends[i]]
-
-
-cdef inline uint32_t id_position(const uint8_t* packet) noexcept:
-    """Where the packet identifier of a PUBLISH with QoS 1 or 2 lies."""
-    cdef uint32_t i = 1
-    while packet[i] & 128:
-        i += 1
-    i += 1
-    return i + 2 + ((<uint32_t>packet[i]) << 8 | packet[i + 1])
 
 
 cdef class Window:
@@ -119,17 +55,16 @@ cdef class Window:
     def attach(self, Outbox outbox not None, uint8_t version, uint32_t limit, uint32_t max_packet,
                uint16_t alias_max):
         """A connection is there: what was in flight goes out again first (MQTT5 4.4)."""
-        cdef uint64_t s
-        cdef Entry* entry
+        self.take_back()
         self.outbox = outbox
         self.version = version
         self.limit = limit
         self.max_packet = max_packet
         self.alias_max = alias_max
         self.aliases = None
-        self.take_back()
         if self.released:
             self.in_flight = len(self.released)
+            self.mixed = True
             for packet_id in self.released:
                 outbox.put(b"\x62\x02" + (<int>packet_id).to_bytes(2, "big"))
                 self.turn.cells[PACKETS_SENT] += 1
@@ -143,7 +78,6 @@ cdef class Window:
 
     cdef int take_back(self) except -1:
         cdef uint64_t s
-        cdef uint32_t i
         cdef Entry* entry
         cdef Run run
         for s in range(self.head, self.tail):
@@ -152,11 +86,10 @@ cdef class Window:
                 run = <Run>entry.run
                 self.redeliver += entry.out
                 self.queued += entry.out
-                self.queued_bytes += run.ends[entry.first + entry.out - 1] - run.begin(entry.first)
+                self.queued_bytes += run.size(entry.first, entry.out)
                 entry.out = 0
         self.sent = self.head
         self.in_flight = 0
-        self.mixed = False
         return 0
 
     def clear(self):
@@ -168,7 +101,6 @@ cdef class Window:
         self.in_flight = self.queued = self.redeliver = 0
         self.queued_bytes = 0
         self.released = None
-        self.mixed = False
 
     def offer(self, Run run not None):
         """Deliver `run`: at once, or queued, or dropped and counted."""
@@ -212,57 +144,46 @@ cdef class Window:
         if self.released is None or self.released.pop(packet_id, None) is None:
             return False
         self.in_flight -= 1
-        if self.in_flight == 0:
-            self.mixed = False
         self.pump_raw()
         return True
 
     def withdraw(self, origin):
         """Take out what came from `origin` and may go to somebody else: [(run, index), …].
 
-        A QoS 2 message that was sent stays (MQTT5 4.8.2).
+        With a connection, what is in flight stays (MQTT5 3.10.4-3); without one, a QoS 2
+        message that was sent stays (MQTT5 4.8.2).
         """
         cdef uint64_t s
-        cdef uint32_t i, kept
+        cdef uint32_t i, kept, before, earlier = self.redeliver
         cdef Entry* entry
         cdef Run run
         cdef list taken = []
         for s in range(self.head, self.tail):
             entry = &self.ring[s & (self.capacity - 1)]
-            if entry.left == 0:
+            if entry.left == entry.out:
                 continue
+            before = min(entry.left - entry.out, earlier)
+            earlier -= before
             run = <Run>entry.run
             if run.origin is not origin:
                 continue
-            kept = 0
-            if run.qos == 2:
-                kept = entry.out
-                if not kept and self.redeliver:
-                    kept = min(entry.left, self.sent_before(s))
+            kept = entry.out
+            if run.qos == 2 or self.outbox is not None:
+                kept += before
+            else:
+                self.redeliver -= before
+            if kept == entry.left:
+                continue
             for i in range(kept, entry.left):
                 taken.append((run, entry.first + i))
-                if i < entry.out:
-                    self.in_flight -= 1
-                else:
-                    self.queued -= 1
-                    self.queued_bytes -= run.ends[entry.first + i] - run.begin(entry.first + i)
-            if not entry.out and self.redeliver:
-                self.redeliver -= min(entry.left - kept, self.sent_before(s) - kept)
-            if entry.out > kept:
-                entry.out = kept
+            self.queued -= entry.left - kept
+            self.queued_bytes -= run.size(entry.first + kept, entry.left - kept)
             entry.left = kept
             if kept == 0:
                 self.blank(entry)
         self.pop_head()
+        self.pump_raw()
         return taken
-
-    cdef uint32_t sent_before(self, uint64_t at) noexcept:
-        """How many messages of the queued entry `at` had been sent on the last connection."""
-        cdef uint64_t s
-        cdef uint32_t before = 0
-        for s in range(self.sent, at):
-            before += self.ring[s & (self.capacity - 1)].left
-        return self.redeliver - before if self.redeliver > before else 0
 
     cdef int offer_run(self, Run run) except -1:
         cdef Entry* entry
@@ -274,6 +195,7 @@ cdef class Window:
                 return 0
             if run.deadline and run.deadline <= self.turn.now_ms:
                 cells[EXPIRED] += run.count
+                self.dropped += run.count
                 return 0
             if self.outbox.size > self.max_outbox_bytes:
                 cells[SLOW] += run.count
@@ -281,8 +203,9 @@ cdef class Window:
                 return 0
             if self.max_packet and run.largest > self.max_packet:
                 for i in range(run.count):
-                    if run.ends[i] - run.begin(i) > self.max_packet:
+                    if run.size(i, 1) > self.max_packet:
                         cells[TOO_LARGE] += 1
+                        self.dropped += 1
                     else:
                         self.emit(run, i, 1, False)
                 return 0
@@ -295,7 +218,9 @@ cdef class Window:
             self.dropped += run.count
             return 0
         if self.tail - self.head == self.capacity:
-            self.grow()
+            self.compact()
+            if self.tail - self.head > self.capacity // 2:
+                self.grow()
         entry = &self.ring[self.tail & (self.capacity - 1)]
         Py_INCREF(run)
         entry.run = <PyObject*>run
@@ -305,8 +230,23 @@ cdef class Window:
         self.tail += 1
         self.queued += run.count
         self.queued_bytes += size
-        if self.sent + 1 == self.tail:
+        if self.queued == run.count:
             self.pump_raw()
+        return 0
+
+    cdef int compact(self) noexcept:
+        """Close the gaps that answers out of order leave, so that they need no room."""
+        cdef uint64_t s, at = self.head, sent = self.sent
+        for s in range(self.head, self.tail):
+            if s == self.sent:
+                sent = at
+            if self.ring[s & (self.capacity - 1)].left:
+                self.ring[at & (self.capacity - 1)] = self.ring[s & (self.capacity - 1)]
+                at += 1
+            else:
+                self.blank(&self.ring[s & (self.capacity - 1)])
+        self.sent = at if self.sent == self.tail else sent
+        self.tail = at
         return 0
 
     cdef int grow(self) except -1:
@@ -356,8 +296,6 @@ cdef class Window:
                     self.in_flight -= 1
                     if entry.left == 0:
                         self.pop_head()
-                    if self.in_flight == 0:
-                        self.mixed = False
                     return 1
         if not self.find(packet_id, qos, &at, &depth):
             return 0
@@ -394,8 +332,6 @@ cdef class Window:
         if entry.left == 0:
             self.blank(entry)
             self.pop_head()
-        if self.in_flight == 0:
-            self.mixed = False
         return 0
 
     cdef int split(self, uint64_t at, uint32_t depth) except -1:
@@ -419,17 +355,25 @@ cdef class Window:
             before.out = depth
         return 0
 
-    cdef int drop_unsent(self, Entry* entry, uint32_t count, int cell) except -1:
-        """The first `count` messages of an entry of which nothing is in flight are not sent."""
+    cdef int drop_unsent(self, uint32_t count, int cell) except -1:
+        """The next `count` messages of the entry at `sent` are not sent."""
+        cdef Entry* entry = self.next_entry()
         cdef Run run = <Run>entry.run
         self.queued -= count
-        self.queued_bytes -= run.ends[entry.first + count - 1] - run.begin(entry.first)
+        self.queued_bytes -= run.size(entry.first, count)
         self.redeliver -= min(self.redeliver, count)
         entry.first += count
         entry.left -= count
         self.turn.cells[cell] += count
         self.dropped += count
         return 0
+
+    cdef Entry* next_entry(self) except NULL:
+        """The entry at `sent`, cut so that nothing of it is in flight."""
+        cdef uint32_t out = self.ring[self.sent & (self.capacity - 1)].out
+        if out:
+            self.split(self.sent, out)
+        return &self.ring[self.sent & (self.capacity - 1)]
 
     cdef int pump_raw(self) except -1:
         cdef Entry* entry
@@ -438,7 +382,9 @@ cdef class Window:
         cdef bint again
         while self.sent < self.tail:
             entry = &self.ring[self.sent & (self.capacity - 1)]
-            if entry.left == 0:
+            if entry.left == entry.out:
+                if entry.left == 0:
+                    self.blank(entry)
                 self.sent += 1
                 self.pop_head()
                 continue
@@ -451,50 +397,89 @@ cdef class Window:
             again = self.redeliver > 0
             if again:
                 count = min(count, self.redeliver)
-            if run.deadline and not again and run.deadline <= self.turn.now_ms:
-                self.drop_unsent(entry, entry.left, EXPIRED)
+            elif run.deadline and run.deadline <= self.turn.now_ms:
+                self.drop_unsent(entry.left - entry.out, EXPIRED)
                 continue
             if self.max_packet and run.largest > self.max_packet:
-                if run.ends[first] - run.begin(first) > self.max_packet:
-                    if entry.out:
-                        self.split(self.sent, entry.out)
-                        entry = &self.ring[self.sent & (self.capacity - 1)]
-                    self.drop_unsent(entry, 1, TOO_LARGE)
+                if run.size(first, 1) > self.max_packet:
+                    self.drop_unsent(1, TOO_LARGE)
                     continue
                 count = 1
             if not again and self.in_flight and self.conflicts(run, first, count):
-                if entry.out:
-                    self.split(self.sent, entry.out)
-                    entry = &self.ring[self.sent & (self.capacity - 1)]
-                if not self.renumber(entry):
+                if not self.renumber(self.next_entry()):
                     return 0
                 continue
             self.emit(run, first, count, again)
+            self.note(run, first, count)
             entry.out += count
             self.in_flight += count
             self.queued -= count
-            self.queued_bytes -= run.ends[first + count - 1] - run.begin(first)
+            self.queued_bytes -= run.size(first, count)
             if again:
                 self.redeliver -= count
-            if run.sequence == 0 or again:
-                self.mixed = True
             if entry.out == entry.left:
                 self.sent += 1
         return 0
 
-    cdef bint conflicts(self, Run run, uint32_t first, uint32_t count) noexcept:
-        cdef uint64_t oldest = run.sequence
-        cdef Entry* entry = &self.ring[self.head & (self.capacity - 1)]
+    cdef void note(self, Run run, uint32_t first, uint32_t count) noexcept:
+        """Messages are about to be in flight: keep the range of all that are, or `mixed`."""
+        cdef uint64_t start = run.sequence + first
+        if self.in_flight == 0:
+            self.mixed = run.sequence == 0
+            self.floor = start
+            self.ceiling = start + count
+        elif run.sequence == 0:
+            self.mixed = True
+        else:
+            self.floor = min(self.floor, start)
+            self.ceiling = max(self.ceiling, start + count)
+            if self.ceiling - self.floor > IDS:
+                self.mixed = True
+
+    cdef bint conflicts(self, Run run, uint32_t first, uint32_t count) except -1:
+        """Is an id of these messages in use?
+
+        Not when all in flight lies in a range of sequence numbers that is `IDS` wide with them.
+        """
+        cdef uint64_t start = run.sequence + first
         cdef uint32_t past
-        if not self.mixed and run.sequence:
-            if entry.out:
-                oldest = (<Run>entry.run).sequence + entry.first
-            if self.released:
-                oldest = min(oldest, <uint64_t>next(iter(self.released.values())))
-            return run.sequence + first + count - oldest > IDS
+        if run.sequence and start >= self.ceiling:
+            if not self.mixed and start + count - self.floor <= IDS:
+                return False
+            if self.find_range() and start + count - self.floor <= IDS:
+                return False
         return self.overlaps(run.packet_id(first), count, &past)
 
-    cdef bint overlaps(self, uint32_t start, uint32_t count, uint32_t* past) noexcept:
+    cdef bint find_range(self) except -1:
+        """Set `floor`, `ceiling` and `mixed` from what is in flight now; is it one range?"""
+        cdef uint64_t s = self.head, start, floor = <uint64_t>-1, ceiling = 0
+        cdef Entry* entry
+        cdef Run run
+        self.mixed = True
+        while s < self.tail and s <= self.sent:
+            entry = &self.ring[s & (self.capacity - 1)]
+            s += 1
+            if not entry.out:
+                continue
+            run = <Run>entry.run
+            if run.sequence == 0:
+                return False
+            start = run.sequence + entry.first
+            floor = min(floor, start)
+            ceiling = max(ceiling, start + entry.out)
+        if self.released:
+            for value in self.released.values():
+                start = value
+                if start == 0:
+                    return False
+                floor = min(floor, start)
+                ceiling = max(ceiling, start + 1)
+        self.floor = floor
+        self.ceiling = ceiling
+        self.mixed = ceiling - floor > IDS
+        return not self.mixed
+
+    cdef bint overlaps(self, uint32_t start, uint32_t count, uint32_t* past) except -1:
         """Is an id of [start, start + count) in use? `past` is then the id behind that use."""
         cdef uint64_t s = self.head
         cdef Entry* entry
@@ -520,38 +505,15 @@ cdef class Window:
         cdef Run run = <Run>entry.run
         cdef Run private
         cdef uint32_t start = run.packet_id(entry.first)
-        cdef uint32_t past = 0, i, tries, base = run.begin(entry.first)
-        cdef uint32_t* ends
-        cdef bytes data
-        cdef uint8_t* p
-        tries = <uint32_t>(self.sent - self.head) + 2
-        tries += <uint32_t>(len(self.released) if self.released else 0)
+        cdef uint32_t past = 0, tries = <uint32_t>(self.sent - self.head) + 2
+        if self.released:
+            tries += <uint32_t>len(self.released)
         while self.overlaps(start, entry.left, &past):
             start = past
             tries -= 1
             if tries == 0:
                 return 0
-        data = run.data[base:run.ends[entry.first + entry.left - 1]]
-        data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        ends = <uint32_t*>malloc(entry.left * sizeof(uint32_t))
-        if ends == NULL:
-            raise MemoryError()
-        p = <uint8_t*>PyBytes_AS_STRING(data)
-        for i in range(entry.left):
-            past = run.begin(entry.first + i) - base
-            past += id_position(p + past)
-            p[past] = <uint8_t>(((start - 1 + i) % IDS + 1) >> 8)
-            p[past + 1] = <uint8_t>((start - 1 + i) % IDS + 1)
-            ends[i] = run.ends[entry.first + i] - base
-        private = new_run(data, ends, entry.left, run.qos, 0)
-        private.first_id = <uint16_t>start
-        private.deadline = run.deadline
-        private.expiry_at = run.expiry_at
-        private.origin = run.origin
-        private.source = (
-            run.source[0], run.source[1], run.source[2] + entry.first
-        ) if run.source is not None else None
-        private.alias = run.alias
+        private = run.renumbered(entry.first, entry.left, start)
         Py_INCREF(private)
         Py_DECREF(<object>entry.run)
         entry.run = <PyObject*>private
@@ -560,50 +522,27 @@ cdef class Window:
 
     cdef int emit(self, Run run, uint32_t first, uint32_t count, bint again) except -1:
         """Put packets `first` … `first + count - 1` into the outbox."""
-        cdef uint32_t start = run.begin(first), end = run.ends[first + count - 1], i
-        cdef int64_t remaining
-        cdef bytes copied
-        cdef uint8_t* p
         self.turn.cells[SENT] += count
         self.turn.cells[PACKETS_SENT] += count
-        if not again and run.deadline == 0:
-            if self.alias_max and run.alias and run.alias <= self.alias_max:
-                return self.emit_aliased(run, first, count)
-            return self.outbox.put_reference(run.data, start, end - start)
-        copied = PyBytes_FromStringAndSize(PyBytes_AS_STRING(run.data) + start, end - start)
-        p = <uint8_t*>PyBytes_AS_STRING(copied)
-        if again and run.qos:
-            for i in range(count):
-                p[run.begin(first + i) - start] |= 8
-        if run.deadline and run.expiry_at:
-            remaining = max(0, (run.deadline - self.turn.now_ms + 999) // 1000)
-            for i in range(4):
-                p[run.expiry_at + i] = <uint8_t>(remaining >> (24 - 8 * i))
-        return self.outbox.put_reference(copied, 0, end - start)
+        if again or run.deadline:
+            return self.put_whole(run.changed(first, count, again, self.turn.now_ms))
+        if run.alias and run.alias <= self.alias_max and (
+                self.max_packet == 0 or run.largest + ALIAS_GROWTH <= self.max_packet):
+            if self.aliases is None:
+                self.aliases = set()
+            if run.alias not in self.aliases:
+                self.aliases.add(run.alias)
+                self.put_whole(aliased_packet(run.packet(first), run.alias, True))
+                first += 1
+                count -= 1
+                if count == 0:
+                    return 0
+            run = run.without_topic()
+        return self.outbox.put_reference(run.data, run.begin(first), run.size(first, count))
 
-    cdef int emit_aliased(self, Run run, uint32_t first, uint32_t count) except -1:
-        """Introduce the run's topic alias on this connection, then send the alias alone."""
-        cdef Run aliased
-        cdef list packets, ends
-        cdef uint32_t i
-        cdef int at = 0
-        if self.aliases is None:
-            self.aliases = set()
-        if run.alias not in self.aliases:
-            self.aliases.add(run.alias)
-            self.outbox.put(aliased_packet(run.packet(first), run.alias, True))
-            first += 1
-            count -= 1
-            if count == 0:
-                return 0
-        aliased = run.aliased
-        if aliased is None:
-            packets = []
-            ends = []
-            for i in range(run.count):
-                packets.append(aliased_packet(run.packet(i), run.alias, False))
-                at += len(packets[i])
-                ends.append(at)
-            aliased = run.aliased = Run(b"".join(packets), ends, run.qos, run.sequence)
-        return self.outbox.put_reference(
-            aliased.data, aliased.begin(first), aliased.ends[first + count - 1] - aliased.begin(first))
+    cdef int put_whole(self, bytes data) except -1:
+        return self.outbox.put_reference(data, 0, PyBytes_GET_SIZE(data))
+
+
+# `Run` lives in its own module and is handed out here too, as in the twin.
+globals()["Run"] = Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -73,7 +74,8 @@ class Run:
         self._aliased: Run | None = None
         self.first_id = 0
         if qos:
-            self.first_id = sequence % IDS + 1 if sequence else self._id_in_data()
+            ids = [self._id_in_data(i) for i in range(self.count)]
+            self.first_id = sequence % IDS + 1 if sequence else ids[0]
 
     def packet(self, i: int) -> bytes:
         """Return packet `i` of the run; IndexError when there is none."""
@@ -91,17 +93,16 @@ class Run:
     def _packet_id(self, i: int) -> int:
         return (self.first_id - 1 + i) % IDS + 1
 
-    def _id_in_data(self) -> int:
-        try:
-            at = id_position(self.data, 0)
-        except IndexError:
-            raise ValueError("the first packet of a run is cut") from None
-        if at + 2 > self._ends[0]:
-            raise ValueError("the first packet of a run is cut")
-        first = int.from_bytes(self.data[at : at + 2], "big")
-        if not first:
-            raise ValueError("a packet identifier of 0")
-        return first
+    def _id_in_data(self, i: int) -> int:
+        """Return the identifier that packet `i` carries; ValueError when it has none."""
+        packet = self.packet(i)
+        at = len(packet)
+        with contextlib.suppress(IndexError):
+            at = id_position(packet, 0)
+        packet_id = int.from_bytes(packet[at : at + 2], "big")
+        if at + 2 > len(packet) or not packet_id:
+            raise ValueError("a packet without an identifier")
+        return packet_id
 
     def _changed(self, first: int, count: int, again: bool, now_ms: int) -> bytes:
         """Return packets with DUP when sent `again`, and with the remaining expiry interval."""
