@@ -47,6 +47,10 @@ cdef class Outbox:
         self.segments = NULL
 
     def __dealloc__(self):
+        # The collector may have cleared `turn` by now, so the pool cannot be reached.
+        if self.turn is None and self.buffer != NULL:
+            free(self.buffer)
+            self.buffer = NULL
         self.release()
         free(self.segments)
 
