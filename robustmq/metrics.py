@@ -108,7 +108,9 @@ TABLE: Final[tuple[Metric, ...]] = (
     Metric("fabric_bytes_sent", "counter", "Bytes of the frames sent to other cores."),
     Metric("fabric_doorbells_rung", "counter", "Times that a sleeping core was woken."),
     Metric("worker_turns", "counter", "Turns that this core has taken."),
-    Metric("mqtt_keepalive_timeouts", "counter", "Connections ended by keep-alive (MQTT5 3.1.2.10)."),
+    Metric(
+        "mqtt_keepalive_timeouts", "counter", "Connections ended by keep-alive (MQTT5 3.1.2.10)."
+    ),
     Metric(
         "mqtt_publishers_paused",
         "counter",

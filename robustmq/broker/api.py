@@ -11,7 +11,17 @@ from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.principal import Principal
 
-__all__ = ["Broker", "Handle", "Options", "Principal", "Record", "Timer", "Turn", "Window"]
+__all__ = [
+    "Broker",
+    "Handle",
+    "Kept",
+    "Options",
+    "Principal",
+    "Record",
+    "Timer",
+    "Turn",
+    "Window",
+]
 
 
 class Options(NamedTuple):
@@ -24,6 +34,14 @@ class Options(NamedTuple):
     no_local: bool = False
     retain_as_published: bool = False
     identifier: bytes = b""
+
+
+class Kept(NamedTuple):
+    """What a core had retained when it settled a subscription; only a broker looks into it."""
+
+    core: int
+    life: int
+    position: int
 
 
 class Broker(Protocol):
@@ -44,8 +62,11 @@ class Broker(Protocol):
     def publish(
         self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
     ) -> Refused | None:
-        """Append one record. `reply(code, matched)` follows when its shard has it: `code` is 0
-        or a Refusal, `matched` False when no subscription wants the topic."""
+        """Append one record.
+
+        `reply(code, matched)` follows when its shard has it: `code` is 0 or a Refusal,
+        `matched` False when no subscription wants the topic.
+        """
 
     def subscribe(
         self,
@@ -53,10 +74,14 @@ class Broker(Protocol):
         topic_filter: bytes,
         options: Options,
         retained: bool,
-        reply: Callable[[list[bytes]], None],
+        reply: Callable[[list[Kept]], None],
     ) -> None:
-        """Deliver what matches to `window`. After `reply(batches)` no publish on any core is
-        missed; the batches hold the retained records if they were asked for."""
+        """Deliver what matches to `window`.
+
+        After `reply(kept)` no publish on any core is missed. With `retained`, `kept` is what
+        `send_retained` must be given for the retained messages that were there before; a
+        message is either among them or delivered, never both.
+        """
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
         """Deliver for this filter no more."""
@@ -80,8 +105,10 @@ class Broker(Protocol):
     def moved(self, topic_filter: bytes) -> None:
         """A subscriber of the filter speaks another version of its protocol now."""
 
-    def send_retained(self, window: Window, options: Options, batches: list[bytes]) -> None:
-        """Give retained records to one window, marked as retained."""
+    def send_retained(
+        self, window: Window, topic_filter: bytes, options: Options, kept: list[Kept]
+    ) -> None:
+        """Give retained records to one window, marked as retained, while it is subscribed."""
 
     def authorize(self, principal: Principal, topic_filter: str) -> Refused | None:
         """Say why the principal may not subscribe to a filter; None when it may."""

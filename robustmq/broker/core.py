@@ -1,7 +1,7 @@
 """One core of the broker: it routes between the sides, and decides nothing itself."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from robustmq import metrics
 from robustmq._kernel.fanout import Group, Route
@@ -9,7 +9,7 @@ from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
-from robustmq.broker.api import Options
+from robustmq.broker.api import Kept, Options
 from robustmq.broker.dispatch import Dispatch
 from robustmq.broker.frames import Kind
 from robustmq.broker.placement import Placement
@@ -22,24 +22,38 @@ from robustmq.message.record import Record
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
 
-_RETAINED_SCAN: Final = b""
-
 
 class _Wait:
-    """A subscription that waits for cores to know it; they are `owing` an answer."""
+    """An interest that waits for cores to know it; they are `owing` an answer.
+
+    `window` is the subscriber's, None when a shared group wants the filter.
+    """
+
+    __slots__ = ("kept", "owing", "reply", "retained", "topic_filter", "window")
 
     def __init__(
         self,
         topic_filter: bytes,
-        owing: set[int],
+        owing: list[int],
+        window: Window | None,
         retained: bool,
-        reply: Callable[[list[bytes]], None],
+        reply: Callable[[list[Kept]], None],
     ) -> None:
         self.topic_filter = topic_filter
-        self.owing = owing
+        self.owing = set(owing)
+        self.window = window
         self.retained = retained
         self.reply = reply
-        self.batches: dict[int, list[bytes]] = {}
+        self.kept: list[Kept] = []
+
+
+class _Fetch(NamedTuple):
+    """Retained messages on their way from a core to a window."""
+
+    core: int
+    window: Window
+    topic_filter: bytes
+    options: Options
 
 
 class Core:
@@ -48,6 +62,7 @@ class Core:
     def __init__(
         self,
         turn: Turn,
+        *,
         core: int,
         placement: Placement,
         fabric: Fabric,
@@ -68,12 +83,15 @@ class Core:
         self._subscriptions = subscriptions
         self._shares = shares
         self._waits: dict[int, _Wait] = {}
+        self._fetches: dict[int, _Fetch] = {}
+        self._lives = [0] * placement.workers
         self._last_call = 0
         router.append_here = dispatch.append
         dispatch.answer_here = router.appended
         dispatch.deliver_here = subscriptions.fanout.deliver
+        dispatch.receive_here = lambda frame: self.receive(core, frame)
         shares.want = lambda topic_filter, reply: self._want(
-            topic_filter, False, lambda _: reply()
+            topic_filter, None, False, lambda _: reply()
         )
         shares.unwant = self._unwant
         self._handlers: dict[int, Callable[[int, bytes], None]] = {
@@ -89,6 +107,8 @@ class Core:
             Kind.LEAVE: self._on_leave,
             Kind.ASSIGN: self._on_assign,
             Kind.RETURN: self._on_return,
+            Kind.SCAN: self._on_scan,
+            Kind.TOLD: self._on_told,
         }
 
     # ------------------------------------------------------------------ the port
@@ -125,11 +145,12 @@ class Core:
         topic_filter: bytes,
         options: Options,
         retained: bool,
-        reply: Callable[[list[bytes]], None],
+        reply: Callable[[list[Kept]], None],
     ) -> None:
         """See `api.Broker.subscribe`."""
-        self._subscriptions.add(window, topic_filter, options)
-        self._want(topic_filter, retained, reply)
+        cores = set(self._placement.cores_of_filter(topic_filter))
+        self._subscriptions.add(window, topic_filter, options, self._last_call + 1, cores)
+        self._want(topic_filter, window, retained, reply)
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
         """See `api.Broker.unsubscribe`."""
@@ -159,12 +180,16 @@ class Core:
         """A subscriber of the filter speaks another version of its protocol now."""
         self._subscriptions.forget(topic_filter)
 
-    def send_retained(self, window: Window, options: Options, batches: list[bytes]) -> None:
+    def send_retained(
+        self, window: Window, topic_filter: bytes, options: Options, kept: list[Kept]
+    ) -> None:
         """See `api.Broker.send_retained`."""
-        group = Group(window.version, options.qos, True, False, options.identifier, [window])
-        route = Route([group], [], 0)
-        for batch in batches:
-            self._subscriptions.fanout.deliver_to(route, batch)
+        for core, life, position in kept:
+            if life == self._lives[core]:
+                self._last_call += 1
+                self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
+                frame = frames.scan(self._last_call, position, topic_filter)
+                self._fabric.send(core, frame)
 
     def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
         """See `api.Broker.at`."""
@@ -172,14 +197,25 @@ class Core:
 
     # ------------------------------------------------------------------ the turn
 
+    def start(self, alive: Iterable[int]) -> None:
+        """Begin: tell the others that nothing is wanted yet, and hear what they want.
+
+        `alive` are the cores that may have subscribers: until all of them have told what they
+        want, or have died, nothing is appended here.
+        """
+        self._dispatch.await_interests(core for core in alive if core != self._core)
+        for core in range(self._placement.workers):
+            if core != self._core:
+                self._fabric.send(core, frames.TOLD)
+
     @property
     def busy(self) -> bool:
-        """Is there work for another turn although nothing new has arrived?"""
+        """Whether there is work for another turn although nothing new has arrived."""
         return self._dispatch.busy
 
     @property
     def blocked(self) -> bool:
-        """Must publishers wait?"""
+        """Whether publishers must wait."""
         return self._router.blocked
 
     def run_turn(self) -> None:
@@ -195,25 +231,34 @@ class Core:
     def replaced(self, core: int) -> None:
         """Core `core` was replaced: say again what its predecessor knew or had not answered."""
         self._dispatch.drop_core(core)
+        self._lives[core] += 1
+        for call in [call for call, fetch in self._fetches.items() if fetch.core == core]:
+            del self._fetches[call]
+        for call, wait in self._waits.items():
+            if core in wait.owing:
+                self._fabric.send(core, frames.want(call, wait.retained, wait.topic_filter))
+                if not self._subscriptions.is_wanted(wait.topic_filter):
+                    self._fabric.send(core, frames.unwant(wait.topic_filter))
         for topic_filter in self._subscriptions.filters():
             if core in self._placement.cores_of_filter(topic_filter):
                 self._fabric.send(core, frames.want(0, False, topic_filter))
         self._shares.drop_core(core)
-        for call, wait in self._waits.items():
-            if core in wait.owing:
-                wait.batches.pop(core, None)
-                self._fabric.send(core, frames.want(call, wait.retained, wait.topic_filter))
+        self._fabric.send(core, frames.TOLD)
         self._router.resend(core)
 
     # ------------------------------------------------------------------ interest
 
     def _want(
-        self, topic_filter: bytes, retained: bool, reply: Callable[[list[bytes]], None]
+        self,
+        topic_filter: bytes,
+        window: Window | None,
+        retained: bool,
+        reply: Callable[[list[Kept]], None],
     ) -> None:
         cores = self._placement.cores_of_filter(topic_filter)
         self._last_call += 1
         call = self._last_call
-        self._waits[call] = _Wait(topic_filter, set(cores), retained, reply)
+        self._waits[call] = _Wait(topic_filter, cores, window, retained, reply)
         frame = frames.want(call, retained, topic_filter)
         for core in cores:
             self._fabric.send(core, frame)
@@ -242,34 +287,51 @@ class Core:
     def _on_unwant(self, source: int, frame: bytes) -> None:
         self._dispatch.unwant(source, frame[1:])
 
-    def _on_retained(self, source: int, frame: bytes) -> None:
-        call, batch = frames.read_call(frame)
-        wait = self._waits.get(call)
-        if wait is not None:
-            wait.batches.setdefault(source, []).append(batch)
-
     def _on_wanted(self, source: int, frame: bytes) -> None:
-        call, _ = frames.read_call(frame)
+        call, position = frames.read_wanted(frame)
         wait = self._waits.get(call)
-        if wait is None:
+        if wait is None or source not in wait.owing:
             return
         wait.owing.discard(source)
+        if position:
+            wait.kept.append(Kept(source, self._lives[source], position))
+        if wait.window is not None:
+            self._subscriptions.settle(wait.window, wait.topic_filter, call, source)
         if not wait.owing:
             del self._waits[call]
-            wait.reply([batch for batches in wait.batches.values() for batch in batches])
+            wait.reply(wait.kept)
+
+    def _on_scan(self, source: int, frame: bytes) -> None:
+        self._dispatch.ask(source, *frames.read_scan(frame))
+
+    def _on_retained(self, source: int, frame: bytes) -> None:
+        del source
+        call, last, batch = frames.read_retained(frame)
+        fetch = self._fetches.get(call)
+        if fetch is None:
+            return
+        if last:
+            del self._fetches[call]
+        _, window, topic_filter, options = fetch
+        if batch and self._subscriptions.has(window, topic_filter):
+            group = Group(window.version, options.qos, True, False, options.identifier, [window])
+            self._subscriptions.fanout.deliver_to(Route([group], [], 0), batch)
+
+    def _on_told(self, source: int, frame: bytes) -> None:
+        del frame
+        self._dispatch.told(source)
 
     def _on_join(self, source: int, frame: bytes) -> None:
-        call, member, ready, _, group, topic_filter = frames.read_member(frame)
-        self._shares.on_join(source, call, member, ready, group, topic_filter)
+        self._shares.on_join(source, *frames.read_member(frame))
 
     def _on_joined(self, source: int, frame: bytes) -> None:
         del source
-        self._shares.joined(frames.read_call(frame)[0])
+        self._shares.joined(frames.read_joined(frame))
 
     def _on_leave(self, source: int, frame: bytes) -> None:
         del source
-        _, member, _, _, group, topic_filter = frames.read_member(frame)
-        self._shares.on_leave(member, group, topic_filter)
+        _, member, _, key = frames.read_member(frame)
+        self._shares.on_leave(member, key)
 
     def _on_assign(self, source: int, frame: bytes) -> None:
         del source

@@ -1,7 +1,7 @@
 """The owner's side of a core: appends to its shards, and who wants what passed the watermark."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from robustmq import metrics
@@ -10,31 +10,53 @@ from robustmq._kernel.interest import Interest
 from robustmq._kernel.trie import Trie
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
-from robustmq.broker.retained import Retained
+from robustmq.broker.retained import Retained, RetainedRecord
 from robustmq.broker.router import Fabric
 from robustmq.message.topic import matches
 from robustmq.shard.shard import Shard
 
 _SCAN_BUDGET: Final = 1_000
+"""Retained topics that are looked at for subscribers in one turn."""
+
+_MOST_TUPLES: Final = 4_096
+"""Sets of cores that are kept as one tuple each, so that equal answers are the same object."""
+
 _FORGET_ONE_BY_ONE: Final = 256
 
 Answer = Callable[[int, int, int, list[tuple[int, int]]], None]
+
+
+class _Scan:
+    """The retained messages of a filter on their way to a core, up to a position."""
+
+    __slots__ = ("call", "cursor", "found", "position", "source", "topic_filter")
+
+    def __init__(self, source: int, call: int, position: int, topic_filter: bytes) -> None:
+        self.source = source
+        self.call = call
+        self.position = position
+        self.topic_filter = topic_filter
+        self.cursor: bytes | None = b""
+        self.found: deque[RetainedRecord] = deque()
 
 
 class Dispatch:
     """Appends batches, delivers them to interested cores, and answers the core that asked.
 
     While some core is behind by more than `pressure_bytes`, answers are held back: that pauses
-    the publishers, whose unanswered bytes are bounded.
+    the publishers, whose unanswered bytes are bounded. A core that replaces another takes no
+    append before all the others have told what they want, so that nobody misses it.
     """
 
     def __init__(
         self,
         turn: Turn,
+        *,
         core: int,
         shards: dict[int, Shard],
         retained: Retained,
         fabric: Fabric,
+        max_batch_bytes: int,
         pressure_bytes: int,
         route_cache: int,
     ) -> None:
@@ -43,6 +65,7 @@ class Dispatch:
         self._shards = shards
         self._retained = retained
         self._fabric = fabric
+        self._max_batch_bytes = max_batch_bytes
         self._pressure_bytes = pressure_bytes
         self._interest = Interest(self._resolve, route_cache)
         self._filters: dict[bytes, set[int]] = {}
@@ -51,18 +74,38 @@ class Dispatch:
         self._congested: set[int] = set()
         self._held: list[tuple[int, int, int, list[tuple[int, int]]]] = []
         self._appended: set[Shard] = set()
-        self._scans: deque[tuple[int, int, bytes, bytes]] = deque()
+        self._awaited: set[int] = set()
+        self._early: list[tuple[int, int, int, bool, bytes]] = []
+        self._scans: deque[_Scan] = deque()
         self._scratch = Turn(turn.row)
         self.deliver_here: Callable[[bytes], None]
         self.answer_here: Answer
+        self.receive_here: Callable[[bytes], None]
 
     @property
     def busy(self) -> bool:
-        """Is there work for another turn although nothing new has arrived?"""
-        return bool(self._scans)
+        """Whether there is work for another turn although nothing new has arrived."""
+        if self._congested and all(map(self._has_caught_up, self._congested)):
+            return True
+        return any(self._has_caught_up(scan.source) for scan in self._scans)
+
+    def await_interests(self, cores: Iterable[int]) -> None:
+        """Keep appends until each of these cores has told what it wants (`told`)."""
+        self._awaited = set(cores)
+
+    def told(self, core: int) -> None:
+        """Core `core` has told all that it wants."""
+        self._awaited.discard(core)
+        if not self._awaited:
+            early, self._early = self._early, []
+            for append in early:
+                self.append(*append)
 
     def append(self, source: int, call: int, shard: int, retained: bool, batch: bytes) -> None:
         """Append `batch` for core `source`, deliver it, and answer unless `call` is 0."""
+        if self._awaited:
+            self._early.append((source, call, shard, retained, batch))
+            return
         owner = self._shards[shard]
         unmatched: list[tuple[int, int]] = []
         count = owner.append(batch, self._turn.now_ms)
@@ -106,27 +149,32 @@ class Dispatch:
                 shard.release(shard.high_watermark)
             self._appended.clear()
         if self._congested:
-            half = self._pressure_bytes // 2
-            self._congested = {
-                core for core in self._congested if self._fabric.backlog(core) > half
-            }
+            self._congested = {core for core in self._congested if not self._has_caught_up(core)}
             if not self._congested:
                 held, self._held = self._held, []
                 for answer in held:
                     self._answer(*answer)
 
+    def _has_caught_up(self, core: int) -> bool:
+        return core == self._core or self._fabric.backlog(core) <= self._pressure_bytes // 2
+
+    def _send(self, core: int, frame: bytes) -> None:
+        # What concerns deliveries keeps their order, and those for this core take no detour.
+        if core == self._core:
+            self.receive_here(frame)
+        else:
+            self._fabric.send(core, frame)
+
     def want(self, source: int, call: int, retained: bool, topic_filter: bytes) -> None:
-        """Core `source` wants what matches; it is told, after what is retained."""
+        """Core `source` wants what matches; it is told how far the retained messages are."""
         cores = self._filters.setdefault(topic_filter, set())
         if source not in cores:
             cores.add(source)
             if len(cores) == 1 and _is_wildcard(topic_filter):
                 self._wild.add(topic_filter, topic_filter)
             self._forget(topic_filter)
-        if retained and len(self._retained):
-            self._scans.append((source, call, topic_filter, b""))
-        else:
-            self._fabric.send(source, frames.wanted(call))
+        position = self._retained.position if retained and len(self._retained) else 0
+        self._send(source, frames.wanted(call, position))
 
     def unwant(self, source: int, topic_filter: bytes) -> None:
         """Core `source` no longer wants what matches."""
@@ -144,30 +192,49 @@ class Dispatch:
         """Core `source` was replaced: whatever its predecessor wanted is void."""
         for topic_filter in [name for name, cores in self._filters.items() if source in cores]:
             self.unwant(source, topic_filter)
-        self._scans = deque(scan for scan in self._scans if scan[0] != source)
+        self._scans = deque(scan for scan in self._scans if scan.source != source)
         self._held = [answer for answer in self._held if answer[0] != source]
+        self._early = [append for append in self._early if append[0] != source]
+        self.told(source)
+
+    def ask(self, source: int, call: int, position: int, topic_filter: bytes) -> None:
+        """Core `source` wants the retained messages that match, of those up to `position`."""
+        self._scans.append(_Scan(source, call, position, topic_filter))
 
     def scan(self) -> None:
-        """Go on with the retained messages that were asked for: a page each turn."""
-        if self._scans:
-            source, call, topic_filter, cursor = self._scans.popleft()
-            found, rest = self._retained.page(topic_filter, cursor, _SCAN_BUDGET)
-            builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
-            for record in found:
-                builder.append(
-                    record.key, record.value, record.headers, record.attributes, record.timestamp
-                )
-            if builder.count:
-                batch, _ = builder.take()
-                self._fabric.send(source, frames.retained(call, batch))
-            self._scratch.builders.clear()
-            if rest is None:
-                self._fabric.send(source, frames.wanted(call))
-            else:
-                self._scans.append((source, call, topic_filter, rest))
+        """Go on with the retained messages that were asked for, as much as fits into a turn."""
+        budget = _SCAN_BUDGET
+        for _ in range(len(self._scans)):
+            if budget <= 0:
+                break
+            scan = self._scans.popleft()
+            if self._has_caught_up(scan.source):
+                budget -= self._scan_page(scan)
+            if scan.cursor is not None or scan.found:
+                self._scans.append(scan)
         next_ms = self._retained.next_expiry_ms
         if next_ms is not None and next_ms <= self._turn.now_ms:
             self._retained.expire(self._turn.now_ms, _SCAN_BUDGET)
+
+    def _scan_page(self, scan: _Scan) -> int:
+        """Send one batch of a scan; returns how much of a turn's budget it took."""
+        cost = 1
+        if not scan.found and scan.cursor is not None:
+            cost = _SCAN_BUDGET if _is_wildcard(scan.topic_filter) else 1
+            found, scan.cursor = self._retained.page(scan.topic_filter, scan.cursor, _SCAN_BUDGET)
+            scan.found.extend(record for record in found if record.position <= scan.position)
+        builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
+        while scan.found and builder.size < self._max_batch_bytes:
+            record = scan.found.popleft()
+            builder.append(
+                record.key, record.value, record.headers, record.attributes, record.timestamp
+            )
+        self._scratch.builders.clear()
+        batch = builder.take()[0] if builder.count else b""
+        last = scan.cursor is None and not scan.found
+        if batch or last:
+            self._send(scan.source, frames.retained(scan.call, last, batch))
+        return cost
 
     def _forget(self, topic_filter: bytes) -> None:
         if not _is_wildcard(topic_filter):
@@ -183,6 +250,8 @@ class Dispatch:
         for topic_filter in self._wild.match(topic):
             cores |= self._filters[topic_filter]
         key = frozenset(cores)
+        if len(self._tuples) >= _MOST_TUPLES:
+            self._tuples.clear()
         return self._tuples.setdefault(key, tuple(sorted(key)))
 
 

@@ -12,7 +12,8 @@ _APPEND: Final = struct.Struct("<BBIQ")
 _APPENDED: Final = struct.Struct("<BBIQ")
 _RANGE: Final = struct.Struct("<II")
 _CALL: Final = struct.Struct("<BBQ")
-_MEMBER: Final = struct.Struct("<BBQQBH")
+_MEMBER: Final = struct.Struct("<BBQQ")
+_POSITION: Final = struct.Struct("<BBQQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
 
@@ -32,9 +33,14 @@ class Kind(enum.IntEnum):
     LEAVE = 10
     ASSIGN = 11
     RETURN = 12
+    SCAN = 13
+    TOLD = 14
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
+
+TOLD: Final = bytes((Kind.TOLD,))
+"""Say to a core that is new that it knows now all that the sender wants."""
 
 
 def append(call: int, shard: int, retained: bool, batch: bytes) -> bytes:
@@ -68,7 +74,10 @@ def read_appended(frame: bytes) -> tuple[int, int, list[tuple[int, int]]]:
 
 
 def want(call: int, retained: bool, topic_filter: bytes) -> bytes:
-    """Ask for everything that matches the filter from now on, and for what is retained."""
+    """Ask for everything that matches the filter from now on.
+
+    `retained`: the answer must say how far the retained messages had come by then.
+    """
     return _CALL.pack(Kind.WANT, retained, call) + topic_filter
 
 
@@ -83,14 +92,40 @@ def unwant(topic_filter: bytes) -> bytes:
     return bytes((Kind.UNWANT,)) + topic_filter
 
 
-def retained(call: int, batch: bytes) -> bytes:
-    """Some of the retained messages that a `want` asked for; `wanted` follows the last."""
-    return _CALL.pack(Kind.RETAINED, 0, call) + batch
+def wanted(call: int, position: int) -> bytes:
+    """Answer a `want`: from now on nothing that matches is missed.
+
+    `position` is that of the last retained message which was there before, 0 when none was.
+    """
+    return _POSITION.pack(Kind.WANTED, 0, call, position)
 
 
-def wanted(call: int) -> bytes:
-    """Answer a `want`: from now on nothing that matches is missed."""
-    return _CALL.pack(Kind.WANTED, 0, call)
+def read_wanted(frame: bytes) -> tuple[int, int]:
+    """Return (call, position)."""
+    _, _, call, position = _POSITION.unpack_from(frame)
+    return call, position
+
+
+def scan(call: int, position: int, topic_filter: bytes) -> bytes:
+    """Ask for the retained messages that match, of those up to `position`."""
+    return _POSITION.pack(Kind.SCAN, 0, call, position) + topic_filter
+
+
+def read_scan(frame: bytes) -> tuple[int, int, bytes]:
+    """Return (call, position, filter)."""
+    _, _, call, position = _POSITION.unpack_from(frame)
+    return call, position, frame[_POSITION.size :]
+
+
+def retained(call: int, last: bool, batch: bytes) -> bytes:
+    """Some of the retained messages that a `scan` asked for; the last frame may have none."""
+    return _CALL.pack(Kind.RETAINED, last, call) + batch
+
+
+def read_retained(frame: bytes) -> tuple[int, bool, bytes]:
+    """Return (call, last, batch)."""
+    _, last, call = _CALL.unpack_from(frame)
+    return call, bool(last), frame[_CALL.size :]
 
 
 def joined(call: int) -> bytes:
@@ -98,30 +133,28 @@ def joined(call: int) -> bytes:
     return _CALL.pack(Kind.JOINED, 0, call)
 
 
-def read_call(frame: bytes) -> tuple[int, bytes]:
-    """Return (call, rest) of a `retained`, `wanted` or `joined` frame."""
-    return _CALL.unpack_from(frame)[2], frame[_CALL.size :]
+def read_joined(frame: bytes) -> int:
+    """Return the call."""
+    return int(_CALL.unpack_from(frame)[2])
 
 
-def join(call: int, member: int, ready: bool, qos: int, group: bytes, topic_filter: bytes) -> bytes:
+def join(call: int, member: int, ready: bool, group: bytes) -> bytes:
     """Make a session a member of a shared group, or change its state in it.
 
-    `ready`: its client is connected. `call` 0: no answer is wanted.
+    `ready`: its client is connected. `call` 0: no answer is wanted. `group` is the group's key.
     """
-    head = _MEMBER.pack(Kind.JOIN, ready, call, member, qos, len(group))
-    return head + group + topic_filter
+    return _MEMBER.pack(Kind.JOIN, ready, call, member) + group
 
 
-def leave(member: int, group: bytes, topic_filter: bytes) -> bytes:
-    """A session is a member no more."""
-    return _MEMBER.pack(Kind.LEAVE, 0, 0, member, 0, len(group)) + group + topic_filter
+def leave(member: int, group: bytes) -> bytes:
+    """Say that a session is a member no more."""
+    return _MEMBER.pack(Kind.LEAVE, 0, 0, member) + group
 
 
-def read_member(frame: bytes) -> tuple[int, int, bool, int, bytes, bytes]:
-    """Return (call, member, ready, qos, group, filter) of a `join` or `leave`."""
-    _, ready, call, member, qos, length = _MEMBER.unpack_from(frame)
-    start = _MEMBER.size
-    return call, member, bool(ready), qos, frame[start : start + length], frame[start + length :]
+def read_member(frame: bytes) -> tuple[int, int, bool, bytes]:
+    """Return (call, member, ready, group key) of a `join` or `leave`."""
+    _, ready, call, member = _MEMBER.unpack_from(frame)
+    return call, member, bool(ready), frame[_MEMBER.size :]
 
 
 def assign(member: int, group: bytes, batch: bytes) -> bytes:

@@ -21,6 +21,10 @@ class Placement:
         """The core that owns a shard."""
         return shard % self.workers
 
+    def owner_of(self, topic: bytes) -> int:
+        """The core that owns a topic's shard."""
+        return self.core_of(self.shard_of(topic))
+
     def group_core(self, group_key: bytes) -> int:
         """The core that leads a shared group."""
         return stable_hash(group_key) % self.workers
@@ -33,4 +37,4 @@ class Placement:
         """The cores that own what a filter can match: one for a plain topic, else all."""
         if b"+" in topic_filter or b"#" in topic_filter:
             return list(range(self.workers))
-        return [self.core_of(self.shard_of(topic_filter))]
+        return [self.owner_of(topic_filter)]

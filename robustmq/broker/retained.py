@@ -2,16 +2,22 @@
 
 import heapq
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq._kernel.batch import records
 from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
 from robustmq.message.topic_map import TopicMap
 
+_SPARE_EXPIRIES: Final = 1_024
+"""Times of records that were replaced, beside one for each topic, before they are swept."""
+
 
 class RetainedRecord(NamedTuple):
-    """The last retained record of a topic; `expires_ms` is 0 for never."""
+    """The last retained record of a topic; `expires_ms` is 0 for never.
+
+    `position` counts the records that were retained up to this one.
+    """
 
     attributes: int
     timestamp: int
@@ -19,6 +25,7 @@ class RetainedRecord(NamedTuple):
     value: bytes
     headers: bytes
     expires_ms: int
+    position: int
 
     @property
     def size(self) -> int:
@@ -27,12 +34,16 @@ class RetainedRecord(NamedTuple):
 
 
 class Retained:
-    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row."""
+    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row.
+
+    `position` is that of the record which was retained last.
+    """
 
     def __init__(self, max_messages: int, max_bytes: int, cells: memoryview) -> None:
         self._topics: TopicMap[RetainedRecord] = TopicMap()
         self._expiries: list[tuple[int, bytes]] = []
         self._bytes = 0
+        self.position = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._cells = cells
@@ -49,7 +60,10 @@ class Retained:
                 self._remove(key)
                 continue
             deadline = 0 if headers == NO_HEADERS else expires_at(headers)
-            self._put(RetainedRecord(attributes, timestamp, key, value, headers, deadline))
+            self.position += 1
+            self._put(
+                RetainedRecord(attributes, timestamp, key, value, headers, deadline, self.position)
+            )
         self._count()
 
     def page(
@@ -62,8 +76,7 @@ class Retained:
         """Remove at most `budget` records whose time has come."""
         while budget and self._expiries and self._expiries[0][0] <= now_ms:
             deadline, topic = heapq.heappop(self._expiries)
-            record = self._topics.get(topic)
-            if record is not None and record.expires_ms == deadline:
+            if self._is_current(deadline, topic):
                 self._remove(topic)
             budget -= 1
         self._count()
@@ -84,6 +97,17 @@ class Retained:
         self._bytes = grown
         if record.expires_ms:
             heapq.heappush(self._expiries, (record.expires_ms, record.key))
+            if len(self._expiries) > 2 * len(self._topics) + _SPARE_EXPIRIES:
+                self._forget_replaced()
+
+    def _forget_replaced(self) -> None:
+        """Keep only the times of records that are there: a topic may be retained for ever anew."""
+        self._expiries = [entry for entry in set(self._expiries) if self._is_current(*entry)]
+        heapq.heapify(self._expiries)
+
+    def _is_current(self, deadline: int, topic: bytes) -> bool:
+        record = self._topics.get(topic)
+        return record is not None and record.expires_ms == deadline
 
     def _remove(self, topic: bytes) -> None:
         known = self._topics.pop(topic)

@@ -52,6 +52,7 @@ class Router:
     def __init__(
         self,
         turn: Turn,
+        *,
         placement: Placement,
         core: int,
         epoch: int,
@@ -74,7 +75,7 @@ class Router:
 
     @property
     def blocked(self) -> bool:
-        """Is some core so far behind that publishers have to wait?"""
+        """Whether some core is so far behind that publishers have to wait."""
         return bool(self._blocked)
 
     def builder(self, topic: bytes) -> BatchBuilder:
@@ -100,7 +101,8 @@ class Router:
                     self._send(builder)
 
     def _send(self, builder: BatchBuilder) -> None:
-        shard: int = builder.shard
+        shard = builder.shard
+        assert isinstance(shard, int)
         core = self._placement.core_of(shard)
         retained = builder.retained
         batch, acks = builder.take()

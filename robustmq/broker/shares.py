@@ -1,7 +1,7 @@
 """Shared subscriptions on a core: the groups that it leads, and its sessions' memberships."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq._kernel.batch import cut, gather
@@ -54,28 +54,35 @@ class _Membership:
         self.route = Route([group], [], 0, self)
 
 
+class _Join(NamedTuple):
+    """A join that its group's leader has not answered."""
+
+    member: int
+    key: bytes
+    reply: Callable[[], None]
+
+
 class Shares:
     """Leads groups by key, `group NUL filter`, and keeps the memberships of this core."""
 
     def __init__(
         self,
         turn: Turn,
+        *,
         placement: Placement,
-        core: int,
         fabric: Fabric,
         subscriptions: Subscriptions,
         max_pending: int,
     ) -> None:
         self._turn = turn
         self._placement = placement
-        self._core = core
         self._fabric = fabric
         self._subscriptions = subscriptions
         self._max_pending = max_pending
         self._led: dict[bytes, _Led] = {}
         self._memberships: dict[tuple[int, bytes], _Membership] = {}
         self._groups_of: dict[int, list[bytes]] = {}
-        self._waiting: dict[int, tuple[int, Callable[[], None]]] = {}
+        self._joins: dict[int, _Join] = {}
         self._last_call = 0
         self.want: Want
         self.unwant: Callable[[bytes], None]
@@ -100,8 +107,7 @@ class Shares:
             known.options = options
             known.refresh()
         self._last_call += 1
-        leader = self._placement.group_core(key)
-        self._waiting[self._last_call] = (leader, reply)
+        self._joins[self._last_call] = _Join(window.key, key, reply)
         self._send_join(self._last_call, window, key)
 
     def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
@@ -116,9 +122,7 @@ class Shares:
         keys.remove(key)
         if not keys:
             del self._groups_of[window.key]
-        leader = self._placement.group_core(key)
-        group, topic_filter = key.split(b"\0", 1)
-        self._fabric.send(leader, frames.leave(window.key, group, topic_filter))
+        self._fabric.send(self._placement.group_core(key), frames.leave(window.key, key))
         self._give_back(membership, key)
 
     def ready(self, window: Window, ready: bool) -> None:
@@ -131,44 +135,43 @@ class Shares:
                 self._give_back(membership, key)
 
     def _send_join(self, call: int, window: Window, key: bytes) -> None:
-        group, topic_filter = key.split(b"\0", 1)
-        membership = self._memberships[window.key, key]
-        frame = frames.join(
-            call, window.key, window.outbox is not None, membership.options.qos, group, topic_filter
-        )
+        frame = frames.join(call, window.key, window.outbox is not None, key)
         self._fabric.send(self._placement.group_core(key), frame)
 
     def _give_back(self, membership: _Membership, key: bytes) -> None:
         leader = self._placement.group_core(key)
         for run, index in membership.window.withdraw(membership):
+            assert run.source is not None, "a run with an origin has a source"
             batch, start, skipped = run.source
             raw = cut(batch, start, skipped + index + 1)[-1]
             self._fabric.send(leader, frames.give_back(key, gather(batch, [raw])))
 
     def joined(self, call: int) -> None:
         """The leader has answered a join."""
-        waiting = self._waiting.pop(call, None)
-        if waiting is not None:
-            waiting[1]()
+        join = self._joins.pop(call, None)
+        if join is not None:
+            join.reply()
 
     def assigned(self, member: int, key: bytes, batch: bytes) -> None:
         """The leader has chosen a session of this core for these records."""
         membership = self._memberships.get((member, key))
+        leader = self._placement.group_core(key)
         if membership is None:
-            self._fabric.send(self._placement.group_core(key), frames.give_back(key, batch))
+            # The leader may know the member from an earlier life of this core.
+            self._fabric.send(leader, frames.leave(member, key))
+            self._fabric.send(leader, frames.give_back(key, batch))
+        elif membership.window.outbox is None:
+            self._fabric.send(leader, frames.give_back(key, batch))
         else:
             self._subscriptions.fanout.deliver_to(membership.route, batch)
 
     # ------------------------------------------------------------------ the leading core
 
-    def on_join(
-        self, source: int, call: int, member: int, ready: bool, group: bytes, topic_filter: bytes
-    ) -> None:
+    def on_join(self, source: int, call: int, member: int, ready: bool, key: bytes) -> None:
         """A core adds a member, or says whether it is ready."""
-        key = group_key(group, topic_filter)
         led = self._led.get(key)
         if led is None:
-            led = self._lead(key, topic_filter)
+            led = self._lead(key)
         led.group.join(member, ready)
         if call:
             if led.settled:
@@ -178,9 +181,8 @@ class Shares:
         for waiting in led.group.take_waiting():
             self._share(key, led, waiting.batch, [waiting.raw])
 
-    def on_leave(self, member: int, group: bytes, topic_filter: bytes) -> None:
+    def on_leave(self, member: int, key: bytes) -> None:
         """A member is gone; with the last one the group ends."""
-        key = group_key(group, topic_filter)
         led = self._led.get(key)
         if led is not None:
             led.group.leave(member)
@@ -204,19 +206,21 @@ class Shares:
         for (_, key), membership in self._memberships.items():
             if self._placement.group_core(key) == core:
                 self._send_join(0, membership.window, key)
-        lost = [call for call, (leader, _) in self._waiting.items() if leader == core]
-        for call in lost:
-            self._waiting[call] = self._waiting.pop(call)
-            self._answer_when_settled(core, call)
+        for call, join in list(self._joins.items()):
+            if self._placement.group_core(join.key) == core:
+                self._repeat(call, join)
 
-    def _answer_when_settled(self, core: int, call: int) -> None:
-        """Repeat a join whose answer was lost: any membership led by `core` carries the call."""
-        for (_, key), membership in self._memberships.items():
-            if self._placement.group_core(key) == core:
-                self._send_join(call, membership.window, key)
-                return
+    def _repeat(self, call: int, join: _Join) -> None:
+        """Ask again for an answer that was lost; a session that has left needs none."""
+        membership = self._memberships.get((join.member, join.key))
+        if membership is None:
+            self.joined(call)
+        else:
+            self._send_join(call, membership.window, join.key)
 
-    def _lead(self, key: bytes, topic_filter: bytes) -> _Led:
+    def _lead(self, key: bytes) -> _Led:
+        topic_filter = filter_of(key)
+
         def tap(batch: bytes, start: int, count: int) -> None:
             self._share(key, led, batch, cut(batch, start, count))
 
@@ -236,7 +240,7 @@ class Shares:
     def _end_if_empty(self, key: bytes, led: _Led) -> None:
         if len(led.group) == 0:
             del self._led[key]
-            topic_filter = key.split(b"\0", 1)[1]
+            topic_filter = filter_of(key)
             self._subscriptions.untap(topic_filter, led.tap)
             self.unwant(topic_filter)
             self._turn.row[metrics.SHARED_GROUPS] = len(self._led)
@@ -244,12 +248,15 @@ class Shares:
     def _share(self, key: bytes, led: _Led, batch: bytes, raws: list[bytes]) -> None:
         dropped = led.group.dropped
         for member, share in led.group.share(batch, raws).items():
-            self._fabric.send(
-                member >> KEY_SHIFT, frames.assign(member, key, gather(batch, share))
-            )
+            self._fabric.send(member >> KEY_SHIFT, frames.assign(member, key, gather(batch, share)))
         self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += led.group.dropped - dropped
 
 
 def group_key(group: bytes, topic_filter: bytes) -> bytes:
     """The key of a group: its name and its filter, which cannot contain NUL."""
     return group + b"\0" + topic_filter
+
+
+def filter_of(key: bytes) -> bytes:
+    """Return the filter of the group with this key."""
+    return key.split(b"\0", 1)[1]

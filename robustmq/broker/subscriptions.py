@@ -1,7 +1,7 @@
 """The subscriber's side of a core: filters of its sessions, and the route of each topic."""
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.trie import Trie
@@ -10,7 +10,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker.api import Options
 from robustmq.message.topic import matches
 
-Tap: TypeAlias = Callable[[bytes, int, int], None]
+Tap: TypeAlias = Callable[[bytes, int, int], object]
 """Called with (batch, byte position of the first record, count) of a run of one topic."""
 
 Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
@@ -19,33 +19,86 @@ Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
 _FORGET_ONE_BY_ONE: Final = 256
 
 
+class _Unsettled(NamedTuple):
+    """A subscription that `cores` do not know yet; `call` is what they will answer."""
+
+    call: int
+    cores: set[int]
+
+
 class Subscriptions:
-    """Who subscribes to what on this core; resolves a topic once into a kernel `Route`."""
+    """Who subscribes to what on this core; resolves a topic once into a kernel `Route`.
+
+    `owner(topic)` is the core that owns a topic. A subscription hears nothing of a topic before
+    its owner has settled it: what is on its way until then may also be retained, and would
+    arrive twice.
+    """
 
     def __init__(
-        self, turn: Turn, describe: Describe, route_cache: int, max_topic_aliases: int
+        self,
+        turn: Turn,
+        *,
+        owner: Callable[[bytes], int],
+        describe: Describe,
+        route_cache: int,
+        max_topic_aliases: int,
     ) -> None:
         self.fanout = Fanout(turn, self._resolve, describe, route_cache)
+        self._owner = owner
         self._filters: dict[bytes, dict[Window, Options]] = {}
+        self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
         self._taps: dict[bytes, list[Tap]] = {}
         self._wild: Trie[bytes] = Trie()
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
 
-    def add(self, window: Window, topic_filter: bytes, options: Options) -> None:
-        """Subscribe, or change the options of a subscription."""
+    def add(
+        self, window: Window, topic_filter: bytes, options: Options, call: int, cores: set[int]
+    ) -> None:
+        """Subscribe, or change the options of a subscription.
+
+        A new one waits for each of `cores` to be settled with `call`.
+        """
         members = self._filters.get(topic_filter)
         if members is None:
             members = self._filters[topic_filter] = {}
             self._add_filter(topic_filter)
-        members[window] = options
+        if window in members:
+            members[window] = options
+            self.forget(topic_filter)
+        else:
+            members[window] = options
+            self._unsettled.setdefault(topic_filter, {})[window] = _Unsettled(call, set(cores))
+
+    def settle(self, window: Window, topic_filter: bytes, call: int, core: int) -> None:
+        """A core has answered `call`: what it sends from now on is for this window too."""
+        unsettled = self._unsettled.get(topic_filter)
+        waiting = unsettled.get(window) if unsettled is not None else None
+        if unsettled is None or waiting is None or waiting.call != call:
+            return
+        waiting.cores.discard(core)
+        if not waiting.cores:
+            self._end_wait(window, topic_filter, unsettled)
         self.forget(topic_filter)
+
+    def _end_wait(
+        self, window: Window, topic_filter: bytes, unsettled: dict[Window, _Unsettled]
+    ) -> None:
+        if unsettled.pop(window, None) is not None and not unsettled:
+            del self._unsettled[topic_filter]
+
+    def has(self, window: Window, topic_filter: bytes) -> bool:
+        """Say whether the window subscribes to the filter."""
+        return window in self._filters.get(topic_filter, ())
 
     def remove(self, window: Window, topic_filter: bytes) -> None:
         """Take a subscription back; one that is not there changes nothing."""
         members = self._filters.get(topic_filter)
         if members is None or members.pop(window, None) is None:
             return
+        unsettled = self._unsettled.get(topic_filter)
+        if unsettled is not None:
+            self._end_wait(window, topic_filter, unsettled)
         if not members:
             del self._filters[topic_filter]
             self._discard_filter(topic_filter)
@@ -69,7 +122,7 @@ class Subscriptions:
         self.forget(topic_filter)
 
     def is_wanted(self, topic_filter: bytes) -> bool:
-        """Does this core need what matches the filter?"""
+        """Say whether this core needs what matches the filter."""
         return topic_filter in self._filters or topic_filter in self._taps
 
     def filters(self) -> list[bytes]:
@@ -100,7 +153,11 @@ class Subscriptions:
         taps: list[Tap] = []
         for topic_filter in (topic, *self._wild.match(topic)):
             taps += self._taps.get(topic_filter, ())
+            unsettled = self._unsettled.get(topic_filter)
+            deaf = self._deaf(topic, unsettled) if unsettled else ()
             for window, options in self._filters.get(topic_filter, {}).items():
+                if window in deaf:
+                    continue
                 known = subscribers.get(window)
                 if known is None:
                     subscribers[window] = options
@@ -122,6 +179,10 @@ class Subscriptions:
         alias = self._alias(topic) if groups else 0
         return Route([Group(*key, windows) for key, windows in groups.items()], taps, alias)
 
+    def _deaf(self, topic: bytes, unsettled: dict[Window, _Unsettled]) -> set[Window]:
+        owner = self._owner(topic)
+        return {window for window, waiting in unsettled.items() if owner in waiting.cores}
+
     def _alias(self, topic: bytes) -> int:
         alias = self._aliases.get(topic, 0)
         if not alias and len(self._aliases) < self._max_aliases:
@@ -130,8 +191,11 @@ class Subscriptions:
 
 
 def overlap(options: list[Options]) -> Options:
-    """One copy for several subscriptions of a session that match: the highest QoS, all
-    identifiers, and suppressed for its own publisher only if all of them say so (MQTT5 3.3.4)."""
+    """Combine several subscriptions of a session that match into one copy (MQTT5 3.3.4).
+
+    It has the highest QoS and all identifiers, and is suppressed for its own publisher only if
+    all of them say so.
+    """
     return Options(
         qos=max(option.qos for option in options),
         no_local=all(option.no_local for option in options),

@@ -27,6 +27,7 @@ class Mqtt:
         self,
         broker: Broker,
         config: MqttRuntime,
+        *,
         core: int,
         home_of: Callable[[bytes], int],
         first_key: int,

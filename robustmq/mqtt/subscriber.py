@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from robustmq import metrics
-from robustmq.broker.api import Options
+from robustmq.broker.api import Kept, Options
 from robustmq.message.topic import shared_filter
 from robustmq.mqtt import wire
 from robustmq.mqtt.packets import Suback, Subscribe, Subscription, Unsuback, Unsubscribe
@@ -27,7 +27,7 @@ class _Request:
         self.packet_id = packet_id
         self.reasons = reasons
         self.owing = sum(not is_error(reason) for reason in reasons)
-        self.retained: list[tuple[Options, list[bytes]]] = []
+        self.retained: list[tuple[bytes, Options, list[Kept]]] = []
 
 
 class Subscriber:
@@ -78,19 +78,21 @@ class Subscriber:
             retained = one.retain_handling == _SEND or (
                 one.retain_handling == _SEND_IF_NEW and is_new
             )
-            reply = partial(self._settled, request, options)
+            reply = partial(self._settled, request, topic_filter, options)
             broker.subscribe(session.window, topic_filter, options, retained, reply)
         else:
             topic_filter = shared.filter.encode()
             group = shared.group.encode()
             session.subscriptions[one.filter] = Subscribed(topic_filter, options, group)
-            joined = partial(self._settled, request, options, [])
+            joined = partial(self._settled, request, topic_filter, options, [])
             broker.join(session.window, group, topic_filter, options, joined)
 
-    def _settled(self, request: _Request, options: Options, retained: list[bytes]) -> None:
+    def _settled(
+        self, request: _Request, topic_filter: bytes, options: Options, kept: list[Kept]
+    ) -> None:
         request.owing -= 1
-        if retained:
-            request.retained.append((options, retained))
+        if kept:
+            request.retained.append((topic_filter, options, kept))
         if not request.owing:
             self._acknowledge(request)
 
@@ -99,8 +101,8 @@ class Subscriber:
         if connection.ended:
             return
         connection.send(Suback(request.packet_id, request.reasons))
-        for options, batches in request.retained:
-            connection.broker.send_retained(self._session.window, options, batches)
+        for topic_filter, options, kept in request.retained:
+            connection.broker.send_retained(self._session.window, topic_filter, options, kept)
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
         """End subscriptions; what is in flight for them may still be completed."""

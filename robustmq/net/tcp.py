@@ -1,4 +1,4 @@
-"""The door of a TCP listener: accept, look at the first bytes, and decide whose connection it is."""
+"""The door of a TCP listener: accept, look at the first bytes, decide whose connection it is."""
 
 import os
 import socket
@@ -29,6 +29,7 @@ class Door:
     def __init__(
         self,
         poller: Poller,
+        *,
         clock: Clock,
         now_ms: Callable[[], int],
         listener: socket.socket,

@@ -1,4 +1,4 @@
-"""A shared subscription's group: who is next, and what waits while nobody is ready (MQTT5 4.8.2)."""
+"""A shared subscription's group: who is next, what waits while nobody is ready (MQTT5 4.8.2)."""
 
 from collections import deque
 from typing import NamedTuple

@@ -10,13 +10,13 @@ class StoredBatch(NamedTuple):
     """
 
     base_offset: int
-    count: int
+    records: int
     data: bytes
 
     @property
     def next_offset(self) -> int:
         """The offset behind the last record."""
-        return self.base_offset + self.count
+        return self.base_offset + self.records
 
 
 class Log(Protocol):

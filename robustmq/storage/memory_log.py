@@ -38,7 +38,7 @@ class MemoryLog:
         return self._end
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of the batches that are kept."""
         return self._bytes
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from robustmq import metrics
 from robustmq.errors import Corrupt
 from robustmq.shm.receiver import Receiver
+from robustmq.shm.region import Phase
 from robustmq.shm.sender import Sender
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
@@ -41,6 +42,10 @@ class Links:
                 into = inheritance.region.ring(peer, self._index)
                 self._receivers[peer] = Receiver(into, state, mine, bell)
                 self._epochs[peer] = state.epoch
+
+    def alive(self) -> list[int]:
+        """The peers whose process is there, or is about to be."""
+        return [p for p in self._senders if self._region.state(p).phase is not Phase.STOPPED]
 
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""

@@ -144,13 +144,16 @@ class Supervisor:
 
     def _start_next_stage(self) -> None:
         self._started += 1
-        for process in self._stages[self._started - 1]:
+        stage = self._stages[self._started - 1]
+        for process in stage:
+            # Before any of them is forked: they stamp their frames with each other's epoch.
+            self._estate.region.state(process.endpoint).epoch = 1
+        for process in stage:
             self._start(process)
 
     def _start(self, process: Process) -> None:
         state = self._estate.region.state(process.endpoint)
         state.phase = Phase.STARTING
-        state.epoch = max(state.epoch, 1)
         try:
             process.start(self._estate, time.monotonic_ns(), self._private_descriptors())
         except OSError as error:

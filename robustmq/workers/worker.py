@@ -87,43 +87,47 @@ class Worker:
         }
         router = Router(
             self._turn,
-            self._placement,
-            self._index,
-            self._state.epoch,
-            self._links,
-            runtime.max_batch_bytes,
-            runtime.pressure_bytes,
+            placement=self._placement,
+            core=self._index,
+            epoch=self._state.epoch,
+            fabric=self._links,
+            max_batch_bytes=runtime.max_batch_bytes,
+            window_bytes=runtime.pressure_bytes,
         )
         dispatch = Dispatch(
             self._turn,
-            self._index,
-            owned,
-            Retained(retained.max_messages, retained.max_bytes, self._cells),
-            self._links,
-            runtime.pressure_bytes,
-            protocol.route_cache,
+            core=self._index,
+            shards=owned,
+            retained=Retained(retained.max_messages, retained.max_bytes, self._cells),
+            fabric=self._links,
+            max_batch_bytes=runtime.max_batch_bytes,
+            pressure_bytes=runtime.pressure_bytes,
+            route_cache=protocol.route_cache,
         )
         subscriptions = Subscriptions(
-            self._turn, describe, protocol.route_cache, protocol.max_server_topic_aliases
+            self._turn,
+            owner=self._placement.owner_of,
+            describe=describe,
+            route_cache=protocol.route_cache,
+            max_topic_aliases=protocol.max_server_topic_aliases,
         )
         shares = Shares(
             self._turn,
-            self._placement,
-            self._index,
-            self._links,
-            subscriptions,
-            self._config.mqtt_runtime.shared.max_pending,
+            placement=self._placement,
+            fabric=self._links,
+            subscriptions=subscriptions,
+            max_pending=self._config.mqtt_runtime.shared.max_pending,
         )
         return Core(
             self._turn,
-            self._index,
-            self._placement,
-            self._links,
-            Admission(protocol.max_topic_levels),
-            router,
-            dispatch,
-            subscriptions,
-            shares,
+            core=self._index,
+            placement=self._placement,
+            fabric=self._links,
+            admission=Admission(protocol.max_topic_levels),
+            router=router,
+            dispatch=dispatch,
+            subscriptions=subscriptions,
+            shares=shares,
         )
 
     def _make_mqtt(self) -> Mqtt:
@@ -131,11 +135,11 @@ class Worker:
         return Mqtt(
             self._core,
             self._config.mqtt_runtime,
-            self._index,
-            self._placement.home_of,
-            self._index << KEY_SHIFT | life,
-            os.urandom(6).hex(),
-            _complain,
+            core=self._index,
+            home_of=self._placement.home_of,
+            first_key=self._index << KEY_SHIFT | life,
+            seed=os.urandom(6).hex(),
+            complain=_complain,
         )
 
     # ------------------------------------------------------------------ life
@@ -147,21 +151,22 @@ class Worker:
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
         self._loop.add_reader(self._poller.fileno(), self.run)
+        self._core.start(self._links.alive())
         self._links.answer_bell()
         listener = self._inheritance.listeners[MQTT_TCP]
         listener.listen(_BACKLOG)
         protocol = self._config.mqtt_runtime.protocol
         self._door = Door(
             self._poller,
-            self._core,
-            lambda: self._turn.now_ms,
-            listener,
-            PEEK_BYTES,
-            protocol.connect_timeout_ms,
-            self._mqtt.home,
-            self._arrived,
-            self._is_full,
-            self._count_refused,
+            clock=self._core,
+            now_ms=lambda: self._turn.now_ms,
+            listener=listener,
+            peek_bytes=PEEK_BYTES,
+            timeout_ms=protocol.connect_timeout_ms,
+            home=self._mqtt.home,
+            arrived=self._arrived,
+            full=self._is_full,
+            refused=self._count_refused,
         )
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -232,7 +237,7 @@ class Worker:
         self._turn.resumes.clear()
         for intake in resumes:
             stream = intake.outbox.stream
-            if stream is not None:
+            if isinstance(stream, Stream):
                 stream.resume()
         if not self._scheduled:
             self._scheduled = True
