@@ -143,7 +143,8 @@ cdef class Window:
         """The QoS 2 exchange is complete; False when it was not under way."""
         if self.released is None or self.released.pop(packet_id, None) is None:
             return False
-        self.in_flight -= 1
+        if self.outbox is not None:
+            self.in_flight -= 1
         self.pump_raw()
         return True
 
@@ -219,7 +220,7 @@ cdef class Window:
             return 0
         if self.tail - self.head == self.capacity:
             self.compact()
-            if self.tail - self.head > self.capacity // 2:
+            if self.tail - self.head >= self.capacity // 2:
                 self.grow()
         entry = &self.ring[self.tail & (self.capacity - 1)]
         Py_INCREF(run)

@@ -213,7 +213,8 @@ class Window:
             return False
         del self._released[packet_id]
         self._ids.discard(packet_id)
-        self.in_flight -= 1
+        if self.outbox is not None:
+            self.in_flight -= 1
         self.pump()
         return True
 

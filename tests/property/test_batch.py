@@ -1,0 +1,93 @@
+"""Batches: what goes in comes out, garbage is Corrupt, and the kernel is its twin."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustmq.errors import Corrupt
+from tests.datapath import SIDES, Side
+
+RECORDS = st.lists(
+    st.tuples(
+        st.binary(max_size=200),
+        st.binary(max_size=300),
+        st.binary(min_size=1, max_size=20),
+        st.integers(0, 255),
+        st.integers(-(1 << 62), 1 << 62),
+    ),
+    min_size=1,
+    max_size=20,
+)
+Outcome = list[tuple[object, ...]] | None
+
+
+def build(side: Side, records: list[tuple[bytes, bytes, bytes, int, int]]) -> bytes:
+    builder = side.BatchBuilder(side.turn(), None, 1 << 30, None)
+    for record in records:
+        builder.append(*record)
+    batch: bytes = builder.take()[0]
+    return batch
+
+
+def read(side: Side, batch: bytes) -> Outcome:
+    try:
+        found: Outcome = side.records(batch)
+    except Corrupt:
+        return None
+    return found
+
+
+@pytest.mark.parametrize("kind", SIDES)
+@given(records=RECORDS)
+def test_records_come_back(kind: str, records: list[tuple[bytes, bytes, bytes, int, int]]) -> None:
+    side = Side(kind)
+    found = side.records(build(side, records))
+    assert found == [
+        (attributes, timestamp, i, key, value, headers)
+        for i, (key, value, headers, attributes, timestamp) in enumerate(records)
+    ]
+
+
+@pytest.mark.skipif(len(SIDES) < 2, reason="there is no compiled kernel to compare with")
+@given(records=RECORDS)
+def test_kernel_writes_the_bytes_of_the_twin(
+    records: list[tuple[bytes, bytes, bytes, int, int]],
+) -> None:
+    assert build(Side("pure"), records) == build(Side("fast"), records)
+
+
+@given(
+    records=RECORDS,
+    damage=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6),
+    length=st.integers(0, 4000),
+)
+def test_damage_is_read_alike_or_corrupt_alike(
+    records: list[tuple[bytes, bytes, bytes, int, int]],
+    damage: list[tuple[int, int]],
+    length: int,
+) -> None:
+    batch = bytearray(build(Side("pure"), records))
+    for at, byte in damage:
+        batch[at % len(batch)] = byte
+    for data in (bytes(batch), bytes(batch[:length])):
+        found = [read(Side(kind), data) for kind in SIDES]
+        assert all(each == found[0] for each in found)
+        if len(data) >= 61:
+            assert found[0] is None or len(found[0]) == int.from_bytes(data[57:61], "big")
+        else:
+            assert found[0] is None
+
+
+@given(garbage=st.binary(max_size=200), count=st.integers(0, 5), start=st.integers(-5, 300))
+def test_garbage_behind_a_header(garbage: bytes, count: int, start: int) -> None:
+    batch = bytes(57) + count.to_bytes(4, "big") + garbage
+    found = [read(Side(kind), batch) for kind in SIDES]
+    assert all(each == found[0] for each in found)
+    pieces = []
+    for kind in SIDES:
+        try:
+            pieces.append(Side(kind).cut(batch, start, count))
+        except Corrupt:
+            pieces.append(None)
+    assert all(each == pieces[0] for each in pieces)
+    assert start >= 61 or pieces[0] is None
