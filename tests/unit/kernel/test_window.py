@@ -76,6 +76,16 @@ def test_answers_may_come_in_any_order_and_only_once(side: Side) -> None:
         assert not client.window.puback(stranger)
 
 
+def test_identifier_0_is_none_even_when_65535_is_in_flight(side: Side) -> None:
+    client = Client(side)
+    client.turn.sequence = 65_533
+    client.offer(2)
+    assert client.ids() == [65_535, 1]
+    assert not client.window.puback(0)
+    assert client.window.puback(1)
+    assert client.window.puback(65_535)
+
+
 def test_qos_2_holds_its_identifier_until_pubcomp(side: Side) -> None:
     client = Client(side, limit=2)
     client.offer(3, qos=2)
