@@ -8,10 +8,7 @@ import socket
 import time
 from typing import Final
 
-import uvloop
-
 from robustmq import metrics
-from robustmq._kernel.choice import KERNEL
 from robustmq._kernel.poller import Poller, Stream
 from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
@@ -25,6 +22,7 @@ from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
 from robustmq.net.handover import Handover
+from robustmq.net.selector import PollerSelector
 from robustmq.net.tcp import Door, peer_address
 from robustmq.policy.admission import Admission
 from robustmq.shard.shard import Shard
@@ -36,7 +34,6 @@ from robustmq.workers.links import Links
 
 _log = log.EventLog("worker")
 
-_ROUNDS: Final = 8
 _BACKLOG: Final = 4_096
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
@@ -47,15 +44,16 @@ _EPOCH_MASK: Final = 0xFFFF
 class Worker:
     """Puts the pieces of one core together and runs them in turns."""
 
-    def __init__(self, inheritance: Inheritance, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, inheritance: Inheritance) -> None:
         self._inheritance = inheritance
-        self._loop = loop
         self._index = inheritance.index
         self._config = inheritance.config
         self._state = inheritance.region.state(self._index)
         self._cells = inheritance.region.counters(self._index)
         self._turn = Turn(self._cells)
-        self._poller = Poller(self._turn, self._end_turn)
+        self._poller = Poller(self._turn, self._end_turn, self._ring_timers, _report)
+        self._loop = asyncio.SelectorEventLoop(PollerSelector(self._poller))
+        asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
         self._placement = Placement(inheritance.workers, inheritance.workers)
         self._core = self._make_core()
@@ -71,9 +69,6 @@ class Worker:
         self._streams = 0
         self._most_streams = limits.connection_count(self._config, inheritance.workers)
         self._door: Door | None = None
-        self._armed_ms = 0
-        self._alarm: asyncio.TimerHandle | None = None
-        self._scheduled = False
         self._draining: asyncio.TimerHandle | None = None
 
     def _make_core(self) -> Core:
@@ -150,7 +145,6 @@ class Worker:
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
-        self._loop.add_reader(self._poller.fileno(), self.run)
         self._core.start(self._links.alive())
         self._links.answer_bell()
         listener = self._inheritance.listeners[MQTT_TCP]
@@ -172,7 +166,15 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._inheritance.enter(Phase.READY)
         self._handover.receive()
-        self.run()
+
+    def run(self) -> None:
+        """Take turns until SIGTERM has been drained; the loop's wait is the poller's."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        self._loop.run_forever()
+        self._poller.close()
+        self._loop.close()
 
     def drain(self) -> None:
         """Stop: no new clients, tell those that are there, then end (DESIGN part 2)."""
@@ -185,11 +187,6 @@ class Worker:
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()
         self._mqtt.shut_down()
-        self.run()
-
-    def stop(self) -> None:
-        """Close what is left."""
-        self._poller.close()
 
     def _reload(self) -> None:
         log.reload_level(self._inheritance.reload)
@@ -200,21 +197,8 @@ class Worker:
 
     # ------------------------------------------------------------------ turns
 
-    def run(self) -> None:
-        """Take turns until nothing is left to do, then sleep; yields to the loop in between."""
-        self._scheduled = False
-        self._links.awake()
-        for _ in range(_ROUNDS):
-            more = self._poller.poll()
-            if not more and not self._core.busy and self._links.sleep():
-                self._arm()
-                return
-        self._arm()
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.run)
-
-    def _end_turn(self) -> None:
+    def _end_turn(self) -> bool:
+        """What happens once a turn; says whether there is nothing left but to sleep."""
         self._cells[metrics.TURNS] += 1
         core = self._core
         links = self._links
@@ -227,9 +211,12 @@ class Worker:
         self._poller.flush()
         if self._turn.resumes and not core.blocked:
             self._resume()
+            return False
         if self._draining is not None and not self._streams:
-            self._draining.cancel()
             self._loop.stop()
+            self._poller.interrupt()
+        self._poller.alarm_ms = core.timers.next_ms or 0
+        return not core.busy and links.sleep()
 
     def _resume(self) -> None:
         """Read on from the connections that were paused."""
@@ -239,25 +226,9 @@ class Worker:
             stream = intake.outbox.stream
             if isinstance(stream, Stream):
                 stream.resume()
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.run)
 
-    def _arm(self) -> None:
-        next_ms = self._core.timers.next_ms
-        if next_ms is None or (self._alarm is not None and self._armed_ms <= next_ms):
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._armed_ms = next_ms
-        delay = max(next_ms - self._turn.now_ms, 0) / 1_000
-        self._alarm = self._loop.call_later(delay, self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        self._alarm = None
-        self._poller.tick()
+    def _ring_timers(self) -> None:
         self._core.timers.run(self._turn.now_ms)
-        self.run()
 
     # ------------------------------------------------------------------ connections
 
@@ -301,7 +272,7 @@ class Worker:
 
         def writable() -> None:
             self._loop.remove_writer(blocked)
-            self._handover.flush()
+            self._poller.tick()
 
         self._loop.add_writer(blocked, writable)
 
@@ -317,18 +288,16 @@ def _complain(connection: Connection, reason: int, detail: str) -> None:
     )
 
 
+def _report(error: Exception) -> None:
+    """A connection ended by an error of ours: the others go on, and somebody should look."""
+    try:
+        raise error
+    except Exception:
+        _log.error("connection aborted")
+
+
 def run(inheritance: Inheritance) -> None:
     """Live as worker `inheritance.index` until SIGTERM has been drained."""
-    loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        worker = Worker(inheritance, loop)
-        worker.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
-        _log.debug("worker ready", kernel=KERNEL)
-        loop.run_forever()
-        worker.stop()
-    finally:
-        loop.close()
+    worker = Worker(inheritance)
+    worker.start()
+    worker.run()

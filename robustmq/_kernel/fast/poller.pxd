@@ -37,7 +37,9 @@ cdef class Stream(Watch):
 
 cdef class Poller:
     cdef Turn turn
-    cdef object end_turn
+    cdef object end_turn, on_alarm, on_error
+    cdef public int64_t alarm_ms
+    cdef bint quiet, interrupted
     cdef int epoll
     cdef epoll_event* events
     cdef object received
@@ -49,3 +51,5 @@ cdef class Poller:
     cdef int forget(self, Watch watch) noexcept
     cdef int later(self, Watch watch) except -1
     cdef int control(self, int operation, Watch watch, uint32_t events) except -1
+    cdef int handle(self, int count) except -1
+    cdef int block(self, int timeout_ms, int64_t deadline) noexcept

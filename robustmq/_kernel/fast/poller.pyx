@@ -1,8 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The edge-triggered epoll that carries plain TCP; the twin is `pure/poller.py`.
-
-Its own file descriptor is registered with the event loop, which calls `poll`.
-"""
+"""The edge-triggered epoll that carries plain TCP; the twin is `pure/poller.py`."""
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
 
@@ -12,7 +10,7 @@ import os
 cdef enum:
     BUFFER = 262144
     EVENTS = 512
-    ROUNDS = 8
+    FOREVER_MS = 3600000
     READS = 4
 
 cdef extern from "sys/epoll.h" nogil:
@@ -251,14 +249,16 @@ cdef class Stream(Watch):
 
 
 cdef class Poller:
-    """Waits for sockets; `end_turn()` is called after every round of events.
+    """Waits for sockets; `end_turn()` is called after every round of events."""
 
-    An exception of a callback ends its stream and is raised when the round is over.
-    """
-
-    def __cinit__(self, Turn turn not None, end_turn):
+    def __cinit__(self, Turn turn not None, end_turn, on_alarm, on_error):
         self.turn = turn
         self.end_turn = end_turn
+        self.on_alarm = on_alarm
+        self.on_error = on_error
+        self.alarm_ms = 0
+        self.quiet = False
+        self.interrupted = False
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise OSError(errno, os.strerror(errno))
@@ -275,14 +275,10 @@ cdef class Poller:
         if self.epoll >= 0:
             close(self.epoll)
 
-    def fileno(self):
-        """The epoll descriptor, to be registered with the event loop."""
-        return self.epoll
-
-    def watch(self, int fd, callback):
-        """Call `callback()` whenever something new can be read from `fd`."""
+    def watch(self, int fd, callback, bint edge=True):
+        """Call `callback()` whenever something new (not `edge`: anything) can be read from `fd`."""
         watch = Watch(self, fd, callback)
-        self.control(EPOLL_CTL_ADD, watch, EPOLLIN | EPOLLET | EPOLLRDHUP)
+        self.control(EPOLL_CTL_ADD, watch, EPOLLIN | EPOLLRDHUP | (EPOLLET if edge else 0))
         self.watches.add(watch)
         return watch
 
@@ -319,40 +315,68 @@ cdef class Poller:
             raise OSError(errno, os.strerror(errno))
         return 0
 
-    def poll(self):
-        """Handle everything that is ready; True when more is waiting already."""
-        cdef int count, i, round
-        cdef Watch watch
-        cdef list failures
-        for round in range(ROUNDS):
-            count = epoll_wait(self.epoll, self.events, EVENTS, 0)
-            if count <= 0 and round:
-                return False
+    def interrupt(self):
+        """Let `wait` return at the end of this turn."""
+        self.interrupted = True
+
+    def wait(self, int timeout_ms):
+        """Take turns until `interrupt` or until `timeout_ms` (-1: no limit) have passed."""
+        cdef int64_t deadline = wall_clock_ms() + timeout_ms
+        cdef int block, count
+        self.interrupted = False
+        while True:
+            block = self.block(timeout_ms, deadline)
+            with nogil:
+                count = epoll_wait(self.epoll, self.events, EVENTS, block)
             self.turn.now_ms = wall_clock_ms()
-            failures = None
-            for i in range(count):
-                watch = <Watch>self.events[i].data.ptr
-                if watch.fd < 0:
-                    continue
-                try:
-                    watch.ready(self.events[i].events)
-                except Exception as error:
-                    if failures is None:
-                        failures = []
-                    failures.append((watch, error))
-            if failures is not None:
-                for broken, _ in failures:
-                    if isinstance(broken, Stream):
-                        broken.abort()
-            self.end_turn()
-            self.dead.clear()
-            if failures is not None:
-                raise failures[0][1]
-        return True
+            if count < 0:
+                if errno != EINTR:
+                    raise OSError(errno, os.strerror(errno))
+                PyErr_CheckSignals()
+                count = 0
+            if count:
+                self.handle(count)
+            if self.alarm_ms and self.alarm_ms <= self.turn.now_ms:
+                self.alarm_ms = 0
+                self.on_alarm()
+                self.quiet = False
+            if count or not self.quiet:
+                self.quiet = self.end_turn()
+                self.dead.clear()
+            if self.interrupted or (timeout_ms >= 0 and deadline <= self.turn.now_ms):
+                return
+
+    cdef int block(self, int timeout_ms, int64_t deadline) noexcept:
+        """How long epoll may wait, in ms: as long as nothing is left to do or due."""
+        cdef int64_t longest = FOREVER_MS
+        if not self.quiet:
+            return 0
+        if timeout_ms >= 0:
+            longest = min(longest, deadline - self.turn.now_ms)
+        if self.alarm_ms:
+            longest = min(longest, self.alarm_ms - self.turn.now_ms)
+        return <int>max(0, longest)
+
+    cdef int handle(self, int count) except -1:
+        """Tell every watch of the round; whoever fails is ended and reported."""
+        cdef int i
+        cdef Watch watch
+        for i in range(count):
+            watch = <Watch>self.events[i].data.ptr
+            if watch.fd < 0:
+                continue
+            try:
+                watch.ready(self.events[i].events)
+            except Exception as error:
+                if isinstance(watch, Stream):
+                    watch.abort()
+                self.on_error(error)
+        return 0
 
     def tick(self):
-        """Bring the time up to date outside `poll`, before a timer or a signal is handled."""
+        """Bring the time up to date outside `wait`; the next `wait` begins with a turn."""
         self.turn.now_ms = wall_clock_ms()
+        self.quiet = False
 
     def flush(self):
         """Send what the turn has put into outboxes: one gathered send per connection."""

@@ -1,7 +1,7 @@
 """The edge-triggered epoll that carries plain TCP: readable twin.
 
-Its own file descriptor is registered with the event loop, which calls `poll`. The one kernel
-that does I/O and reads the clock.
+A worker waits here and nowhere else; `net.selector` makes it the wait of its event loop too. The
+one kernel that does I/O and reads the clock.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BUFFER: Final = 262_144
 """Bytes that one read takes at most."""
 EVENTS: Final = 512
 """Events that one round handles at most."""
-ROUNDS: Final = 8
-"""Rounds of events in one `poll` at most, so that the event loop gets its turn."""
+FOREVER_MS: Final = 3_600_000
+"""How long epoll waits at most; then it waits again."""
 READS: Final = 4
 """Reads of one socket in one round at most, so that the others get theirs."""
 
@@ -243,31 +243,53 @@ class Stream(Watch):
 class Poller:
     """Waits for sockets; `end_turn()` is called after every round of events.
 
-    An exception of a callback ends its stream and is raised when the round is over, so that no
-    other connection misses its event.
+    `end_turn` says whether there is nothing left but to sleep; if not, another turn follows at
+    once. `on_alarm()` is called when the time `alarm_ms` (0: none) has come, before the end of a
+    turn. What a callback of a descriptor raises goes to `on_error`, after its stream was
+    aborted: one connection's failure is nobody else's.
     """
 
-    __slots__ = ("__weakref__", "_end_turn", "_epoll", "_reading", "_turn", "_watches")
+    __slots__ = (
+        "__weakref__",
+        "_end_turn",
+        "_epoll",
+        "_interrupted",
+        "_on_alarm",
+        "_on_error",
+        "_quiet",
+        "_reading",
+        "_turn",
+        "_watches",
+        "alarm_ms",
+    )
 
-    def __init__(self, turn: Turn, end_turn: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        end_turn: Callable[[], bool],
+        on_alarm: Callable[[], object],
+        on_error: Callable[[Exception], object],
+    ) -> None:
         self._turn = turn
         self._end_turn = end_turn
+        self._on_alarm = on_alarm
+        self._on_error = on_error
+        self._quiet = False
+        self._interrupted = False
+        self.alarm_ms = 0
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
         self._reading = False
         self.tick()
 
-    def fileno(self) -> int:
-        """Return the epoll descriptor, to be registered with the event loop."""
-        return self._epoll.fileno()
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> Watch:
+    def watch(self, fd: int, callback: Callable[[], object], edge: bool = True) -> Watch:
         """Call `callback()` whenever something new can be read from `fd`.
 
-        Edge-triggered: the callback takes all there is, or comes back for the rest by itself.
+        With `edge` the callback takes all there is, or comes back for the rest by itself;
+        without, it is called in every turn for as long as anything is there.
         """
         watch = Watch(self, fd, callback)
-        self._epoll.register(fd, _WATCH)
+        self._epoll.register(fd, _WATCH if edge else _WATCH & ~select.EPOLLET)
         self._watches[fd] = watch
         return watch
 
@@ -284,33 +306,54 @@ class Poller:
         self._watches[fd] = stream
         return stream
 
-    def poll(self) -> bool:
-        """Handle everything that is ready; True when more may be waiting already."""
-        for round_number in range(ROUNDS):
-            events = self._epoll.poll(0, EVENTS)
-            if not events and round_number:
-                return False
-            self.tick()
-            ready = [(self._watches.get(fd), mask) for fd, mask in events]
-            failures: list[tuple[Watch, Exception]] = []
-            for watch, mask in ready:
-                if watch is None or watch.fd < 0:
-                    continue
-                try:
-                    watch._ready(mask)
-                except Exception as error:
-                    failures.append((watch, error))
-            for watch, _ in failures:
+    def interrupt(self) -> None:
+        """Let `wait` return at the end of this turn."""
+        self._interrupted = True
+
+    def wait(self, timeout_ms: int) -> None:
+        """Take turns until `interrupt` or until `timeout_ms` (-1: no limit) have passed."""
+        deadline = time.time_ns() // 1_000_000 + timeout_ms
+        self._interrupted = False
+        while True:
+            events = self._epoll.poll(self._block(timeout_ms, deadline) / 1_000, EVENTS)
+            self._turn.now_ms = time.time_ns() // 1_000_000
+            self._handle([(self._watches.get(fd), mask) for fd, mask in events])
+            if self.alarm_ms and self.alarm_ms <= self._turn.now_ms:
+                self.alarm_ms = 0
+                self._on_alarm()
+                self._quiet = False
+            if events or not self._quiet:
+                self._quiet = bool(self._end_turn())
+            if self._interrupted or (timeout_ms >= 0 and deadline <= self._turn.now_ms):
+                return
+
+    def _block(self, timeout_ms: int, deadline: int) -> int:
+        """How long epoll may wait, in ms: as long as nothing is left to do or due."""
+        if not self._quiet:
+            return 0
+        waits = [FOREVER_MS]
+        if timeout_ms >= 0:
+            waits.append(deadline - self._turn.now_ms)
+        if self.alarm_ms:
+            waits.append(self.alarm_ms - self._turn.now_ms)
+        return max(0, min(waits))
+
+    def _handle(self, ready: list[tuple[Watch | None, int]]) -> None:
+        """Tell every watch of the round; whoever fails is ended and reported."""
+        for watch, mask in ready:
+            if watch is None or watch.fd < 0:
+                continue
+            try:
+                watch._ready(mask)
+            except Exception as error:
                 if isinstance(watch, Stream):
                     watch.abort()
-            self._end_turn()
-            if failures:
-                raise failures[0][1]
-        return True
+                self._on_error(error)
 
     def tick(self) -> None:
-        """Bring the time up to date outside `poll`, before a timer or a signal is handled."""
+        """Bring the time up to date outside `wait`; the next `wait` begins with a turn."""
         self._turn.now_ms = time.time_ns() // 1_000_000
+        self._quiet = False
 
     def flush(self) -> None:
         """Send what the turn has put into outboxes: one gathered send per connection."""

@@ -1,7 +1,6 @@
 """The poller: nothing is lost at the edges, streams end in order, and once."""
 
 import os
-import select
 import socket
 import struct
 import time
@@ -37,13 +36,20 @@ class Loop:
         self.side = Side(kind)
         self.turn = self.side.turn()
         self.turns = 0
-        self.poller = self.side.Poller(self.turn, self.end_turn)
+        self.errors: list[Exception] = []
+        self.alarms: list[int] = []
+        self.quiet = True
+        self.poller = self.side.Poller(self.turn, self.end_turn, self.ring, self.errors.append)
         self.peers: list[socket.socket] = []
         self.lost: list[Kernel] = []
 
-    def end_turn(self) -> None:
+    def end_turn(self) -> bool:
         self.turns += 1
         self.poller.flush()
+        return self.quiet
+
+    def ring(self) -> None:
+        self.alarms.append(self.turn.now_ms)
 
     def stream(
         self, sink: Kernel = None, turn_outbox: Kernel = None
@@ -61,13 +67,18 @@ class Loop:
         return streams[0], theirs, sink
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Poll whenever epoll says so until the condition holds; fails after five seconds."""
+        """Take turns until the condition holds; fails after five seconds."""
         end = time.monotonic() + 5
         while not condition():
-            ready, _, _ = select.select([self.poller.fileno()], [], [], 0.05)
-            if ready:
-                self.poller.poll()
+            self.poller.wait(50)
             assert time.monotonic() < end
+
+    def poll(self) -> None:
+        """Take turns until nothing is ready."""
+        turns = -1
+        while turns != self.turns:
+            turns = self.turns
+            self.poller.wait(0)
 
     def close(self) -> None:
         self.poller.close()
@@ -85,12 +96,68 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
 def test_poll_keeps_the_time_and_ends_its_turns(loop: Loop) -> None:
     before = time.time_ns() // 1_000_000
     loop.turn.now_ms = 0
-    assert loop.poller.poll() is False
+    loop.poller.wait(0)
     assert before <= loop.turn.now_ms <= time.time_ns() // 1_000_000
     assert loop.turns == 1
     loop.turn.now_ms = 0
     loop.poller.tick()
     assert loop.turn.now_ms >= before
+
+
+def test_wait_sleeps_for_its_time_and_takes_no_turn_for_nothing(loop: Loop) -> None:
+    loop.poller.wait(0)
+    start = time.monotonic()
+    loop.poller.wait(30)
+    assert time.monotonic() - start >= 0.029
+    assert loop.turns == 1
+
+
+def test_wait_takes_turns_while_something_is_left_to_do(loop: Loop) -> None:
+    loop.quiet = False
+    loop.poller.wait(20)
+    assert loop.turns > 1
+
+
+def test_alarm_ends_the_sleep_in_time_and_rings_once(loop: Loop) -> None:
+    loop.poller.wait(0)
+    due = loop.turn.now_ms + 20
+    loop.poller.alarm_ms = due
+    loop.poller.wait(60)
+    assert len(loop.alarms) == 1
+    assert loop.alarms[0] >= due
+    assert (loop.poller.alarm_ms, loop.turns) == (0, 2)
+
+
+def test_interrupt_ends_the_wait_after_its_turn(loop: Loop) -> None:
+    read, write = os.pipe()
+    loop.poller.watch(read, loop.poller.interrupt)
+    os.write(write, b"x")
+    start = time.monotonic()
+    loop.poller.wait(-1)
+    assert time.monotonic() - start < 5
+    assert loop.turns == 1
+    os.close(read)
+    os.close(write)
+
+
+def test_watch_by_level_calls_for_as_long_as_something_is_there(loop: Loop) -> None:
+    calls: list[int] = []
+    read, write = os.pipe()
+    watch = loop.poller.watch(read, lambda: calls.append(1), edge=False)
+    os.write(write, b"x")
+    for _ in range(3):
+        loop.poller.wait(0)
+    assert len(calls) == 3
+    watch.cancel()
+    os.close(read)
+    os.close(write)
+
+
+def test_tick_makes_the_next_wait_begin_with_a_turn(loop: Loop) -> None:
+    loop.poller.wait(0)
+    loop.poller.tick()
+    loop.poller.wait(0)
+    assert loop.turns == 2
 
 
 def test_what_arrived_before_adoption_is_read(loop: Loop) -> None:
@@ -112,7 +179,7 @@ def test_everything_is_read_to_the_end(loop: Loop, size: int) -> None:
         try:
             sent += peer.send(data[sent:])
         except BlockingIOError:
-            loop.poller.poll()
+            loop.poll()
         if sent == size:
             peer.setblocking(True)
             peer.shutdown(socket.SHUT_WR)
@@ -134,7 +201,7 @@ def test_what_waits_is_sent_as_the_peer_takes_it(loop: Loop) -> None:
     got = bytearray()
     while len(got) < LARGE + 4:
         got += peer.recv(1 << 20)
-        loop.poller.poll()
+        loop.poll()
     assert got == b"head" + data
     assert loop.turn.row[BYTES_SENT] == LARGE + 4
     assert drained == [0]
@@ -166,10 +233,10 @@ def test_close_sends_what_waits_and_waits_for_the_peer(loop: Loop) -> None:
     got = bytearray()
     while len(got) < LARGE:
         got += peer.recv(1 << 20)
-        loop.poller.poll()
+        loop.poll()
     assert got == data
     assert peer.recv(1) == b""
-    loop.poller.poll()
+    loop.poll()
     assert loop.lost == []
     peer.close()
     loop.until(lambda: loop.lost)
@@ -185,7 +252,7 @@ def test_close_of_a_stream_that_a_flooding_peer_never_ends(loop: Loop) -> None:
     stream.close()
     for _ in range(40):
         peer.sendall(bytes(100_000))
-        loop.poller.poll()
+        loop.poll()
     assert (len(sink.data), loop.lost) == (0, [])
     peer.shutdown(socket.SHUT_WR)
     loop.until(lambda: loop.lost)
@@ -213,7 +280,7 @@ def test_reset_is_a_loss_told_once(loop: Loop) -> None:
     outbox.put(b"x")
     loop.poller.flush()
     stream.abort()
-    loop.poller.poll()
+    loop.poll()
     assert lost == [1]
     listener.close()
 
@@ -226,9 +293,10 @@ def test_copy_of_the_descriptor_leaves_no_event_behind(loop: Loop) -> None:
     loop.lost.clear()
     for _ in range(3):
         peer.sendall(b"x")
-        loop.poller.poll()
-    ready, _, _ = select.select([loop.poller.fileno()], [], [], 0)
-    assert ready == []
+        loop.poll()
+    turns = loop.turns
+    loop.poll()
+    assert loop.turns == turns
     os.close(copy)
 
 
@@ -249,11 +317,11 @@ def test_paused_intake_is_not_read_and_resumed_without_loss(loop: Loop) -> None:
             sent += peer.send(data[sent:])
         except BlockingIOError:
             break
-        loop.poller.poll()
+        loop.poll()
     assert intake.paused
     read = loop.turn.row[0]
     assert read <= 262_144
-    loop.poller.poll()
+    loop.poll()
     assert loop.turn.row[0] == read
     publisher.builder.blocked = False
     stream.resume()
@@ -261,7 +329,7 @@ def test_paused_intake_is_not_read_and_resumed_without_loss(loop: Loop) -> None:
         try:
             sent += peer.send(data[sent:])
         except BlockingIOError:
-            loop.poller.poll()
+            loop.poll()
     loop.until(lambda: loop.turn.row[0] == len(data))
     assert [payload for _, payload, _ in publisher.records()] == [
         b"%05d" % i for i in range(20_000)
@@ -276,7 +344,7 @@ def test_end_of_a_paused_intake_is_seen_after_it_has_read_the_rest(loop: Loop) -
     stream, peer, _ = loop.stream(publisher.intake, publisher.outbox)
     peer.sendall(b"\xc0\0" * 3)
     peer.close()
-    loop.poller.poll()
+    loop.poll()
     assert (publisher.packets, loop.lost) == ([], [])
     stream.resume()
     assert publisher.packets == [(0xC0, b"")] * 3
@@ -330,8 +398,8 @@ def test_error_of_a_sink_ends_its_stream_and_no_other(loop: Loop) -> None:
     trio[1][2].then = broken
     for _, peer, _ in trio:
         peer.sendall(b"x")
-    with pytest.raises(RuntimeError, match="broken"):
-        loop.poller.poll()
+    loop.poll()
+    assert [str(error) for error in loop.errors] == ["broken"]
     assert [sink.data for _, _, sink in trio] == [b"x"] * 3
     assert loop.lost == [trio[1][0]]
     trio[2][1].sendall(b"y")
@@ -343,12 +411,12 @@ def test_watch_calls_until_cancelled_and_leaves_the_descriptor(loop: Loop) -> No
     read, write = os.pipe()
     watch = loop.poller.watch(read, lambda: calls.append(os.read(read, 10)))
     os.write(write, b"a")
-    loop.poller.poll()
+    loop.poll()
     assert (calls, watch.fd) == ([b"a"], read)
     watch.cancel()
     watch.cancel()
     os.write(write, b"b")
-    loop.poller.poll()
+    loop.poll()
     assert (calls, watch.fd) == ([b"a"], -1)
     assert os.read(read, 10) == b"b"
     os.close(read)
@@ -369,7 +437,7 @@ def test_watch_may_cancel_another_whose_event_is_in_the_same_round(loop: Loop) -
         watches.append(loop.poller.watch(read, lambda i=i: told(i)))
     for _, write in pipes:
         os.write(write, b"x")
-    loop.poller.poll()
+    loop.poll()
     assert len(calls) == 1
     for read, write in pipes:
         os.close(read)

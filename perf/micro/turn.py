@@ -1,0 +1,133 @@
+"""What one message costs in one turn of a core, without sockets: the hard case of few per turn.
+
+`python -m perf.micro.turn`: the best of many rounds, in µs per message, for turns of 1, 10 and
+100 publishers whose message has one subscriber each, QoS 0 and 1.
+"""
+
+import time
+
+from robustmq import metrics
+from robustmq._kernel.choice import KERNEL
+from robustmq._kernel.turn import Turn
+from robustmq.broker.core import Core
+from robustmq.broker.dispatch import Dispatch
+from robustmq.broker.placement import Placement
+from robustmq.broker.retained import Retained
+from robustmq.broker.router import Router
+from robustmq.broker.shares import Shares
+from robustmq.broker.subscriptions import Subscriptions
+from robustmq.config import Config
+from robustmq.mqtt import codec
+from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.headers import describe
+from robustmq.mqtt.packets import V311, Connect, Publish, Subscribe, Subscription
+from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.admission import Admission
+from robustmq.shard.shard import Shard
+from robustmq.storage.memory_log import MemoryLog
+
+ROUNDS = 300
+TURNS = 50
+
+
+class OwnFabric:
+    """A fabric of one core."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def send(self, core: int, frame: bytes) -> None:
+        """Queue a frame for this core itself."""
+        assert core == 0
+        self.frames.append(frame)
+
+    def backlog(self, core: int) -> int:
+        """Nothing ever waits for room."""
+        return core
+
+
+def make_core() -> tuple[Core, Mqtt, OwnFabric]:
+    """A broker of one core with MQTT on it."""
+    turn = Turn(memoryview(bytearray(8 * metrics.CELLS)).cast("Q"))
+    turn.now_ms = 1_700_000_000_000
+    fabric = OwnFabric()
+    place = Placement(1, 1)
+    subscriptions = Subscriptions(turn, describe, 65_536, 1_024)
+    core = Core(
+        turn,
+        0,
+        place,
+        fabric,
+        Admission(128),
+        Router(turn, place, 0, 1, fabric, 1 << 20, 8 << 20),
+        Dispatch(
+            turn,
+            0,
+            {0: Shard(0, MemoryLog())},
+            Retained(1_000, 1 << 20, turn.row),
+            fabric,
+            8 << 20,
+            65_536,
+        ),
+        subscriptions,
+        Shares(turn, place, 0, fabric, subscriptions, 1_000),
+    )
+    mqtt = Mqtt(core, Config().mqtt_runtime, 0, lambda _: 0, 1 << 32, "micro", lambda *_: None)
+    return core, mqtt, fabric
+
+
+def end_turn(core: Core, fabric: OwnFabric) -> None:
+    """What a worker does at the end of a turn, without rings and sockets."""
+    core.run_turn()
+    while fabric.frames:
+        frames, fabric.frames = fabric.frames, []
+        for frame in frames:
+            core.receive(0, frame)
+
+
+def client(mqtt: Mqtt, name: str) -> Connection:
+    """A client that has connected."""
+    connection = mqtt.connection("")
+    connection.intake.feed(codec.encode(Connect(name, V311), V311))
+    return connection
+
+
+def measure(publishers: int, qos: int) -> float:
+    """The best time of a message, in µs."""
+    core, mqtt, fabric = make_core()
+    senders = []
+    for number in range(publishers):
+        sender, receiver = client(mqtt, f"p{number}"), client(mqtt, f"s{number}")
+        topic = f"bench/{number}"
+        subscribe = Subscribe(1, [Subscription(topic, qos)])
+        receiver.intake.feed(codec.encode(subscribe, V311))
+        packet = codec.encode(Publish(topic.encode(), b"x" * 64, qos, packet_id=1), V311)
+        senders.append((sender, receiver, packet))
+    end_turn(core, fabric)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(TURNS):
+            for sender, _, packet in senders:
+                sender.intake.feed(packet)
+            end_turn(core, fabric)
+            core.turn.outboxes.clear()
+            for sender, receiver, _ in senders:
+                sent = receiver.outbox.take()
+                if qos:
+                    receiver.intake.feed(b"\x40\x02" + sent[-66:-64])
+                    sender.outbox.take()
+        best = min(best, time.perf_counter() - start)
+    return best / TURNS / publishers * 1e6
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"kernel: {KERNEL}")
+    for qos in (0, 1):
+        for publishers in (1, 10, 100):
+            print(f"QoS {qos}, {publishers:3} per turn: {measure(publishers, qos):7.2f} us")
+
+
+if __name__ == "__main__":
+    main()
