@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from robustmq import metrics
 from robustmq.errors import Corrupt
+from robustmq.shm.frame import EPOCH_MASK
 from robustmq.shm.receiver import Receiver
 from robustmq.shm.region import Phase
 from robustmq.shm.sender import Sender
@@ -16,7 +17,9 @@ _log = log.EventLog("links")
 class Links:
     """Frames to and from every worker of this node, in order per pair; a `router.Fabric`.
 
-    `handle(source, frame)` takes what comes in, `replaced(core)` hears of a peer's new life.
+    `handle(source, frame)` takes what comes in, `replaced(core)` hears of a peer's new life:
+    after all that the earlier one said, before anything that the new one says. What comes from
+    a life that had ended before this process began is dropped.
     """
 
     def __init__(self, inheritance: Inheritance) -> None:
@@ -65,10 +68,17 @@ class Links:
             frames = self._take(peer, receiver)
             if frames:
                 handled = True
-                self._cells[metrics.FRAMES_RECEIVED] += len(frames)
-                for frame in frames:
-                    self.handle(peer, frame)
+                if receiver.source_epoch == self._epochs[peer] & EPOCH_MASK:
+                    self._handle(peer, frames)
+                elif self._region.state(peer).epoch != self._epochs[peer]:
+                    # A new life speaks before its bell was answered.
+                    self._meet(peer, frames)
         return handled
+
+    def _handle(self, peer: int, frames: list[bytes]) -> None:
+        self._cells[metrics.FRAMES_RECEIVED] += len(frames)
+        for frame in frames:
+            self.handle(peer, frame)
 
     def receive_own(self) -> bool:
         """Handle what this core has told itself; True when there was anything."""
@@ -103,14 +113,24 @@ class Links:
             if self._region.state(peer).epoch != epoch:
                 self._meet(peer)
 
-    def _meet(self, peer: int) -> None:
-        """A peer has a new life: take what its last one said, then tell the new one."""
-        for frame in self._take(peer, self._receivers[peer]):
-            self.handle(peer, frame)
+    def _meet(self, peer: int, first: list[bytes] | None = None) -> None:
+        """A peer has a new life: take all that its last one said, then tell the new one.
+
+        `first` is what the new life has said already, None when it is not known yet.
+        """
+        receiver = self._receivers[peer]
+        while first is None:
+            frames = self._take(peer, receiver)
+            if frames and receiver.source_epoch == self._epochs[peer] & EPOCH_MASK:
+                self._handle(peer, frames)
+            else:
+                first = frames
         self._broken.discard(peer)
-        self._epochs[peer] = self._region.state(peer).epoch
+        epoch = self._epochs[peer] = self._region.state(peer).epoch
         self._senders[peer].rebind()
         self.replaced(peer)
+        if first and receiver.source_epoch == epoch & EPOCH_MASK:
+            self._handle(peer, first)
 
     def sleep(self) -> bool:
         """Announce to every peer that we sleep; False when something is there to be received."""
