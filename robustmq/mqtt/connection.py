@@ -185,7 +185,7 @@ class Connection:
         self.send(
             Connack(
                 Reason.SUCCESS,
-                present and not packet.clean_start,
+                present and version >= V311,  # MQTT 3.1 has no such flag: the byte is reserved.
                 self._granted(packet, principal, keep_alive, asked) if version == V5 else None,
             )
         )
