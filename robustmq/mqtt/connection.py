@@ -137,6 +137,10 @@ class Connection:
         try:
             packet = codec.decode(first_byte, body, 0)
             assert isinstance(packet, Connect)
+            if self.mqtt.is_homeless(body):
+                raise ProtocolError(
+                    Reason.PACKET_TOO_LARGE, "the client identifier lies too far behind"
+                )
             self._connect(packet)
         except ProtocolError as error:
             self._count(metrics.PROTOCOL_ERRORS)

@@ -6,12 +6,13 @@ from typing import Final
 from robustmq import metrics
 from robustmq.broker.api import Broker
 from robustmq.config import MqttRuntime
+from robustmq.mqtt import wire
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.framing import Peek, connect_client_id
 from robustmq.mqtt.session_table import SessionTable
 
-PEEK_BYTES: Final = 2_048
-"""How many bytes of a stream are looked at for the client id; beyond that it stays here."""
+PEEK_BYTES: Final = 32_768
+"""How many bytes of a stream are looked at for the client id; they fit into any receive buffer."""
 
 Complain = Callable[[Connection, int, str], None]
 
@@ -48,7 +49,8 @@ class Mqtt:
     def home(self, beginning: bytes) -> int | None:
         """The core for a connection that begins like this; None when more must be seen.
 
-        What is not a CONNECT is answered here, and so is a client that wants an id assigned.
+        What is not a CONNECT is answered here, and so is a client that wants an id assigned
+        and one whose id lies behind everything that may be looked at.
         """
         client_id = connect_client_id(beginning)
         if client_id is Peek.INCOMPLETE:
@@ -57,6 +59,18 @@ class Mqtt:
             return self._core
         assert isinstance(client_id, bytes)
         return self._home_of(client_id)
+
+    def is_homeless(self, body: bytes) -> bool:
+        """Does the client id of a CONNECT lie so far behind that `home` could not see it?
+
+        Such a client is refused: it may be on the wrong core, where it could not be taken over.
+        """
+        # The remaining length may have come in four bytes where fewer would do.
+        seen = PEEK_BYTES - 3
+        if len(body) < seen - 5:
+            return False
+        beginning = b"\x10" + wire.varint(len(body)) + body
+        return connect_client_id(beginning[:seen]) is Peek.INCOMPLETE
 
     def connection(self, address: str) -> Connection:
         """A new connection, for a stream that belongs to this core."""

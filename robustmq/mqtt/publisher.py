@@ -1,5 +1,6 @@
 """What a client publishes: routes for the fast path, and every PUBLISH that is not plain."""
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -7,13 +8,14 @@ from robustmq import metrics
 from robustmq.broker.api import Handle, Record
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.topic import validate_name
+from robustmq.mqtt import wire
 from robustmq.mqtt.headers import to_headers
 from robustmq.mqtt.packets import V5, Properties, Pubcomp, Publish, Pubrel
-from robustmq.mqtt.reasons import PUBLISH_REFUSALS, Reason, is_error
+from robustmq.mqtt.reasons import PUBLISH_REFUSALS, Reason
 
 if TYPE_CHECKING:
     from robustmq.mqtt.connection import Connection
-    from robustmq.mqtt.session import Session
+    from robustmq.mqtt.session import Recording, Session
 
 _PUBACK: Final = 0x40
 _PUBREC: Final = 0x50
@@ -23,17 +25,21 @@ _LOST: Final = (Refusal.UNAVAILABLE, Refusal.BUSY, Refusal.INTERNAL)
 class Publisher:
     """The receiving half of a connection's message flow (MQTT5 4.3, 4.9)."""
 
-    __slots__ = ("_aliases", "_connection", "_recording", "_session")
+    __slots__ = ("_aliases", "_connection", "_exchanges", "_held", "_recording", "_session")
 
     def __init__(self, connection: "Connection", session: "Session") -> None:
         self._connection = connection
         self._session = session
         self._aliases: dict[int, bytes] | None = None
-        # QoS 2 messages that are not answered with PUBREC yet: counted twice otherwise.
-        self._recording = 0
+        # QoS 2 exchanges that this connection has begun or taken up, and the tickets of those
+        # that may still wait for PUBREC: what the intake counts too must not count twice.
+        self._exchanges: set[int] = set()
+        self._recording: deque[int] = deque()
+        self._held = False
 
     def route(self, topic: bytes) -> Handle | None:
         """The handle for plain messages to a topic; None when each must be looked at."""
+        wire.text_of(topic, "topic name")
         validate_name(topic)
         session = self._session
         if not session.hears_itself(topic):
@@ -51,15 +57,11 @@ class Publisher:
         topic = packet.topic
         if properties is not None:
             topic = self._named(topic, properties)
-        cells = connection.broker.turn.row
-        if packet.qos:
-            self._check_quota()
+        ticket = self._admit(packet) if packet.qos else 0
         if packet.qos == 2 and packet.packet_id in session.received:
-            # A repeat: the message was taken, only the answer is given again ([MQTT-4.3.3-10]).
-            ticket = connection.intake.admit(packet.packet_id, _PUBREC)
-            connection.intake.settle(ticket, 0, True)
+            self._repeated(packet.packet_id, ticket)
             return
-        cells[metrics.MESSAGES_RECEIVED] += 1
+        connection.broker.turn.row[metrics.MESSAGES_RECEIVED] += 1
         now_ms = connection.broker.turn.now_ms
         publisher = 0 if session.hears_itself(topic) else session.window.key
         record = Record(
@@ -75,19 +77,35 @@ class Publisher:
         if packet.qos == 0:
             connection.broker.publish(session.principal, record, None)
             return
+        reply = partial(self._settle, ticket)
         if packet.qos == 2:
-            session.received.add(packet.packet_id)
-            self._recording += 1
-        ticket = connection.intake.admit(packet.packet_id, _PUBACK if packet.qos == 1 else _PUBREC)
-        reply = partial(self._settle, ticket, packet.qos)
+            waiting: Recording = [reply]
+            session.received[packet.packet_id] = waiting
+            reply = partial(session.recorded, packet.packet_id, waiting)
         refused = connection.broker.publish(session.principal, record, reply)
         if refused is not None:
             reply(refused.code, True)
 
-    def _settle(self, ticket: int, qos: int, code: int, matched: bool) -> None:
-        if qos == 2:
-            self._recording -= 1
-        self._connection.intake.settle(ticket, code, matched)
+    def _repeated(self, packet_id: int, ticket: int) -> None:
+        """Answer a repeat of a QoS 2 message that was taken, when its PUBREC is due.
+
+        The message itself is not taken again ([MQTT-4.3.3-10]).
+        """
+        waiting = self._session.received[packet_id]
+        if waiting is None:
+            self._settle(ticket, 0, True)
+        else:
+            waiting.append(partial(self._settle, ticket))
+
+    def _settle(self, ticket: int, code: int, matched: bool) -> None:
+        intake = self._connection.intake
+        intake.settle(ticket, code, matched)
+        if not intake.outstanding:
+            self._recording.clear()
+            self._allow()
+        if self._held and intake.outstanding < self._connection.mqtt.limits.receive_max:
+            self._held = False
+            self._connection.broker.turn.resumes.append(intake)
 
     def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
         """The reason to answer a PUBLISH with that was refused, or that nobody wanted."""
@@ -100,30 +118,51 @@ class Publisher:
             if code in _LOST:
                 connection.fail(Reason.SERVER_UNAVAILABLE, "the message could not be stored")
             return 0
-        reason = PUBLISH_REFUSALS[Refusal(code)]
-        if kind == _PUBREC and is_error(reason):
-            self._session.received.discard(packet_id)
-        return reason
+        if kind == _PUBREC:
+            self._exchanges.discard(packet_id)
+        return PUBLISH_REFUSALS[Refusal(code)]
 
     def release(self, packet: Pubrel) -> None:
         """Answer PUBREL: from here on the packet id may be used anew (MQTT5 4.3.3)."""
-        received = self._session.received
         reason = Reason.SUCCESS
-        if packet.packet_id not in received:
+        if packet.packet_id in self._session.received:
+            del self._session.received[packet.packet_id]
+        else:
             reason = Reason.PACKET_IDENTIFIER_NOT_FOUND
-        received.discard(packet.packet_id)
+        self._exchanges.discard(packet.packet_id)
+        self._allow()
         self._connection.send(Pubcomp(packet.packet_id, reason))
 
-    def _check_quota(self) -> None:
+    def _admit(self, packet: Publish) -> int:
+        """Count a message of QoS 1 or 2 and return its ticket (MQTT5 3.3.4, 4.9).
+
+        Raises ProtocolError 0x93; MQTT 3 has no such limit and is read no further for a while.
+        """
         connection = self._connection
-        unanswered = connection.intake.outstanding - self._recording
-        if unanswered + len(self._session.received) >= connection.mqtt.limits.receive_max:
-            if connection.version == V5:
-                raise ProtocolError(
-                    Reason.RECEIVE_MAXIMUM_EXCEEDED, "the receive maximum is exceeded"
-                )
-            if unanswered >= connection.mqtt.limits.receive_max * 2:
-                raise ProtocolError(Reason.QUOTA_EXCEEDED, "too many messages are unacknowledged")
+        intake = connection.intake
+        limit = connection.mqtt.limits.receive_max
+        ticket: int = intake.admit(packet.packet_id, _PUBACK if packet.qos == 1 else _PUBREC)
+        if packet.qos == 2:
+            self._recording.append(ticket)
+            self._exchanges.add(packet.packet_id)
+        first = ticket + 1 - intake.outstanding
+        while self._recording and self._recording[0] < first:
+            self._recording.popleft()
+        if connection.version < V5:
+            if intake.outstanding >= limit:
+                self._held = True
+                intake.hold()
+        elif intake.outstanding - len(self._recording) + len(self._exchanges) > limit:
+            raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, "the receive maximum is exceeded")
+        self._allow()
+        return ticket
+
+    def _allow(self) -> None:
+        """Leave to plain messages what exchanges beyond PUBREC leave of the receive maximum."""
+        if self._connection.version == V5:
+            recorded = max(len(self._exchanges) - len(self._recording), 0)
+            limit = self._connection.mqtt.limits.receive_max
+            self._connection.intake.receive_max = max(limit - recorded, 0)
 
     def _named(self, topic: bytes, properties: Properties) -> bytes:
         """The topic that a PUBLISH means, by name or by alias (MQTT5 3.3.2.3.4)."""

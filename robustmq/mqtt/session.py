@@ -1,6 +1,7 @@
 """A session: what the server keeps for a client across its connections (MQTT5 4.1)."""
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from robustmq.broker.api import Options, Principal, Timer, Window
 from robustmq.message.topic import matches
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 NEVER: Final = 0xFFFFFFFF
 """A session expiry interval that never ends (MQTT5 3.1.2.11.2)."""
+
+
+Recording: TypeAlias = list[Callable[[int, bool], None]]
+"""Who awaits that a QoS 2 message is recorded: called with (code, matched)."""
 
 
 class Subscribed(NamedTuple):
@@ -24,6 +29,8 @@ class Subscribed(NamedTuple):
 class Session:
     """State of one client id. Its `window` holds what goes out, `received` what came in at QoS 2.
 
+    `received` has None for a packet id that is recorded and waits for PUBREL, and before that
+    those who wait; a repeat may come on another connection than the message itself.
     `expiry` is in seconds; 0 ends the session with its connection.
     """
 
@@ -46,12 +53,22 @@ class Session:
         self.principal = principal
         self.expiry = 0
         self.subscriptions: dict[str, Subscribed] = {}
-        self.received: set[int] = set()
+        self.received: dict[int, Recording | None] = {}
         self.connection: Connection | None = None
         self.will: Will | None = None
         self.will_timer: Timer | None = None
         self.expiry_timer: Timer | None = None
         window.session = self
+
+    def recorded(self, packet_id: int, waiting: Recording, code: int, matched: bool) -> None:
+        """Learn that a QoS 2 message is recorded, or refused: then its packet id is free."""
+        if self.received.get(packet_id) is waiting:
+            if code:
+                del self.received[packet_id]
+            else:
+                self.received[packet_id] = None
+        for reply in waiting:
+            reply(code, matched)
 
     def hears_itself(self, topic: bytes) -> bool:
         """Does no subscription with no local match the topic? (MQTT5 3.8.3.1)."""
