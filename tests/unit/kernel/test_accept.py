@@ -1,0 +1,63 @@
+"""Accepting and peeking: what the poller's module does to a socket before it is a stream."""
+
+import os
+import resource
+import socket
+
+import pytest
+
+from tests.datapath import SIDES, Side
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_accept_takes_up_to_its_limit(kind: str) -> None:
+    side = Side(kind)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        assert side.accept(listener.fileno(), 5) == []
+        peers = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        accepted = side.accept(listener.fileno(), 2)
+        assert len(accepted) == 2
+        accepted += side.accept(listener.fileno(), 10)
+        assert len(accepted) == 3
+        for fd in accepted:
+            connection = socket.socket(fileno=fd)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not os.get_blocking(fd)
+            assert not os.get_inheritable(fd)
+            connection.close()
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_accept_says_when_descriptors_have_run_out(kind: str) -> None:
+    side = Side(kind)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        peer = socket.create_connection(listener.getsockname())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno(), limit[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                side.accept(listener.fileno(), 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        os.close(side.accept(listener.fileno(), 5)[0])
+        peer.close()
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_peek_leaves_the_bytes_where_they_are(kind: str) -> None:
+    side = Side(kind)
+    ours, theirs = socket.socketpair()
+    assert side.peek(ours.fileno(), 10) is None
+    theirs.sendall(b"hello")
+    assert side.peek(ours.fileno(), 3) == b"hel"
+    assert side.peek(ours.fileno(), 10) == b"hello"
+    assert ours.recv(10) == b"hello"
+    theirs.close()
+    assert side.peek(ours.fileno(), 10) == b""
+    ours.close()
+    with pytest.raises(OSError, match=r".+"):
+        side.peek(9_999, 10)
