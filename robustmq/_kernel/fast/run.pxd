@@ -31,6 +31,7 @@ cdef class Run:
     cdef int check(self, Py_ssize_t length) except -1
     cdef bytes changed(self, uint32_t first, uint32_t count, bint again, int64_t now_ms)
     cdef Run renumbered(self, uint32_t first, uint32_t count, uint32_t start_id)
+    cdef Run translated(self, uint8_t version)
     cdef Run without_topic(self)
 
 cdef Run new_run(bytes data, uint32_t* ends, uint32_t count, uint8_t qos, uint64_t sequence)

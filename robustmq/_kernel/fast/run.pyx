@@ -4,6 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 
 from robustmq._kernel.fast.alias cimport aliased_packet
+from robustmq._kernel.fast.alias import with_block
 
 cdef enum:
     DUP = 8
@@ -128,6 +129,29 @@ cdef class Run:
         if self.source is not None:
             private.source = (self.source[0], self.source[1], self.source[2] + first)
         return private
+
+    cdef Run translated(self, uint8_t version):
+        """The run for a session that speaks MQTT 5 now, or no longer."""
+        cdef bytes block = b"", packet
+        cdef list packets = [], ends = []
+        cdef uint32_t i, expiry_at = 0
+        cdef Py_ssize_t at = 0
+        cdef Run run
+        if version == 5:
+            block = b"\x05\x02\0\0\0\0" if self.deadline and self.count == 1 else b"\0"
+        for i in range(self.count):
+            packet = with_block(self.packet(i), version != 5, block)
+            packets.append(packet)
+            at += len(packet)
+            ends.append(at)
+        if len(block) > 1:
+            packet = packets[0]
+            expiry_at = id_position(<const uint8_t*>PyBytes_AS_STRING(packet), len(packet)) + 4
+        run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
+        run.alias = self.alias if version == 5 else 0
+        run.origin = self.origin
+        run.source = self.source
+        return run
 
     cdef Run without_topic(self):
         """The run with its topic alias in place of its topic; made once."""

@@ -25,6 +25,7 @@ cdef class Window(Flight):
     cdef set aliases
 
     cdef int take_back(self) except -1
+    cdef int translate(self, uint8_t version) except -1
     cdef int offer_run(self, Run run) except -1
     cdef int pump_raw(self) except -1
     cdef int drop_unsent(self, uint32_t count, int cell) except -1

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A session's outgoing messages: in flight, then queued; the twin is `pure/window.py`."""
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.ref cimport Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 
 from robustmq._kernel.fast.alias cimport ALIAS_GROWTH, aliased_packet
 from robustmq.metrics import (
@@ -34,6 +34,8 @@ cdef class Window(Flight):
                uint16_t alias_max):
         """A connection is there: what was in flight goes out again first (MQTT5 4.4)."""
         self.take_back()
+        if self.version and (version == 5) != (self.version == 5):
+            self.translate(version)
         self.outbox = outbox
         self.version = version
         self.limit = limit
@@ -68,6 +70,27 @@ cdef class Window(Flight):
                 entry.out = 0
         self.sent = self.head
         self.in_flight = 0
+        return 0
+
+    cdef int translate(self, uint8_t version) except -1:
+        """Encode everything that waits for another version."""
+        cdef dict done = {}
+        cdef uint64_t s
+        cdef Entry* entry
+        cdef Run run
+        for s in range(self.head, self.tail):
+            entry = &self.ring[s & (self.capacity - 1)]
+            if entry.left == 0:
+                continue
+            run = <Run>entry.run
+            if run not in done:
+                done[run] = run.translated(version)
+            self.queued_bytes -= run.size(entry.first, entry.left)
+            Py_DECREF(run)
+            run = <Run>done[run]
+            Py_INCREF(run)
+            entry.run = <PyObject*>run
+            self.queued_bytes += run.size(entry.first, entry.left)
         return 0
 
     def clear(self):

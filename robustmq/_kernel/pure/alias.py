@@ -1,4 +1,4 @@
-"""A PUBLISH packet of MQTT 5 rewritten to carry a topic alias: readable twin."""
+"""A PUBLISH packet rewritten to carry a topic alias or other properties: readable twin."""
 
 from __future__ import annotations
 
@@ -64,3 +64,27 @@ def with_alias(packet: bytes, alias: int, keep_topic: bool) -> bytes:
     return b"".join(
         (packet[:1], variable_integer(len(head) + len(packet) - tail), head, packet[tail:])
     )
+
+
+def with_block(packet: bytes, has_block: bool, block: bytes) -> bytes:
+    """Return `packet` with `block` in place of its properties (MQTT5 3.3.2.3).
+
+    `packet` is a well-formed PUBLISH, of MQTT 5 with `has_block`; without, it has no
+    properties. `block` has its length before it, and is b"" for MQTT 3. Raises ValueError
+    when the packet is not a whole PUBLISH.
+    """
+    try:
+        topic = after_variable_integer(packet, 1)
+        tail = topic + 2 + int.from_bytes(packet[topic : topic + 2], "big")
+        if packet[0] & 6:
+            tail += 2
+        rest = tail
+        if has_block:
+            length, rest = read_variable_integer(packet, tail)
+            rest += length
+    except IndexError:
+        raise ValueError("the packet is not a whole PUBLISH") from None
+    if rest > len(packet):
+        raise ValueError("the packet is not a whole PUBLISH")
+    body = packet[topic:tail] + block + packet[rest:]
+    return packet[:1] + variable_integer(len(body)) + body

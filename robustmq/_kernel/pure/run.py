@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
-from robustmq._kernel.pure.alias import after_variable_integer, with_alias
+from robustmq._kernel.pure.alias import after_variable_integer, with_alias, with_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,6 +132,23 @@ class Run:
             batch, position, skipped = self.source
             private.source = batch, position, skipped + first
         return private
+
+    def _translated(self, version: int) -> Run:
+        """Return the run for a session that speaks MQTT 5 now, or (`version` below 5) no longer.
+
+        Of the properties only the message expiry interval is there, for MQTT 5.
+        """
+        block = b""
+        if version == 5:
+            block = b"\x05\x02\0\0\0\0" if self.deadline and self.count == 1 else b"\0"
+        packets = [with_block(self.packet(i), version != 5, block) for i in range(self.count)]
+        expiry_at = id_position(packets[0], 0) + 4 if len(block) > 1 else 0
+        ends = list(accumulate(map(len, packets)))
+        run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
+        run.alias = self.alias if version == 5 else 0
+        run.origin = self.origin
+        run.source = self.source
+        return run
 
     def _without_topic(self) -> Run:
         """Return the run with its topic alias in place of its topic; made once."""

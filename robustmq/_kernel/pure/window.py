@@ -97,9 +97,12 @@ class Window:
     ) -> None:
         """Learn that a connection is there: what was in flight goes out again (MQTT5 4.4).
 
-        PUBREL first, then the messages in their order and with DUP, then what is queued.
+        PUBREL first, then the messages in their order and with DUP, then what is queued. It is
+        translated when the session returns in another version.
         """
         self._take_back()
+        if self.version and (version == 5) != (self.version == 5):
+            self._translate(version)
         self.outbox = outbox
         self.version = version
         self.limit = limit
@@ -271,6 +274,17 @@ class Window:
         self._flying.clear()
         self._ids = set(self._released)
         self.in_flight = 0
+
+    def _translate(self, version: int) -> None:
+        """Encode everything that waits for another version."""
+        done: dict[Run, Run] = {}
+        self.queued_bytes = 0
+        for piece in self._waiting:
+            run = piece.run
+            if run not in done:
+                done[run] = run._translated(version)
+            piece.run = done[run]
+            self.queued_bytes += piece.run._bytes(piece.first, piece.count)
 
     def _acknowledge(self, packet_id: int, qos: int) -> bool:
         """Take the message with `packet_id` out of flight; False when there is none."""
