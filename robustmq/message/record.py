@@ -58,8 +58,12 @@ def header_block(headers: Sequence[tuple[bytes, bytes | None]]) -> bytes:
 def read_headers(block: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     """Yield the headers of a block in order; Corrupt when it is damaged."""
     count, at = _read_zigzag(block, 0)
+    if count < 0:
+        raise Corrupt("record headers: a negative count")
     for _ in range(count):
         length, at = _read_zigzag(block, at)
+        if length < 0:
+            raise Corrupt("record headers: a name of negative length")
         name = block[at : at + length]
         at += length
         length, at = _read_zigzag(block, at)
