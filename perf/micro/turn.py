@@ -52,27 +52,48 @@ def make_core() -> tuple[Core, Mqtt, OwnFabric]:
     turn.now_ms = 1_700_000_000_000
     fabric = OwnFabric()
     place = Placement(1, 1)
-    subscriptions = Subscriptions(turn, describe, 65_536, 1_024)
+    subscriptions = Subscriptions(
+        turn, owner=place.owner_of, describe=describe, route_cache=65_536, max_topic_aliases=1_024
+    )
     core = Core(
         turn,
-        0,
-        place,
-        fabric,
-        Admission(128),
-        Router(turn, place, 0, 1, fabric, 1 << 20, 8 << 20),
-        Dispatch(
+        core=0,
+        placement=place,
+        fabric=fabric,
+        admission=Admission(128),
+        router=Router(
             turn,
-            0,
-            {0: Shard(0, MemoryLog())},
-            Retained(1_000, 1 << 20, turn.row),
-            fabric,
-            8 << 20,
-            65_536,
+            placement=place,
+            core=0,
+            epoch=1,
+            fabric=fabric,
+            max_batch_bytes=1 << 20,
+            window_bytes=8 << 20,
         ),
-        subscriptions,
-        Shares(turn, place, 0, fabric, subscriptions, 1_000),
+        dispatch=Dispatch(
+            turn,
+            core=0,
+            shards={0: Shard(0, MemoryLog())},
+            retained=Retained(1_000, 1 << 20, turn.row),
+            fabric=fabric,
+            max_batch_bytes=1 << 20,
+            pressure_bytes=8 << 20,
+            route_cache=65_536,
+        ),
+        subscriptions=subscriptions,
+        shares=Shares(
+            turn, placement=place, fabric=fabric, subscriptions=subscriptions, max_pending=1_000
+        ),
     )
-    mqtt = Mqtt(core, Config().mqtt_runtime, 0, lambda _: 0, 1 << 32, "micro", lambda *_: None)
+    mqtt = Mqtt(
+        core,
+        Config().mqtt_runtime,
+        core=0,
+        home_of=lambda _: 0,
+        first_key=1 << 32,
+        seed="micro",
+        complain=lambda *_: None,
+    )
     return core, mqtt, fabric
 
 
