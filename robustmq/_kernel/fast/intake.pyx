@@ -108,8 +108,14 @@ cdef class Intake(AckTarget):
         self.settle_raw(ticket, code, matched)
 
     def admit(self, uint16_t packet_id, uint8_t kind):
-        """A ticket for a PUBLISH handled elsewhere; `kind` is the answer's first byte."""
+        """A ticket for a PUBLISH handled elsewhere; `kind` is the answer's first byte.
+
+        One that reaches the receive maximum of MQTT 3 pauses reading until an answer goes out.
+        """
         self.owe(packet_id, kind)
+        if self.version < 5 and self.owed_next - self.owed_first >= self.receive_max:
+            self.pause()
+            self.starved = True
         return self.owed_next - 1
 
     cdef int feed_raw(self, const uint8_t* data, size_t length) except -1:

@@ -163,8 +163,14 @@ class Intake(AckTarget):
         self._owed.clear()
 
     def admit(self, packet_id: int, kind: int) -> int:
-        """Return a ticket for a PUBLISH handled elsewhere; `kind` is the answer's first byte."""
+        """Return a ticket for a PUBLISH handled elsewhere; `kind` is the answer's first byte.
+
+        One that reaches the receive maximum of MQTT 3 pauses reading until an answer goes out.
+        """
         self._owed.append(_Owed(packet_id, kind))
+        if self.version < 5 and len(self._owed) >= self.receive_max:
+            self._pause()
+            self._starved = True
         return self._owed_first + len(self._owed) - 1
 
     def settle(self, ticket: int, code: int, matched: bool) -> None:
@@ -319,7 +325,7 @@ class Intake(AckTarget):
                 self._pause()
                 self._starved = True
             return False
-        self.admit(packet_id, PUBACK)
+        self._owed.append(_Owed(packet_id, PUBACK))
         return True
 
     def _handle(self, topic: bytes) -> Handle | None:

@@ -138,6 +138,24 @@ def test_receive_maximum_pauses_version_3(side: Side) -> None:
     assert [payload for _, payload, _ in publisher.records()] == [b"x%d" % i for i in range(6)]
 
 
+def test_a_publish_handled_elsewhere_counts_and_any_answer_resumes(side: Side) -> None:
+    publisher = Publisher(side)
+    intake = publisher.intake
+    intake.receive_max = 2
+    intake.feed(publish(b"a", b"x", 1, 1))
+    ticket = intake.admit(2, 0x50)
+    intake.hold()
+    assert intake.paused
+    intake.settle(ticket, 0, True)
+    assert publisher.turn.resumes == []
+    publisher.settle()
+    assert publisher.turn.resumes == [intake]
+    assert [answer.packet_id for answer in publisher.answers()] == [1, 2]
+    intake.resume()
+    intake.feed(publish(b"a", b"y", 1, 3))
+    assert (intake.paused, intake.outstanding) == (False, 1)
+
+
 def test_an_answer_does_not_end_a_hold(side: Side) -> None:
     publisher = Publisher(side)
     publisher.intake.receive_max = 1
