@@ -121,6 +121,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_topic_levels: Levels of a topic name or filter.
     max_subscriptions: Subscriptions of one session.
     max_server_topic_aliases: Topic aliases that the server uses toward one client.
+    publisher_route_cache: Topics whose routes one publisher's connection remembers.
     route_cache: Topics whose routes a core remembers.
     """
 
@@ -140,6 +141,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_topic_levels: Annotated[int, _in(1, 65_535)] = 128
     max_subscriptions: Annotated[int, _in(1, 10_000_000)] = 10_000
     max_server_topic_aliases: Annotated[int, _in(0, 65_535)] = 1_024
+    publisher_route_cache: Annotated[int, _in(1, 1_000_000)] = 1_024
     route_cache: Annotated[int, _in(16, 100_000_000)] = 65_536
 
 

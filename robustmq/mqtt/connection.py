@@ -212,6 +212,7 @@ class Connection:
         intake.version = version
         intake.max_packet = limits.max_packet_size
         intake.receive_max = limits.receive_max
+        intake.max_handles = limits.publisher_route_cache
         intake.open = True
         self._count(metrics.CONNECTIONS_OPENED)
         self.mqtt.opened(self)
