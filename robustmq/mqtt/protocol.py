@@ -61,7 +61,7 @@ class Mqtt:
         return self._home_of(client_id)
 
     def is_homeless(self, body: bytes) -> bool:
-        """Does the client id of a CONNECT lie so far behind that `home` could not see it?
+        """Say whether a client id lies so far behind in its CONNECT that `home` cannot see it.
 
         Such a client is refused: it may be on the wrong core, where it could not be taken over.
         """
