@@ -377,7 +377,12 @@ class Fabric:
         before = {core: len(queue) for core, queue in node.links.waiting.items()}
         node.links.flush()
         active |= any(len(node.links.waiting[core]) < size for core, size in before.items())
-        node.turn.resumes.clear()
+        if node.turn.resumes and not node.core.blocked:
+            active = True
+            resumes = node.turn.resumes[:]
+            node.turn.resumes.clear()
+            for intake in resumes:
+                intake.resume()
         return active or node.core.busy
 
     def _receive(self, node: Node, peer: int, most: int) -> bool:

@@ -68,6 +68,12 @@ class Broker(Protocol):
         `matched` False when no subscription wants the topic.
         """
 
+    def must_wait(self, topic: bytes) -> bool:
+        """Say whether publishers of `topic` must pause: its owner is too far behind.
+
+        A handle says so by its builder. Whoever pauses puts its intake into `turn.resumes`.
+        """
+
     def subscribe(
         self,
         window: Window,

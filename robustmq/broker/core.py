@@ -135,6 +135,10 @@ class Core:
         builder.settle_if_full()
         return None
 
+    def must_wait(self, topic: bytes) -> bool:
+        """See `api.Broker.must_wait`."""
+        return self._router.blocked and self._router.builder(topic).blocked
+
     def authorize(self, principal: Principal, topic_filter: str) -> Refused | None:
         """See `api.Broker.authorize`."""
         return self._admission.subscribe(principal, topic_filter)

@@ -76,6 +76,7 @@ class Publisher:
         )
         if packet.qos == 0:
             connection.broker.publish(session.principal, record, None)
+            self._pause_for(topic)
             return
         reply = partial(self._settle, ticket)
         if packet.qos == 2:
@@ -85,6 +86,15 @@ class Publisher:
         refused = connection.broker.publish(session.principal, record, reply)
         if refused is not None:
             reply(refused.code, True)
+        self._pause_for(topic)
+
+    def _pause_for(self, topic: bytes) -> None:
+        """Read no further while the topic's owner is behind: what waits for it is bounded."""
+        broker = self._connection.broker
+        if broker.must_wait(topic):
+            broker.turn.row[metrics.PUBLISHERS_PAUSED] += 1
+            self._connection.intake.hold()
+            broker.turn.resumes.append(self._connection.intake)
 
     def _repeated(self, packet_id: int, ticket: int) -> None:
         """Answer a repeat of a QoS 2 message that was taken, when its PUBREC is due.

@@ -25,6 +25,7 @@ operations = st.one_of(
     st.tuples(st.just("turn"), cores, st.integers(1, 3)),
     st.tuples(st.just("turn"), cores, st.just(100)),
     st.tuples(st.just("settle")),
+    st.tuples(st.just("stall"), cores, cores),
     st.tuples(
         st.just("publish"),
         cores,
@@ -106,6 +107,11 @@ class World:
         subscriber.due.pop(topic_filter, None)
         subscriber.client.unsubscribe(topic_filter)
 
+    def stall(self, source: int, target: int) -> None:
+        """Let no frame into a link any more, or let them again."""
+        count = len(self.fabric.nodes)
+        self.fabric.stalled ^= {(source % count, target % count)}
+
     def run(self, steps: list[tuple[object, ...]]) -> None:
         for name, *arguments in steps:
             if name == "turn":
@@ -121,6 +127,7 @@ class World:
                 self.subscribers[who].client.read()
             else:
                 getattr(self, str(name))(*arguments)
+        self.fabric.stalled.clear()
         self.fabric.settle()
 
     def check_rest(self) -> None:
@@ -140,7 +147,7 @@ def live(messages: list[Message]) -> list[str]:
 def test_nothing_is_missed_doubled_or_out_of_order(
     count: int, steps: list[tuple[object, ...]]
 ) -> None:
-    world = World(count, Limits(max_batch_bytes=150))
+    world = World(count, Limits(max_batch_bytes=150, pressure_bytes=300))
     world.run(steps)
     for subscriber in world.subscribers:
         client = subscriber.client
@@ -204,7 +211,7 @@ class Watching(World):
 def test_whoever_subscribes_has_the_picture_that_is_retained(
     count: int, steps: list[tuple[object, ...]]
 ) -> None:
-    world = Watching(count, Limits(max_batch_bytes=150))
+    world = Watching(count, Limits(max_batch_bytes=150, pressure_bytes=300))
     world.run(steps)
     kept: dict[bytes, bytes] = {}
     for node in world.fabric.nodes:
