@@ -25,7 +25,6 @@ class Links:
     def __init__(self, inheritance: Inheritance) -> None:
         self._index = inheritance.index
         self._region = inheritance.region
-        self._bell = inheritance.doorbells[inheritance.index]
         self._cells = inheritance.region.counters(inheritance.index)
         self._limit = inheritance.config.runtime.turn_frames_bytes
         self._local: list[bytes] = []
@@ -107,8 +106,10 @@ class Links:
             sender.flush()
 
     def answer_bell(self) -> None:
-        """Somebody rang: frames, room in a ring, or a peer that was replaced."""
-        self._bell.answer()
+        """Somebody rang: frames, room in a ring, or a peer that was replaced.
+
+        The bell is not silenced: the poller watches its edge, and every ring is one.
+        """
         for peer, epoch in self._epochs.items():
             if self._region.state(peer).epoch != epoch:
                 self._meet(peer)
