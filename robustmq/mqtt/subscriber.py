@@ -45,7 +45,9 @@ class Subscriber:
         if packet.properties is not None and packet.properties.subscription_identifiers:
             number = packet.properties.subscription_identifiers[0]
             identifier = _IDENTIFIER + wire.varint(number)
-        request = _Request(packet.packet_id, [self._judge(one) for one in packet.subscriptions])
+        new: set[str] = set()
+        reasons = [self._judge(one, new) for one in packet.subscriptions]
+        request = _Request(packet.packet_id, reasons)
         if any(one.no_local for one in packet.subscriptions):
             self._connection.intake.forget()
         for one, reason in zip(packet.subscriptions, request.reasons, strict=True):
@@ -54,14 +56,17 @@ class Subscriber:
         if not request.owing:
             self._acknowledge(request)
 
-    def _judge(self, one: Subscription) -> Reason:
+    def _judge(self, one: Subscription, new: set[str]) -> Reason:
+        """The reason for SUBACK; `new` collects the filters that the packet adds."""
         connection = self._connection
         refused = connection.broker.authorize(self._session.principal, one.filter)
         if refused is not None:
             return SUBSCRIBE_REFUSALS[refused.code]
         known = self._session.subscriptions
-        if one.filter not in known and len(known) >= connection.mqtt.limits.max_subscriptions:
-            return Reason.QUOTA_EXCEEDED
+        if one.filter not in known and one.filter not in new:
+            if len(known) + len(new) >= connection.mqtt.limits.max_subscriptions:
+                return Reason.QUOTA_EXCEEDED
+            new.add(one.filter)
         return Reason(one.qos)
 
     def _start(self, request: _Request, one: Subscription, identifier: bytes) -> None:

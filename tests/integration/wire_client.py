@@ -253,6 +253,13 @@ class Client(Wire):
         assert isinstance(packet, kind), packet
         return packet
 
+    def heard(self) -> list[Publish]:
+        """Return the messages that come before the answer to a ping."""
+        self.send(Pingreq())
+        self._answer(Pingresp)
+        heard, self._heard = self._heard, []
+        return heard
+
     def payloads(self, count: int) -> list[bytes]:
         """Return the payloads of the next messages."""
         return [message.payload for message in self.messages(count)]
