@@ -1,5 +1,6 @@
 """Sockets on their way to the core that is home to their session (SCM_RIGHTS)."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -10,12 +11,16 @@ _MOST: Final = 200
 
 _MARK: Final = b"\x01"
 
+_EXHAUSTED: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+"""What the kernel says when too many descriptors are on their way, or it has no memory."""
+
 
 class Handover:
     """Sends descriptors to other cores, a datagram per core and turn, and receives its own.
 
     `blocked(core, socket)` is called when a core's socket takes no more: `flush` must be called
-    again when it is writable. `arrived(fd)` gets every descriptor that comes in.
+    again when it is writable; `exhausted()` when the machine takes no more: `flush` must be called
+    again after a while. `arrived(fd)` gets every descriptor that comes in.
     """
 
     def __init__(
@@ -24,12 +29,19 @@ class Handover:
         outbound: Sequence[socket.socket],
         arrived: Callable[[int], None],
         blocked: Callable[[int, socket.socket], None],
+        exhausted: Callable[[], None],
     ) -> None:
         self._inbound = inbound
         self._outbound = outbound
         self._arrived = arrived
         self._blocked = blocked
+        self._exhausted = exhausted
         self._leaving: dict[int, list[int]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Descriptors that have not left yet, and are open here."""
+        return sum(map(len, self._leaving.values())) if self._leaving else 0
 
     def send(self, core: int, fd: int) -> None:
         """Let a descriptor leave with the next `flush`; it is closed here then."""
@@ -49,6 +61,11 @@ class Handover:
                 socket.send_fds(self._outbound[core], [_MARK], batch)
             except BlockingIOError:
                 self._blocked(core, self._outbound[core])
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._exhausted()
                 return
             del leaving[: len(batch)]
             for fd in batch:

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from robustmq import metrics
-from robustmq._kernel.poller import Poller, Stream
+from robustmq._kernel.poller import Poller, Stream, peer_address
 from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.dispatch import Dispatch
@@ -23,7 +23,7 @@ from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
 from robustmq.net.handover import Handover
 from robustmq.net.selector import PollerSelector
-from robustmq.net.tcp import Door, peer_address
+from robustmq.net.tcp import Door
 from robustmq.policy.admission import Admission
 from robustmq.shard.shard import Shard
 from robustmq.shm.region import Phase
@@ -35,6 +35,7 @@ from robustmq.workers.links import Links
 _log = log.EventLog("worker")
 
 _BACKLOG: Final = 4_096
+_RETRY_MS: Final = 50
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -65,7 +66,9 @@ class Worker:
             inheritance.handover_out,
             self._adopt,
             self._retry_handover,
+            self._retry_later,
         )
+        self._retrying = False
         self._streams = 0
         self._most_streams = limits.connection_count(self._config, inheritance.workers)
         self._door: Door | None = None
@@ -262,7 +265,8 @@ class Worker:
         return self._poller.adopt(fd, connection.intake, connection.outbox, lost)
 
     def _is_full(self) -> bool:
-        return self._streams + (self._door.waiting if self._door else 0) >= self._most_streams
+        arriving = self._door.waiting if self._door is not None else 0
+        return self._streams + arriving + self._handover.waiting >= self._most_streams
 
     def _count_refused(self) -> None:
         self._cells[metrics.CONNECTIONS_REFUSED] += 1
@@ -275,6 +279,15 @@ class Worker:
             self._poller.tick()
 
         self._loop.add_writer(blocked, writable)
+
+    def _retry_later(self) -> None:
+        if not self._retrying:
+            self._retrying = True
+            self._core.at(self._turn.now_ms + _RETRY_MS, self._retry)
+
+    def _retry(self) -> None:
+        # The turn that this timer began flushes the handover at its end.
+        self._retrying = False
 
 
 def _complain(connection: Connection, reason: int, detail: str) -> None:

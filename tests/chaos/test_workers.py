@@ -50,6 +50,20 @@ async def eventually(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
+async def arrive_on(address: tuple[str, int], core: int) -> Talker:
+    """Return a client of a core whose connection was accepted there too, while others sleep."""
+    waiting: list[asyncio.Task[Talker]] = []
+    async with asyncio.timeout(PATIENCE):
+        while not any(task.done() for task in waiting):
+            waiting.append(asyncio.create_task(opened(address, name_on(core, "arrives"))))
+            await asyncio.wait(waiting, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+    arrived = next(task for task in waiting if task.done())
+    for task in waiting:
+        if task is not arrived:
+            task.cancel()
+    return arrived.result()
+
+
 class Casualty:
     """A worker that is killed, and its successor."""
 
@@ -154,6 +168,34 @@ def test_survivors_go_on_and_nothing_that_waits_is_forgotten(start: Start) -> No
         await eventually(lambda: len(numbers(wide, far)) == count, "all of the load arrives")
         assert numbers(listener, far) == numbers(wide, far) == [*range(count)]
         await eventually(lambda: numbers(wide, later) == [1], "the late subscription hears")
+
+    run(scenario())
+
+
+def test_a_new_worker_waits_until_a_slow_peer_has_told_its_wishes(start: Start) -> None:
+    node = start(*BACK_OFF, "runtime.heartbeat_timeout_ms=30000")
+
+    async def scenario() -> None:
+        address = node.address()
+        topic = topic_on(1, "chaos/{}/wish")
+        listener = await opened(address, name_on(0, "listener"))
+        await listener.subscribe(topic)
+        await listener.subscribe("chaos/+/wish")
+        slow = node.children()["worker 0"]
+        casualty = Casualty(node, 1)
+        os.kill(slow, signal.SIGSTOP)
+        try:
+            casualty.kill()
+            await casualty.back()
+            speaker = await arrive_on(address, 1)
+            answer = speaker.publish(topic, b"7")
+            assert answer is not None
+            await speaker.ping()
+            assert not answer.done(), "nobody knows yet who wants this message"
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        await asyncio.wait_for(answer, PATIENCE)
+        await eventually(lambda: numbers(listener, topic) == [7], "the message is heard")
 
     run(scenario())
 
