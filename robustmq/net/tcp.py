@@ -118,15 +118,3 @@ class Door:
     def _turn_away(self, fd: int) -> None:
         os.close(fd)
         self._refused()
-
-
-def peer_address(fd: int) -> str:
-    """The address of the peer of a connected socket, or "" when it has none."""
-    connected = socket.socket(fileno=fd)
-    try:
-        name = connected.getpeername()
-    except OSError:
-        return ""
-    finally:
-        connected.detach()
-    return str(name[0]) if isinstance(name, tuple) else ""

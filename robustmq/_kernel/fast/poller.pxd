@@ -40,6 +40,7 @@ cdef class Poller:
     cdef object end_turn, on_alarm, on_error
     cdef public int64_t alarm_ms
     cdef bint quiet, interrupted
+    cdef readonly uint32_t streams
     cdef int epoll
     cdef epoll_event* events
     cdef object received

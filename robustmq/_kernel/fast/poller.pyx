@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The edge-triggered epoll that carries plain TCP; the twin is `pure/poller.py`."""
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
@@ -12,6 +13,7 @@ cdef enum:
     EVENTS = 512
     FOREVER_MS = 3600000
     READS = 4
+    PEEKED = 4096
 
 cdef extern from "sys/epoll.h" nogil:
     enum:
@@ -45,6 +47,7 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <arpa/inet.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/socket.h>
@@ -57,6 +60,16 @@ cdef extern from *:
         if (accepted >= 0) setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         return accepted;
     }
+    static int peer_name(int fd, char *name, socklen_t size) {
+        union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } peer;
+        socklen_t length = sizeof peer;
+        if (getpeername(fd, &peer.any, &length) < 0) return 0;
+        if (peer.any.sa_family == AF_INET)
+            return inet_ntop(AF_INET, &peer.v4.sin_addr, name, size) != NULL;
+        if (peer.any.sa_family == AF_INET6)
+            return inet_ntop(AF_INET6, &peer.v6.sin6_addr, name, size) != NULL;
+        return 0;
+    }
     static int64_t wall_clock_ms(void) {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
@@ -64,6 +77,7 @@ cdef extern from *:
     }
     """
     int accept_nodelay(int fd) nogil
+    int peer_name(int fd, char* name, size_t size) nogil
     int64_t wall_clock_ms() nogil
 
 
@@ -92,13 +106,19 @@ def peek(int fd, size_t length):
 
     b"" when the peer has closed; OSError when the connection broke.
     """
-    cdef bytearray data = bytearray(length)
-    cdef ssize_t got = recv(fd, <char*>data, length, MSG_DONTWAIT | MSG_PEEK)
+    cdef char data[PEEKED]
+    cdef ssize_t got = recv(fd, data, min(length, <size_t>PEEKED), MSG_DONTWAIT | MSG_PEEK)
     if got >= 0:
-        return bytes(data[:got])
+        return PyBytes_FromStringAndSize(data, got)
     if errno in (EAGAIN, EINTR):
         return None
     raise OSError(errno, os.strerror(errno))
+
+
+def peer_address(int fd):
+    """The IP address of a connected socket's peer; "" when it has none."""
+    cdef char name[64]
+    return name.decode() if peer_name(fd, name, sizeof(name)) else ""
 
 
 cdef class Watch:
@@ -237,6 +257,7 @@ cdef class Stream(Watch):
     cdef int release(self) except -1:
         on_lost = self.on_lost
         self.poller.forget(self)
+        self.poller.streams -= 1
         close(self.fd)
         self.fd = -1
         self.closing = True
@@ -291,6 +312,7 @@ cdef class Poller:
             outbox.stream = None
             raise
         self.watches.add(stream)
+        self.streams += 1
         return stream
 
     cdef int forget(self, Watch watch) noexcept:

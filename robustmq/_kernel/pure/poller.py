@@ -37,6 +37,10 @@ _GONE: Final = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+PEEKED: Final = 4_096
+"""Bytes that `peek` looks at at most."""
+
+
 class Sink(Protocol):
     """What a stream reads into: an Intake, or anything that takes bytes."""
 
@@ -78,11 +82,23 @@ def peek(fd: int, length: int) -> bytes | None:
     """
     connection = socket.socket(fileno=fd)
     try:
-        return connection.recv(length, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        return connection.recv(min(length, PEEKED), socket.MSG_DONTWAIT | socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):
         return None
     finally:
         connection.detach()
+
+
+def peer_address(fd: int) -> str:
+    """Return the IP address of a connected socket's peer; "" when it has none."""
+    connection = socket.socket(fileno=fd)
+    try:
+        name = connection.getpeername()
+    except OSError:
+        return ""
+    finally:
+        connection.detach()
+    return str(name[0]) if isinstance(name, tuple) else ""
 
 
 class Watch:
@@ -230,6 +246,7 @@ class Stream(Watch):
 
     def _release(self) -> None:
         self._poller._forget(self.fd)
+        self._poller.streams -= 1
         os.close(self.fd)
         self.fd = -1
         self.closing = True
@@ -246,7 +263,7 @@ class Poller:
     `end_turn` says whether there is nothing left but to sleep; if not, another turn follows at
     once. `on_alarm()` is called when the time `alarm_ms` (0: none) has come, before the end of a
     turn. What a callback of a descriptor raises goes to `on_error`, after its stream was
-    aborted: one connection's failure is nobody else's.
+    aborted: one connection's failure is nobody else's. `streams` counts those that are open.
     """
 
     __slots__ = (
@@ -261,6 +278,7 @@ class Poller:
         "_turn",
         "_watches",
         "alarm_ms",
+        "streams",
     )
 
     def __init__(
@@ -277,6 +295,7 @@ class Poller:
         self._quiet = False
         self._interrupted = False
         self.alarm_ms = 0
+        self.streams = 0
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
         self._reading = False
@@ -304,6 +323,7 @@ class Poller:
         self._epoll.register(fd, _STREAM)
         stream = Stream(self, fd, sink, outbox, on_lost)
         self._watches[fd] = stream
+        self.streams += 1
         return stream
 
     def interrupt(self) -> None:

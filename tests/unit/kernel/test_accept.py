@@ -61,3 +61,25 @@ def test_peek_leaves_the_bytes_where_they_are(kind: str) -> None:
     ours.close()
     with pytest.raises(OSError, match=r".+"):
         side.peek(9_999, 10)
+
+
+@pytest.mark.parametrize("kind", SIDES)
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_peer_address_is_the_peers(kind: str, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, 0), family=family)
+    peer = socket.create_connection(listener.getsockname()[:2])
+    ours, _ = listener.accept()
+    assert Side(kind).peer_address(ours.fileno()) == address
+    for connection in (ours, peer, listener):
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_a_socket_without_an_ip_peer_has_no_address(kind: str) -> None:
+    ours, theirs = socket.socketpair()
+    alone = socket.socket()
+    side = Side(kind)
+    assert [side.peer_address(each.fileno()) for each in (ours, alone)] == ["", ""]
+    for connection in (ours, theirs, alone):
+        connection.close()

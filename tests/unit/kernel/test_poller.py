@@ -476,3 +476,15 @@ def test_close_aborts_all(loop: Loop) -> None:
     loop.poller.close()
     assert len(loop.lost) == 3
     assert all(peer.recv(1) == b"" for _, peer, _ in streams)
+
+
+def test_streams_are_counted_while_they_are_open(loop: Loop) -> None:
+    stream, _, _ = loop.stream()
+    _, peer, _ = loop.stream()
+    assert loop.poller.streams == 2
+    stream.abort()
+    stream.abort()
+    assert loop.poller.streams == 1
+    peer.close()
+    loop.until(lambda: len(loop.lost) == 2)
+    assert loop.poller.streams == 0
