@@ -69,7 +69,6 @@ class Worker:
             self._retry_later,
         )
         self._retrying = False
-        self._streams = 0
         self._most_streams = limits.connection_count(self._config, inheritance.workers)
         self._door: Door | None = None
         self._draining: asyncio.TimerHandle | None = None
@@ -215,7 +214,7 @@ class Worker:
         if self._turn.resumes and not core.blocked:
             self._resume()
             return False
-        if self._draining is not None and not self._streams:
+        if self._draining is not None and not self._poller.streams:
             self._loop.stop()
             self._poller.interrupt()
         self._poller.alarm_ms = core.timers.next_ms or 0
@@ -248,25 +247,18 @@ class Worker:
             self._count_refused()
             return
         connection = self._mqtt.connection(peer_address(fd))
-        self._streams += 1
         try:
-            connection.stream = self._stream(fd, connection)
+            connection.stream = self._poller.adopt(
+                fd, connection.intake, connection.outbox, connection.lost
+            )
         except OSError as error:
             _log.warning("connection not adopted", error=error.strerror)
             os.close(fd)
-            self._streams -= 1
             connection.lost()
-
-    def _stream(self, fd: int, connection: Connection) -> Stream:
-        def lost() -> None:
-            self._streams -= 1
-            connection.lost()
-
-        return self._poller.adopt(fd, connection.intake, connection.outbox, lost)
 
     def _is_full(self) -> bool:
         arriving = self._door.waiting if self._door is not None else 0
-        return self._streams + arriving + self._handover.waiting >= self._most_streams
+        return self._poller.streams + arriving + self._handover.waiting >= self._most_streams
 
     def _count_refused(self) -> None:
         self._cells[metrics.CONNECTIONS_REFUSED] += 1
