@@ -108,6 +108,10 @@ class Talker:
                 await self._news.wait()
         return self.heard
 
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._writer.write(data)
+
     async def drain(self) -> None:
         """Wait until the socket takes more."""
         await self._writer.drain()

@@ -344,7 +344,7 @@ def test_hup_changes_the_level_of_the_workers(start: Start, tmp_path: Path) -> N
 
     async def offend() -> None:
         talker = await opened(node.address(), name_on(0, "offender"))
-        talker._writer.write(b"\xf0\x00")
+        talker.send(b"\xf0\x00")
         await asyncio.wait_for(talker.ended.wait(), PATIENCE)
 
     run(offend())

@@ -1,4 +1,4 @@
-"""The real supervisor and server process, with a stand-in for the broker in the workers."""
+"""The real supervisor, server and workers; a stand-in for a worker where it has to misbehave."""
 
 import contextlib
 import json
@@ -16,6 +16,10 @@ import pytest
 from tests.integration.supervised import ROOT, Node, until
 
 Start = Callable[..., Node]
+REAL = "robustmq.cli.supervisor"
+STANDIN = "tests.integration.standin"
+CONNECT = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c"
+CONNACK = b"\x20\x02\0\0"
 QUICK = ("runtime.heartbeat_timeout_ms=800", "runtime.restart_backoff_ms=50")
 
 
@@ -30,6 +34,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         settings: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         shell_prefix: str = "",
+        module: str = REAL,
     ) -> Node:
         place = tmp_path / f"data{len(nodes)}"
         if data is not None:
@@ -39,6 +44,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 place,
                 *arguments,
                 workers=workers,
+                module=module,
                 settings=settings,
                 environment=environment,
                 shell_prefix=shell_prefix,
@@ -102,7 +108,7 @@ def test_workers_are_pinned_only_when_there_are_cores_enough(start: Start) -> No
 
 
 def test_counters_of_all_cores_are_seen_by_the_server(start: Start) -> None:
-    node = start().ready()
+    node = start(module=STANDIN).ready()
     served = [0, 0]
     for _ in range(20):
         served[served_by(node)] += 1
@@ -110,7 +116,7 @@ def test_counters_of_all_cores_are_seen_by_the_server(start: Start) -> None:
 
 
 def test_a_killed_worker_is_replaced_while_the_other_goes_on(start: Start) -> None:
-    node = start(settings=QUICK).ready()
+    node = start(settings=QUICK, module=STANDIN).ready()
     before = node.children()
     for _ in range(10):
         served_by(node)
@@ -138,7 +144,7 @@ def test_a_killed_server_process_is_replaced(start: Start) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "stuck"])
 def test_a_hanging_worker_is_replaced(start: Start, how: str) -> None:
-    node = start(settings=QUICK).ready()
+    node = start(settings=QUICK, module=REAL if how == "stopped" else STANDIN).ready()
     if how == "stopped":
         os.kill(node.children()["worker 1"], signal.SIGSTOP)
     else:
@@ -151,7 +157,9 @@ def test_a_hanging_worker_is_replaced(start: Start, how: str) -> None:
 
 def test_a_worker_that_never_shows_life_is_given_up(start: Start) -> None:
     settings = (*QUICK, "runtime.start_timeout_ms=1500")
-    sentence = refusal(start(workers=1, settings=settings, environment={"STANDIN": "slow"}))
+    sentence = refusal(
+        start(workers=1, settings=settings, environment={"STANDIN": "slow"}, module=STANDIN)
+    )
     assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
 
 
@@ -174,8 +182,9 @@ def test_a_connection_waits_for_the_workers_successor(start: Start) -> None:
     worker = node.children()["worker 0"]
     os.kill(worker, signal.SIGSTOP)
     with node.connect() as client:
+        client.sendall(CONNECT)
         os.kill(worker, signal.SIGKILL)
-        assert client.recv(1) == b"0"
+        assert client.recv(4) == CONNACK
     assert node.children()["worker 0"] != worker
 
 
@@ -215,7 +224,7 @@ def test_a_stop_is_clean_and_within_its_bound(start: Start, signum: signal.Signa
 
 
 def test_a_worker_that_does_not_drain_is_killed_in_time(start: Start) -> None:
-    node = start(settings=("runtime.drain_timeout_ms=700",)).ready()
+    node = start(settings=("runtime.drain_timeout_ms=700",), module=STANDIN).ready()
     served_by(node, b"deaf")
     begin = time.monotonic()
     node.send(signal.SIGTERM)
@@ -226,7 +235,7 @@ def test_a_worker_that_does_not_drain_is_killed_in_time(start: Start) -> None:
 
 
 def test_a_signal_during_the_start_ends_it(start: Start) -> None:
-    node = start(environment={"STANDIN": "slow"})
+    node = start(environment={"STANDIN": "slow"}, module=STANDIN)
     until(lambda: node.seen("process is ready"), "the server is ready")
     node.children()
     node.send(signal.SIGTERM)
@@ -235,7 +244,7 @@ def test_a_signal_during_the_start_ends_it(start: Start) -> None:
 
 
 def test_a_second_signal_ends_everything_at_once(start: Start) -> None:
-    node = start(settings=("runtime.drain_timeout_ms=60000",)).ready()
+    node = start(settings=("runtime.drain_timeout_ms=60000",), module=STANDIN).ready()
     served_by(node, b"deaf")
     node.send(signal.SIGTERM)
     until(lambda: node.seen("stopping"), "the first signal is seen")
@@ -293,14 +302,14 @@ def test_a_low_soft_limit_is_raised(start: Start) -> None:
 
 
 def test_a_worker_that_never_becomes_ready_ends_the_start(start: Start) -> None:
-    node = start(settings=QUICK, environment={"STANDIN": "fail"})
+    node = start(settings=QUICK, environment={"STANDIN": "fail"}, module=STANDIN)
     sentence = refusal(node)
     assert "ended 3 times before it was ready (exit status 3)" in sentence
     assert len(node.seen("process ended")) >= 2
 
 
 def test_a_broken_program_says_why_in_the_log(start: Start) -> None:
-    node = start(settings=QUICK, environment={"STANDIN": "raise"})
+    node = start(settings=QUICK, environment={"STANDIN": "raise"}, module=STANDIN)
     assert "ended 3 times before it was ready (exit status 1)" in refusal(node)
     failures = node.seen("process failed")
     assert failures[0]["process"].startswith("worker ")
@@ -382,8 +391,8 @@ def test_children_hold_nothing_that_is_the_supervisors(start: Start) -> None:
     for name, pid in node.children().items():
         held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
         listeners = [held_by for held_by in held if held_by.startswith("socket:")]
-        # A worker: its listener, its door, a sender to each; a server: its listener and loop.
-        assert len(listeners) <= 4, (name, held)
+        # A worker: its listener, its door, a sender to each; all: two of asyncio's own.
+        assert len(listeners) <= 6, (name, held)
         assert sum("pidfd" in entry for entry in held) == 0, (name, held)
 
 
