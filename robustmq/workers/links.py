@@ -6,7 +6,7 @@ from robustmq import metrics
 from robustmq.errors import Corrupt
 from robustmq.shm.frame import EPOCH_MASK
 from robustmq.shm.receiver import Receiver
-from robustmq.shm.region import Phase
+from robustmq.shm.region import Phase, State
 from robustmq.shm.sender import Sender
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
@@ -24,12 +24,12 @@ class Links:
 
     def __init__(self, inheritance: Inheritance) -> None:
         self._index = inheritance.index
-        self._region = inheritance.region
         self._cells = inheritance.region.counters(inheritance.index)
         self._limit = inheritance.config.runtime.turn_frames_bytes
         self._local: list[bytes] = []
         self._senders: dict[int, Sender] = {}
         self._receivers: dict[int, Receiver] = {}
+        self._states: dict[int, State] = {}
         self._epochs: dict[int, int] = {}
         self._broken: set[int] = set()
         self.handle: Callable[[int, bytes], None]
@@ -37,7 +37,7 @@ class Links:
         mine = inheritance.region.state(inheritance.index)
         for peer in range(inheritance.workers):
             if peer != self._index:
-                state = inheritance.region.state(peer)
+                state = self._states[peer] = inheritance.region.state(peer)
                 bell = inheritance.doorbells[peer]
                 out = inheritance.region.ring(self._index, peer)
                 self._senders[peer] = Sender(out, bell, state, mine, self._cells)
@@ -47,7 +47,7 @@ class Links:
 
     def alive(self) -> list[int]:
         """The peers whose process is there, or is about to be."""
-        return [p for p in self._senders if self._region.state(p).phase is not Phase.STOPPED]
+        return [p for p in self._senders if self._states[p].phase is not Phase.STOPPED]
 
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""
@@ -69,7 +69,7 @@ class Links:
                 handled = True
                 if receiver.source_epoch == self._epochs[peer] & EPOCH_MASK:
                     self._handle(peer, frames)
-                elif self._region.state(peer).epoch != self._epochs[peer]:
+                elif self._states[peer].epoch != self._epochs[peer]:
                     # A new life speaks before its bell was answered.
                     self._meet(peer, frames)
         return handled
@@ -111,7 +111,7 @@ class Links:
         The bell is not silenced: the poller watches its edge, and every ring is one.
         """
         for peer, epoch in self._epochs.items():
-            if self._region.state(peer).epoch != epoch:
+            if self._states[peer].epoch != epoch:
                 self._meet(peer)
 
     def _meet(self, peer: int, first: list[bytes] | None = None) -> None:
@@ -127,7 +127,7 @@ class Links:
             else:
                 first = frames
         self._broken.discard(peer)
-        epoch = self._epochs[peer] = self._region.state(peer).epoch
+        epoch = self._epochs[peer] = self._states[peer].epoch
         self._senders[peer].rebind()
         self.replaced(peer)
         if first and receiver.source_epoch == epoch & EPOCH_MASK:
