@@ -6,13 +6,18 @@ from typing import Final
 from robustmq import metrics
 from robustmq.broker.api import Broker
 from robustmq.config import MqttRuntime
+from robustmq.errors import ProtocolError
 from robustmq.mqtt import wire
 from robustmq.mqtt.connection import Connection
-from robustmq.mqtt.framing import Peek, connect_client_id
+from robustmq.mqtt.framing import Peek, connect_client_id, scan
+from robustmq.mqtt.packets import PacketType
 from robustmq.mqtt.session_table import SessionTable
 
 PEEK_BYTES: Final = 32_768
 """How many bytes of a stream are looked at for the client id; they fit into any receive buffer."""
+
+NOBODY: Final = -1
+"""The home of a stream that is to be closed at once."""
 
 Complain = Callable[[Connection, int, str], None]
 
@@ -49,11 +54,18 @@ class Mqtt:
     def home(self, beginning: bytes) -> int | None:
         """The core for a connection that begins like this; None when more must be seen.
 
-        What is not a CONNECT is answered here, and so is a client that wants an id assigned
-        and one whose id lies behind everything that may be looked at.
+        A CONNECT that is wrong is answered here, and so is a client that wants an id assigned
+        and one whose id lies behind everything that may be looked at. What is no CONNECT, or
+        larger than one may be, is NOBODY's.
         """
+        if beginning[0] >> 4 != PacketType.CONNECT:
+            return NOBODY
         client_id = connect_client_id(beginning)
         if client_id is Peek.INCOMPLETE:
+            try:
+                scan(beginning, 0, min(self.limits.max_connect_size, self.limits.max_packet_size))
+            except ProtocolError:
+                return NOBODY
             return self._core if len(beginning) >= PEEK_BYTES else None
         if client_id is Peek.NOT_CONNECT or not client_id:
             return self._core

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from robustmq.mqtt.packets import V5, Properties, Publish, Suback, Subscribe, Subscription
+from robustmq.mqtt.reasons import Reason
 from tests.integration.homes import name_on, topic_on
 from tests.integration.supervised import Node, until
 from tests.integration.wire_client import VERSIONS, Client, serve
@@ -31,7 +32,7 @@ def test_the_last_message_is_kept_after_suback_with_its_qos(
                 for granted in (0, 1, 2):
                     with Client(node, name_on(core, "s"), version) as hears:
                         hears.send(Subscribe(1, [Subscription(topic, granted)]))
-                        assert hears.expect(Suback) == Suback(1, [granted])
+                        assert hears.expect(Suback) == Suback(1, [Reason(granted)])
                         message = hears.message()
                         assert message.retain
                         assert (message.payload, message.qos) == (b"%d" % qos, min(qos, granted))
@@ -69,8 +70,10 @@ def test_the_remaining_time_is_told_and_what_has_expired_is_not(node: Node) -> N
             hears.subscribe(topic + "/#", 1)
             for message in hears.messages(2):
                 assert message.properties is not None
-                left = message.properties.message_expiry_interval
-                assert left in ({1, 2} if message.topic.endswith(b"brief") else {999, 1_000, 998})
+                remaining = message.properties.message_expiry_interval
+                assert remaining in (
+                    {1, 2} if message.topic.endswith(b"brief") else {999, 1_000, 998}
+                )
 
         def left() -> list[bytes]:
             with Client(node, name_on(0, "s")) as late:

@@ -1,0 +1,217 @@
+"""A broker that only writes down what it is asked, and a client's end of a connection to it."""
+
+from array import array
+from collections.abc import Callable
+from typing import NamedTuple
+
+from robustmq._kernel.batch import BatchBuilder
+from robustmq._kernel.turn import Turn
+from robustmq.broker.api import Handle, Kept, Options, Principal, Record, Timer, Window
+from robustmq.broker.timers import Timers
+from robustmq.config import MqttKeepAlive, MqttProtocol, MqttRuntime
+from robustmq.errors import Refused
+from robustmq.metrics import CELLS
+from robustmq.mqtt import codec
+from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.framing import scan
+from robustmq.mqtt.packets import V5, Connack, Connect, Packet, Properties, Will
+from robustmq.mqtt.protocol import Mqtt
+
+START_MS = 1_700_000_000_000
+
+
+class Asked(NamedTuple):
+    """A publish: the record, and whom to answer."""
+
+    record: Record
+    reply: Callable[[int, bool], None] | None
+
+
+class Wanted(NamedTuple):
+    """A subscription or a membership of `group`, and how to settle it."""
+
+    window: Window
+    topic_filter: bytes
+    options: Options
+    retained: bool
+    group: bytes
+    settle: Callable[[list[Kept]], None]
+
+
+class ScriptedBroker:
+    """The port, with nothing behind it: `refusals` says no to topics and filters."""
+
+    def __init__(self) -> None:
+        self.turn = Turn(array("Q", bytes(8 * CELLS)))
+        self.turn.now_ms = START_MS
+        self.timers = Timers()
+        self.published: list[Asked] = []
+        self.wanted: list[Wanted] = []
+        self.gone: list[tuple[bytes, bytes]] = []
+        self.kept: list[tuple[bytes, list[Kept]]] = []
+        self.opened: list[bool] = []
+        self.moves: list[bytes] = []
+        self.refusals: dict[bytes, Refused] = {}
+        self.must_pause = False
+
+    def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
+        refused = self.refusals.get(topic)
+        return refused or Handle(topic, BatchBuilder(self.turn, 0, 1 << 20, None))
+
+    def publish(
+        self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
+    ) -> Refused | None:
+        refused = self.refusals.get(record.key)
+        if refused is None:
+            self.published.append(Asked(record, reply))
+        return refused
+
+    def must_wait(self, topic: bytes) -> bool:
+        return self.must_pause
+
+    def subscribe(
+        self,
+        window: Window,
+        topic_filter: bytes,
+        options: Options,
+        retained: bool,
+        reply: Callable[[list[Kept]], None],
+    ) -> None:
+        self.wanted.append(Wanted(window, topic_filter, options, retained, b"", reply))
+
+    def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
+        self.gone.append((b"", topic_filter))
+
+    def join(
+        self,
+        window: Window,
+        group: bytes,
+        topic_filter: bytes,
+        options: Options,
+        reply: Callable[[], None],
+    ) -> None:
+        self.wanted.append(Wanted(window, topic_filter, options, False, group, lambda _: reply()))
+
+    def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
+        self.gone.append((group, topic_filter))
+
+    def open(self, window: Window, ready: bool) -> None:
+        self.opened.append(ready)
+
+    def moved(self, topic_filter: bytes) -> None:
+        self.moves.append(topic_filter)
+
+    def send_retained(
+        self, window: Window, topic_filter: bytes, options: Options, kept: list[Kept]
+    ) -> None:
+        self.kept.append((topic_filter, kept))
+
+    def authorize(self, principal: Principal, topic_filter: str) -> Refused | None:
+        return self.refusals.get(topic_filter.encode())
+
+    def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
+        return self.timers.at(when_ms, callback)
+
+    def answer(self, code: int = 0, matched: bool = True) -> Record:
+        """Answer the oldest publish that waits; return its record."""
+        asked = self.published.pop(0)
+        assert asked.reply is not None
+        asked.reply(code, matched)
+        return asked.record
+
+    def settle(self, kept: list[Kept] | None = None) -> Wanted:
+        """Settle the oldest subscription that waits."""
+        wanted = self.wanted.pop(0)
+        wanted.settle(kept or [])
+        return wanted
+
+    def pass_ms(self, milliseconds: int) -> None:
+        """Let time pass, in small steps."""
+        until_ms = self.turn.now_ms + milliseconds
+        while self.turn.now_ms < until_ms:
+            self.turn.now_ms = min(self.turn.now_ms + 10, until_ms)
+            self.timers.run(self.turn.now_ms)
+
+
+class ScriptedStream:
+    """The transport, as far as a connection knows it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+
+class Scene:
+    """One core with its MQTT, and nothing real around it."""
+
+    def __init__(self, *, max_keep_alive: int = 3_600, **limits: int) -> None:
+        self.broker = ScriptedBroker()
+        config = MqttRuntime(
+            protocol=MqttProtocol(**limits), keep_alive=MqttKeepAlive(max_time=max_keep_alive)
+        )
+        self.complaints: list[int] = []
+        self.mqtt = Mqtt(
+            self.broker,
+            config,
+            core=0,
+            home_of=lambda client_id: len(client_id) % 2,
+            first_key=1 << 48,
+            seed="seed",
+            complain=lambda _connection, reason, _detail: self.complaints.append(reason),
+        )
+
+    def cell(self, cell: int) -> int:
+        return int(self.broker.turn.row[cell])
+
+
+class Peer:
+    """A client's end of a connection."""
+
+    def __init__(self, scene: Scene, version: int = V5) -> None:
+        self.scene = scene
+        self.version = version
+        self.stream = ScriptedStream()
+        self.connection: Connection = scene.mqtt.connection("peer")
+        self.connection.stream = self.stream
+
+    def send(self, *packets: Packet) -> None:
+        for packet in packets:
+            self.send_bytes(codec.encode(packet, self.version))
+
+    def send_bytes(self, data: bytes) -> None:
+        self.connection.intake.feed(data)
+
+    def got(self) -> list[Packet]:
+        """What the server has said since."""
+        data = self.connection.outbox.take()
+        packets: list[Packet] = []
+        at = 0
+        while at < len(data):
+            found = scan(data, at, len(data))
+            assert found is not None
+            first_byte, start, at = found
+            packets.append(codec.decode(first_byte, data[start:at], self.version))
+        return packets
+
+
+def connected(  # noqa: PLR0917
+    scene: Scene,
+    client_id: str = "c",
+    version: int = V5,
+    clean: bool = True,
+    expiry: int | None = None,
+    will: Will | None = None,
+    keep_alive: int = 0,
+) -> Peer:
+    """A client that is connected; it has read its CONNACK."""
+    peer = Peer(scene, version)
+    properties = Properties(session_expiry_interval=expiry) if expiry is not None else None
+    peer.send(Connect(client_id, version, clean, keep_alive, will=will, properties=properties))
+    (connack,) = [packet for packet in peer.got() if isinstance(packet, Connack)]
+    assert connack.reason == 0
+    return peer

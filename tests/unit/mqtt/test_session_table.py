@@ -1,0 +1,127 @@
+"""Sessions of a core over time: kept, expired, and their wills."""
+
+import pytest
+
+from robustmq import metrics
+from robustmq.broker.api import Options, Principal
+from robustmq.config import MqttProtocol
+from robustmq.mqtt.packets import Properties, Will
+from robustmq.mqtt.session import NEVER, Session, Subscribed
+from robustmq.mqtt.session_table import SessionTable
+from tests.unit.mqtt.scripted import ScriptedBroker
+
+
+@pytest.fixture
+def broker() -> ScriptedBroker:
+    return ScriptedBroker()
+
+
+@pytest.fixture
+def table(broker: ScriptedBroker) -> SessionTable:
+    return SessionTable(broker, MqttProtocol(), 5 << 48)
+
+
+def opened(table: SessionTable, expiry: int = 0, will_delay: int | None = None) -> Session:
+    session, _ = table.open(Principal("c"), False)
+    session.expiry = expiry
+    if will_delay is not None:
+        session.will = Will(b"w", b"x", properties=Properties(will_delay_interval=will_delay))
+    return session
+
+
+def test_keys_are_of_this_core_and_never_used_twice(table: SessionTable) -> None:
+    keys = []
+    for _ in range(3):
+        session = opened(table)
+        keys.append(session.window.key)
+        table.detach(session, with_will=False)
+    assert keys == [(5 << 48) + number for number in (1, 2, 3)]
+    assert len(table) == 0
+
+
+def test_a_session_is_there_until_it_expires(broker: ScriptedBroker, table: SessionTable) -> None:
+    session = opened(table, expiry=2)
+    table.detach(session, with_will=False)
+    broker.pass_ms(1_900)
+    assert table.open(Principal("c", "user"), False) == (session, True)
+    assert session.principal.username == "user"
+    broker.pass_ms(10_000)
+    assert len(table) == 1
+    table.detach(session, with_will=False)
+    broker.pass_ms(2_100)
+    assert len(table) == 0
+    assert table.open(Principal("c"), False)[1] is False
+    assert broker.turn.row[metrics.SESSIONS_EXPIRED] == 1
+
+
+def test_a_session_for_ever_has_no_timer(broker: ScriptedBroker, table: SessionTable) -> None:
+    session = opened(table, expiry=NEVER)
+    table.detach(session, with_will=False)
+    assert broker.timers.next_ms is None
+    assert table.open(Principal("c"), False) == (session, True)
+
+
+def test_the_end_of_a_session_takes_back_what_it_wanted(
+    broker: ScriptedBroker, table: SessionTable
+) -> None:
+    session = opened(table, expiry=10)
+    session.subscriptions["a"] = Subscribed(b"a", Options(), None)
+    session.subscriptions["$share/g/b"] = Subscribed(b"b", Options(), b"g")
+    broker.turn.row[metrics.SUBSCRIPTIONS] = 2
+    table.detach(session, with_will=False)
+    assert broker.gone == []
+    fresh, present = table.open(Principal("c"), True)
+    assert fresh is not session
+    assert not present
+    assert broker.gone == [(b"", b"a"), (b"g", b"b")]
+    assert broker.turn.row[metrics.SUBSCRIPTIONS] == 0
+    assert broker.turn.row[metrics.SESSIONS] == 1
+
+
+@pytest.mark.parametrize(
+    ("expiry", "delay", "due_ms"),
+    [(0, 0, 0), (0, 5, 0), (5, 0, 0), (5, 2, 2_000), (2, 5, 2_000), (NEVER, 2, 2_000)],
+)
+def test_a_will_is_due_after_its_delay_or_with_its_session(
+    broker: ScriptedBroker, table: SessionTable, expiry: int, delay: int, due_ms: int
+) -> None:
+    session = opened(table, expiry, delay)
+    table.detach(session, with_will=True)
+    if due_ms:
+        broker.pass_ms(due_ms - 100)
+        assert broker.published == []
+        broker.pass_ms(200)
+    assert [asked.record.key for asked in broker.published] == [b"w"]
+    broker.pass_ms(10_000)
+    assert len(broker.published) == 1
+    assert broker.turn.row[metrics.WILLS_PUBLISHED] == 1
+
+
+def test_a_client_that_returns_or_takes_leave_has_no_will(
+    broker: ScriptedBroker, table: SessionTable
+) -> None:
+    session = opened(table, 10, 2)
+    table.detach(session, with_will=True)
+    broker.pass_ms(1_000)
+    assert table.open(Principal("c"), False) == (session, True)
+    broker.pass_ms(3_000)
+    session.will = Will(b"w", b"x")
+    table.detach(session, with_will=False)
+    broker.pass_ms(20_000)
+    assert broker.published == []
+    assert len(table) == 0
+
+
+def test_a_will_keeps_its_message_and_begins_to_expire_when_published(
+    broker: ScriptedBroker, table: SessionTable
+) -> None:
+    session = opened(table, 10)
+    session.will = Will(
+        b"w", b"x", 2, True, Properties(will_delay_interval=1, message_expiry_interval=60)
+    )
+    table.detach(session, with_will=True)
+    broker.pass_ms(1_100)
+    record = broker.published[0].record
+    assert (record.value, record.qos, record.retain) == (b"x", 2, True)
+    assert record.timestamp >= broker.turn.now_ms - 100
+    assert (record.timestamp + 60_000).to_bytes(8, "big") in record.headers

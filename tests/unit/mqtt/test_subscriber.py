@@ -1,0 +1,133 @@
+"""SUBSCRIBE and UNSUBSCRIBE: what is asked of the broker, and when the client is told."""
+
+import pytest
+
+from robustmq import metrics
+from robustmq.broker.api import Kept, Options
+from robustmq.errors import Refusal, Refused
+from robustmq.mqtt.packets import (
+    V5,
+    V311,
+    Properties,
+    Publish,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsuback,
+    Unsubscribe,
+)
+from robustmq.mqtt.reasons import Reason
+from tests.unit.mqtt.scripted import Scene, connected
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_suback_waits_for_every_filter_and_retained_messages_for_suback(scene: Scene) -> None:
+    peer = connected(scene)
+    options = Subscription("b/#", 2, no_local=True, retain_as_published=True)
+    peer.send(
+        Subscribe(
+            7,
+            [Subscription("a", 1), options, Subscription("$share/g/c")],
+            Properties(subscription_identifiers=(300,)),
+        )
+    )
+    wanted = scene.broker.wanted
+    identifier = b"\x0b\xac\x02"
+    assert [(one.topic_filter, one.group, one.options, one.retained) for one in wanted] == [
+        (b"a", b"", Options(1, False, False, identifier), True),
+        (b"b/#", b"", Options(2, True, True, identifier), True),
+        (b"c", b"g", Options(0, False, False, identifier), False),
+    ]
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 3
+    kept = [Kept(0, 1, 2)]
+    scene.broker.settle(kept)
+    scene.broker.settle()
+    assert peer.got() == []
+    assert scene.broker.kept == []
+    scene.broker.settle()
+    assert peer.got() == [Suback(7, [Reason(1), Reason(2), Reason(0)])]
+    assert scene.broker.kept == [(b"a", kept)]
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_what_is_refused_asks_for_nothing(scene: Scene, version: int) -> None:
+    scene.broker.refusals[b"no"] = Refused(Refusal.NOT_AUTHORIZED, "no")
+    peer = connected(scene, version=version)
+    peer.send(Subscribe(1, [Subscription("no", 1)]))
+    refused = Reason.NOT_AUTHORIZED if version == V5 else Reason.UNSPECIFIED_ERROR
+    assert peer.got() == [Suback(1, [refused])]
+    peer.send(Subscribe(2, [Subscription("no", 1), Subscription("yes", 1)]))
+    assert [one.topic_filter for one in scene.broker.wanted] == [b"yes"]
+    scene.broker.settle()
+    assert peer.got() == [Suback(2, [refused, Reason(1)])]
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 1
+
+
+def test_retain_handling_looks_at_what_was_there(scene: Scene) -> None:
+    peer = connected(scene)
+    for handling, retained in ((1, True), (1, False), (2, False), (0, True)):
+        peer.send(Subscribe(1, [Subscription("a", retain_handling=handling)]))
+        assert scene.broker.settle().retained is retained
+    peer.send(Subscribe(1, [Subscription("b", retain_handling=2)]))
+    assert scene.broker.settle().retained is False
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 2
+
+
+def test_the_limit_counts_new_filters_of_one_packet() -> None:
+    scene = Scene(max_subscriptions=2)
+    peer = connected(scene)
+    full = Reason.QUOTA_EXCEEDED
+    names = ("a", "a", "b", "c", "a")
+    peer.send(Subscribe(1, [Subscription(name, 1) for name in names]))
+    while scene.broker.wanted:
+        scene.broker.settle()
+    assert peer.got() == [Suback(1, [Reason(1), Reason(1), Reason(1), full, Reason(1)])]
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 2
+    peer.send(Unsubscribe(2, ["a"]), Subscribe(3, [Subscription("c", 1)]))
+    scene.broker.settle()
+    assert peer.got() == [Unsuback(2, [Reason(0)]), Suback(3, [Reason(1)])]
+
+
+def test_a_client_that_has_gone_is_told_nothing(scene: Scene) -> None:
+    peer = connected(scene, expiry=100)
+    peer.send(Subscribe(1, [Subscription("a", 1)]))
+    peer.connection.lost()
+    again = connected(scene, clean=False, expiry=100)
+    scene.broker.settle([Kept(0, 1, 2)])
+    assert peer.got() == again.got() == []
+    assert scene.broker.kept == []
+
+
+def test_unsubscribe(scene: Scene) -> None:
+    peer = connected(scene)
+    peer.send(Subscribe(1, [Subscription("a"), Subscription("$share/g/b")]))
+    peer.send(Unsubscribe(2, ["a", "$share/g/b", "c", "a"]))
+    assert scene.broker.gone == [(b"", b"a"), (b"g", b"b")]
+    gone = Reason.NO_SUBSCRIPTION_EXISTED
+    assert peer.got() == [Unsuback(2, [Reason(0), Reason(0), gone, gone])]
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 0
+
+
+def test_no_local_makes_every_message_of_its_own_looked_at(scene: Scene) -> None:
+    peer = connected(scene)
+
+    def plain() -> bool:
+        """Is a plain message taken by the kernel alone?"""
+        before = len(scene.broker.published)
+        peer.send(Publish(b"t/1", b"x"))
+        return len(scene.broker.published) == before
+
+    assert plain()
+    peer.send(Subscribe(1, [Subscription("t/+", no_local=True)]))
+    assert not plain()
+    session = peer.connection.session
+    assert session is not None
+    assert session.window.key.to_bytes(8, "big") in scene.broker.published[0].record.headers
+    peer.send(Unsubscribe(2, ["t/+"]))
+    assert plain()
+    peer.send(Subscribe(3, [Subscription("t/#")]))
+    assert plain()
