@@ -22,20 +22,50 @@ _PUBREC: Final = 0x50
 _LOST: Final = (Refusal.UNAVAILABLE, Refusal.BUSY, Refusal.INTERNAL)
 
 
+class Exchanges:
+    """The QoS 2 exchanges that a connection has begun or taken up.
+
+    The intake counts a message until its PUBREC, the receive maximum until its PUBCOMP
+    (MQTT5 4.9): `recorded` is what the intake no longer counts.
+    """
+
+    __slots__ = ("_packet_ids", "_tickets")
+
+    def __init__(self) -> None:
+        self._packet_ids: set[int] = set()
+        self._tickets: deque[int] = deque()
+
+    @property
+    def recorded(self) -> int:
+        """Exchanges that have come to PUBREC and no further."""
+        return max(len(self._packet_ids) - len(self._tickets), 0)
+
+    def begin(self, packet_id: int, ticket: int) -> None:
+        """A message was taken; its PUBREC is owed under `ticket`."""
+        self._packet_ids.add(packet_id)
+        self._tickets.append(ticket)
+
+    def end(self, packet_id: int) -> None:
+        """The exchange is complete, or was refused."""
+        self._packet_ids.discard(packet_id)
+
+    def answered_below(self, ticket: int) -> None:
+        """Every answer before that of `ticket` has gone out."""
+        while self._tickets and self._tickets[0] < ticket:
+            self._tickets.popleft()
+
+
 class Publisher:
     """The receiving half of a connection's message flow (MQTT5 4.3, 4.9)."""
 
-    __slots__ = ("_aliases", "_connection", "_exchanges", "_held", "_recording", "_session")
+    __slots__ = ("_aliases", "_connection", "_exchanges", "_session")
 
     def __init__(self, connection: "Connection", session: "Session") -> None:
         self._connection = connection
         self._session = session
         self._aliases: dict[int, bytes] | None = None
-        # QoS 2 exchanges that this connection has begun or taken up, and the tickets of those
-        # that may still wait for PUBREC: what the intake counts too must not count twice.
-        self._exchanges: set[int] = set()
-        self._recording: deque[int] = deque()
-        self._held = False
+        # Most publishers never use QoS 2.
+        self._exchanges: Exchanges | None = None
 
     def route(self, topic: bytes) -> Handle | None:
         """The handle for plain messages to a topic; None when each must be looked at."""
@@ -111,11 +141,7 @@ class Publisher:
         intake = self._connection.intake
         intake.settle(ticket, code, matched)
         if not intake.outstanding:
-            self._recording.clear()
-            self._allow()
-        if self._held and intake.outstanding < self._connection.mqtt.limits.receive_max:
-            self._held = False
-            self._connection.broker.turn.resumes.append(intake)
+            self._allow(ticket + 1)
 
     def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
         """The reason to answer a PUBLISH with that was refused, or that nobody wanted."""
@@ -128,8 +154,8 @@ class Publisher:
             if code in _LOST:
                 connection.fail(Reason.SERVER_UNAVAILABLE, "the message could not be stored")
             return 0
-        if kind == _PUBREC:
-            self._exchanges.discard(packet_id)
+        if kind == _PUBREC and self._exchanges is not None:
+            self._exchanges.end(packet_id)
         return PUBLISH_REFUSALS[Refusal(code)]
 
     def release(self, packet: Pubrel) -> None:
@@ -139,40 +165,35 @@ class Publisher:
             del self._session.received[packet.packet_id]
         else:
             reason = Reason.PACKET_IDENTIFIER_NOT_FOUND
-        self._exchanges.discard(packet.packet_id)
-        self._allow()
+        if self._exchanges is not None:
+            self._exchanges.end(packet.packet_id)
+            self._allow(0)
         self._connection.send(Pubcomp(packet.packet_id, reason))
 
     def _admit(self, packet: Publish) -> int:
         """Count a message of QoS 1 or 2 and return its ticket (MQTT5 3.3.4, 4.9).
 
-        Raises ProtocolError 0x93; MQTT 3 has no such limit and is read no further for a while.
+        Raises ProtocolError 0x93; MQTT 3 has no such limit, its intake is paused for a while.
         """
         connection = self._connection
         intake = connection.intake
-        limit = connection.mqtt.limits.receive_max
         ticket: int = intake.admit(packet.packet_id, _PUBACK if packet.qos == 1 else _PUBREC)
         if packet.qos == 2:
-            self._recording.append(ticket)
-            self._exchanges.add(packet.packet_id)
-        first = ticket + 1 - intake.outstanding
-        while self._recording and self._recording[0] < first:
-            self._recording.popleft()
-        if connection.version < V5:
-            if intake.outstanding >= limit:
-                self._held = True
-                intake.hold()
-        elif intake.outstanding - len(self._recording) + len(self._exchanges) > limit:
+            if self._exchanges is None:
+                self._exchanges = Exchanges()
+            self._exchanges.begin(packet.packet_id, ticket)
+        self._allow(ticket + 1 - intake.outstanding)
+        if connection.version == V5 and intake.outstanding > intake.receive_max:
             raise ProtocolError(Reason.RECEIVE_MAXIMUM_EXCEEDED, "the receive maximum is exceeded")
-        self._allow()
         return ticket
 
-    def _allow(self) -> None:
-        """Leave to plain messages what exchanges beyond PUBREC leave of the receive maximum."""
-        if self._connection.version == V5:
-            recorded = max(len(self._exchanges) - len(self._recording), 0)
-            limit = self._connection.mqtt.limits.receive_max
-            self._connection.intake.receive_max = max(limit - recorded, 0)
+    def _allow(self, first_unanswered: int) -> None:
+        """Leave to the intake what exchanges beyond PUBREC leave of the receive maximum."""
+        if self._exchanges is not None:
+            self._exchanges.answered_below(first_unanswered)
+            if self._connection.version == V5:
+                limit = self._connection.mqtt.limits.receive_max
+                self._connection.intake.receive_max = max(limit - self._exchanges.recorded, 0)
 
     def _named(self, topic: bytes, properties: Properties) -> bytes:
         """The topic that a PUBLISH means, by name or by alias (MQTT5 3.3.2.3.4)."""
