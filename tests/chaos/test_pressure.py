@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -51,11 +52,14 @@ async def send_all(talker: Talker, topic: str) -> None:
 
 @pytest.mark.parametrize("owner", [0, 1], ids=["deliveries wait", "appends wait"])
 def test_a_full_ring_pauses_the_publisher_and_loses_nothing(start: Start, owner: int) -> None:
-    node = start("runtime.heartbeat_timeout_ms=30000")
+    node = start("runtime.heartbeat_timeout_ms=60000")
     workers = [node.children()[f"worker {core}"] for core in (0, 1)]
 
     def resident() -> int:
         return int(psutil.Process(workers[0]).memory_info().rss)
+
+    def paused() -> bool:
+        return node.sample('mqtt_publishers_paused_total{core="0"}') > 0
 
     async def scenario() -> None:
         address = node.address()
@@ -68,7 +72,9 @@ def test_a_full_ring_pauses_the_publisher_and_loses_nothing(start: Start, owner:
         before = most = resident()
         os.kill(workers[1], signal.SIGSTOP)
         sending = asyncio.create_task(send_all(speaker, topic))
-        for _ in range(int(STOPPED_SECONDS / 0.05)):
+        begin = time.monotonic()
+        while not paused() or time.monotonic() - begin < STOPPED_SECONDS:
+            assert time.monotonic() - begin < PATIENCE, "the publisher is paused"
             await asyncio.sleep(0.05)
             most = max(most, resident())
         assert not sending.done(), "the publisher has to wait for a core that is stopped"
@@ -82,7 +88,6 @@ def test_a_full_ring_pauses_the_publisher_and_loses_nothing(start: Start, owner:
         assert most - before < MEMORY_LIMIT, f"{most - before} bytes for a stopped worker"
 
     asyncio.run(asyncio.wait_for(scenario(), 100))
-    assert node.sample('mqtt_publishers_paused_total{core="0"}') > 0
     assert not node.seen("process ended")
 
 
