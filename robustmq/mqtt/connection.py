@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from robustmq.mqtt.protocol import Mqtt
 
 _NO_LIMIT: Final = 65_535
+_NO_PROPERTIES: Final = Properties()
 _DEFAULT_PACKET: Final = 268_435_460
 
 
@@ -147,7 +148,7 @@ class Connection:
             self._refuse(answer_version(body), Reason(error.reason))
 
     def _connect(self, packet: Connect) -> None:
-        properties = packet.properties or Properties()
+        properties = packet.properties or _NO_PROPERTIES
         client_id = packet.client_id
         if not client_id:
             if packet.version == V311 and not packet.clean_start:

@@ -10,6 +10,7 @@ _MOST: Final = 200
 """Descriptors per datagram; the kernel takes at most 253 (SCM_MAX_FD)."""
 
 _MARK: Final = b"\x01"
+_RECEIVE: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 _EXHAUSTED: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 """What the kernel says when too many descriptors are on their way, or it has no memory."""
@@ -76,13 +77,10 @@ class Handover:
         """Take what has arrived, all of it."""
         while True:
             try:
-                data, arrived, _, _ = socket.recv_fds(
-                    self._inbound, len(_MARK), _MOST, socket.MSG_DONTWAIT
-                )
+                data, arrived, _, _ = socket.recv_fds(self._inbound, len(_MARK), _MOST, _RECEIVE)
             except BlockingIOError:
                 return
             for fd in arrived:
-                os.set_inheritable(fd, False)
                 self._arrived(fd)
             if not data:
                 return

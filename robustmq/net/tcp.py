@@ -50,7 +50,8 @@ class Door:
         self._arrived = arrived
         self._full = full
         self._refused = refused
-        self._waiting: dict[int, Watch] = {}
+        self._waiting: dict[int, tuple[Watch, int]] = {}
+        self._timed = False
         self._watch: Watch | None = poller.watch(listener.fileno(), self._ready)
 
     @property
@@ -64,7 +65,7 @@ class Door:
             self._watch.cancel()
             self._watch = None
         self._listener.close()
-        for fd, watch in self._waiting.items():
+        for fd, (watch, _) in self._waiting.items():
             watch.cancel()
             os.close(fd)
         self._waiting.clear()
@@ -87,8 +88,9 @@ class Door:
             self._turn_away(fd)
         elif not self._decide(fd):
             watch = self._poller.watch(fd, lambda: self._decide(fd))
-            self._waiting[fd] = watch
-            self._clock.at(self._now_ms() + self._timeout_ms, lambda: self._give_up(fd, watch))
+            deadline = self._now_ms() + self._timeout_ms
+            self._waiting[fd] = (watch, deadline)
+            self._give_up_at(deadline)
 
     def _decide(self, fd: int) -> bool:
         try:
@@ -100,17 +102,28 @@ class Door:
         core = self._home(beginning) if beginning else -1
         if core is None:
             return False
-        watch = self._waiting.pop(fd, None)
-        if watch is not None:
-            watch.cancel()
+        waiting = self._waiting.pop(fd, None)
+        if waiting is not None:
+            waiting[0].cancel()
         if core < 0:
             self._turn_away(fd)
         else:
             self._arrived(fd, core)
         return True
 
-    def _give_up(self, fd: int, watch: Watch) -> None:
-        if self._waiting.get(fd) is watch:
+    def _give_up_at(self, deadline: int) -> None:
+        if not self._timed:
+            self._timed = True
+            self._clock.at(deadline, self._give_up)
+
+    def _give_up(self) -> None:
+        """Turn away who has been silent for too long; they wait in the order of their arrival."""
+        self._timed = False
+        while self._waiting:
+            fd, (watch, deadline) = next(iter(self._waiting.items()))
+            if deadline > self._now_ms():
+                self._give_up_at(deadline)
+                return
             del self._waiting[fd]
             watch.cancel()
             self._turn_away(fd)
