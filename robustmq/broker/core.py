@@ -152,6 +152,8 @@ class Core:
         reply: Callable[[list[Kept]], None],
     ) -> None:
         """See `api.Broker.subscribe`."""
+        # What was published here before goes before: it is not for this subscription.
+        self._router.flush()
         cores = set(self._placement.cores_of_filter(topic_filter))
         self._subscriptions.add(window, topic_filter, options, self._last_call + 1, cores)
         self._want(topic_filter, window, retained, reply)

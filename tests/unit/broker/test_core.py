@@ -351,3 +351,21 @@ def test_authorize_asks_admission() -> None:
     refused = core.authorize(Principal("p"), "/".join("a" * 101))
     assert refused is not None
     assert refused.code is Refusal.TOPIC_INVALID
+
+
+def test_what_is_published_first_in_a_turn_comes_before_the_subscription() -> None:
+    for owner in (0, 1):
+        fabric = Fabric(2)
+        topic = topic_of(fabric, owner)
+        node = fabric.nodes[0]
+        there, late = node.client(), node.client()
+        there.subscribe(topic)
+        fabric.settle()
+        node.publish(topic, "before", 0)
+        node.publish(topic, "kept", 1, True)
+        late.subscribe(topic, retained=True)
+        node.publish(topic, "after", 0)
+        fabric.settle()
+        assert there.payloads == ["before", "kept", "after"]
+        assert sorted(late.payloads) == ["after", "kept"]
+        assert [message.payload for message in late.messages if message.retain] == [b"kept"]
