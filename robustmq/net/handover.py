@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ _MOST: Final = 200
 """Descriptors per datagram; the kernel takes at most 253 (SCM_MAX_FD)."""
 
 _MARK: Final = b"\x01"
+_SPACE: Final = socket.CMSG_LEN(_MOST * 4)
 _RECEIVE: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 _EXHAUSTED: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
@@ -77,9 +79,14 @@ class Handover:
         """Take what has arrived, all of it."""
         while True:
             try:
-                data, arrived, _, _ = socket.recv_fds(self._inbound, len(_MARK), _MOST, _RECEIVE)
+                # Not socket.recv_fds, which passes its flags over.
+                data, ancillary, _, _ = self._inbound.recvmsg(len(_MARK), _SPACE, _RECEIVE)
             except BlockingIOError:
                 return
+            arrived = array("i")
+            for level, kind, descriptors in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    arrived.frombytes(descriptors[: len(descriptors) // 4 * 4])
             for fd in arrived:
                 self._arrived(fd)
             if not data:
