@@ -107,7 +107,13 @@ def peek(int fd, size_t length):
     b"" when the peer has closed; OSError when the connection broke.
     """
     cdef char data[PEEKED]
+    cdef bytearray more
     cdef ssize_t got = recv(fd, data, min(length, <size_t>PEEKED), MSG_DONTWAIT | MSG_PEEK)
+    if got == PEEKED and length > PEEKED:
+        more = bytearray(length)
+        got = recv(fd, <char*>more, length, MSG_DONTWAIT | MSG_PEEK)
+        if got >= 0:
+            return bytes(more[:got])
     if got >= 0:
         return PyBytes_FromStringAndSize(data, got)
     if errno in (EAGAIN, EINTR):

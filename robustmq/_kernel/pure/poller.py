@@ -37,10 +37,6 @@ _GONE: Final = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-PEEKED: Final = 4_096
-"""Bytes that `peek` looks at at most."""
-
-
 class Sink(Protocol):
     """What a stream reads into: an Intake, or anything that takes bytes."""
 
@@ -82,7 +78,7 @@ def peek(fd: int, length: int) -> bytes | None:
     """
     connection = socket.socket(fileno=fd)
     try:
-        return connection.recv(min(length, PEEKED), socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        return connection.recv(length, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):
         return None
     finally:

@@ -1,6 +1,7 @@
 """Timers: never early, in whole steps, and free to be set and cancelled meanwhile."""
 
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +59,37 @@ def test_a_callback_may_set_and_cancel_timers() -> None:
     timers.at(50, first)
     timers.run(100)
     assert called == ["first", "again"]
+
+
+def test_cancelled_timers_do_not_wait_for_their_time() -> None:
+    timers = Timers(step_ms=50)
+    called: list[int] = []
+    kept = [timers.at(when * 1_000, partial(called.append, when)) for when in range(10)]
+    for _ in range(20):
+        for when in range(1_000):
+            timers.at(1_000_000 + when * 50, lambda: called.append(-1)).cancel()
+        assert len(timers) < 3_000
+    kept[3].cancel()
+    timers.run(9_000)
+    assert called == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_one_that_is_due_cancels_those_after_it_and_itself() -> None:
+    timers = Timers(step_ms=50)
+    called: list[str] = []
+
+    def first() -> None:
+        called.append("first")
+        for timer in ours:
+            timer.cancel()
+            timer.cancel()
+
+    ours = [timers.at(10, first), timers.at(10, lambda: called.append("second"))]
+    for number in range(2_000):
+        timers.at(60, partial(called.append, str(number)))
+    timers.run(50)
+    assert called == ["first"]
+    timers.run(100)
+    assert len(called) == 2_001
+    assert len(timers) == 0
+    assert timers.next_ms is None

@@ -56,6 +56,10 @@ def test_peek_leaves_the_bytes_where_they_are(kind: str) -> None:
     assert side.peek(ours.fileno(), 3) == b"hel"
     assert side.peek(ours.fileno(), 10) == b"hello"
     assert ours.recv(10) == b"hello"
+    theirs.sendall(bytes(range(256)) * 100)
+    for length in (4_095, 4_096, 4_097, 20_000, 25_600, 32_768):
+        assert side.peek(ours.fileno(), length) == (bytes(range(256)) * 100)[:length]
+    assert len(ours.recv(30_000)) == 25_600
     theirs.close()
     assert side.peek(ours.fileno(), 10) == b""
     ours.close()
