@@ -2,11 +2,14 @@
 
 from typing import NamedTuple, Protocol
 
+from robustmq.errors import Refused
+
 
 class StoredBatch(NamedTuple):
-    """A batch in a log: the offset of its first record, how many it has, and its bytes.
+    """A batch in a log: the offset of its first record, how many offsets it spans, its bytes.
 
-    The base offset inside `data` is not patched; whoever serves the bytes does that.
+    It has as many records as it spans offsets, fewer when compaction has removed some. Whether the
+    base offset inside `data` is patched depends on the engine; whoever serves the bytes does that.
     """
 
     base_offset: int
@@ -19,16 +22,27 @@ class StoredBatch(NamedTuple):
         return self.base_offset + self.records
 
 
+class Unwritable(Exception):
+    """The engine takes no appends now: disk full, I/O error, or too much is unwritten.
+
+    `refused` is what to answer; reading goes on and writing resumes by itself.
+    """
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.detail)
+        self.refused = refused
+
+
 class Log(Protocol):
     """An ordered log with one writer. Offsets count records and start at 0.
 
-    No method waits: what needs the disk is done by the engine's own writer, and `durable_offset`
-    tells how far it has come.
+    No method waits for the disk to take something: that is done by the engine's own writer, and
+    `durable_offset` tells how far it has come. Times are milliseconds since 1970.
     """
 
     @property
     def start_offset(self) -> int:
-        """The offset of the oldest record that is kept."""
+        """The offset from which on everything is kept; it may lie inside of a batch."""
 
     @property
     def end_offset(self) -> int:
@@ -38,14 +52,38 @@ class Log(Protocol):
     def durable_offset(self) -> int:
         """The offset below which everything survives what the engine promises to survive."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the log takes, about."""
+
     def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
-        """Append a batch of `count` records; returns the offset of its first record."""
+        """Append a batch of `count` records; returns the offset of its first record.
+
+        `timestamp_ms` is now. Raises Unwritable, and Corrupt when `data` is no record batch.
+        """
 
     def read(self, offset: int, max_bytes: int) -> list[StoredBatch]:
-        """Batches from the one that holds `offset` on, at least one while there is one."""
+        """Batches from the one that holds `offset` on, at least one while there is one.
+
+        Their checksums are right. A damaged batch is moved aside and raises Corrupt once; the
+        next call goes on behind it. What is not in memory is read from the disk here and now:
+        microseconds from the page cache, as long as the disk takes otherwise (see `warm`).
+        """
+
+    def warm(self, offset: int, max_bytes: int) -> bool:
+        """Say whether `read` would find its bytes in memory; if not, begin to fetch them."""
 
     def trim(self, offset: int) -> None:
-        """Forget whole batches below `offset`."""
+        """Forget whole batches below `offset`; the room may be given back later."""
 
     def truncate(self, offset: int) -> None:
         """Forget whole batches from `offset` on."""
+
+    def reset(self, offset: int) -> None:
+        """Forget everything; the next record gets `offset`."""
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """The start of the first batch with a record of that time or later; else the end."""
+
+    def retain(self, now_ms: int, budget: int) -> bool:
+        """Apply retention and compaction to about `budget` bytes; says whether there is more."""

@@ -86,12 +86,40 @@ class MemoryLog:
             self._bytes -= len(batch.data)
             self._end = batch.base_offset
 
-    def _keep_bounds(self, now_ms: int) -> None:
-        while len(self._batches) > 1 and (
+    def warm(self, offset: int, max_bytes: int) -> bool:  # noqa: ARG002
+        """Everything is in memory."""
+        return True
+
+    def reset(self, offset: int) -> None:
+        """Forget everything; the next record gets `offset`."""
+        self.trim(self._end)
+        self._end = offset
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """The start of the first batch that was appended at that time or later; else the end."""
+        for batch, time_ms in zip(self._batches, self._times, strict=True):
+            if time_ms >= timestamp_ms:
+                return batch.base_offset
+        return self._end
+
+    def retain(self, now_ms: int, budget: int) -> bool:
+        """Apply the bounds as of now; says whether there is more."""
+        while self._batches and self._is_over(now_ms):
+            if budget <= 0:
+                return True
+            budget -= max(len(self._batches[0].data), 1)
+            self._drop_oldest()
+        return False
+
+    def _is_over(self, now_ms: int) -> bool:
+        return bool(
             (self._max_records and self._end - self.start_offset > self._max_records)
             or (self._max_bytes and self._bytes > self._max_bytes)
             or (self._max_age_ms and now_ms - self._times[0] > self._max_age_ms)
-        ):
+        )
+
+    def _keep_bounds(self, now_ms: int) -> None:
+        while len(self._batches) > 1 and self._is_over(now_ms):
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:

@@ -1,0 +1,135 @@
+"""Compaction by key: of the records of a key only the latest stays, a little at a time."""
+
+from typing import Protocol
+
+from robustmq._kernel.batch import cut, records
+from robustmq.errors import Corrupt
+from robustmq.storage.engine import LogSettings
+from robustmq.storage.header import HEADER, header_at, rebuilt
+from robustmq.storage.log import StoredBatch
+
+_COMPRESSED_OR_CONTROL = 0b100111
+"""Attributes of batches whose records we do not see into, or that are none of ours."""
+
+
+class Compactable(Protocol):
+    """A log that can replace what it has kept."""
+
+    def settled(self) -> tuple[int, int]:
+        """The offsets from which and below which nothing will change but by compaction."""
+
+    def read(self, offset: int, max_bytes: int) -> list[StoredBatch]:
+        """As of a `Log`."""
+
+    def sweep(self, batch: StoredBatch, kept: bytes | None) -> None:
+        """Keep `kept` of a batch, None: nothing; called for every batch in order."""
+
+    def swept(self, target: int) -> None:
+        """Everything below `target` has been swept."""
+
+    def unswept(self) -> None:
+        """Forget what was swept since the last `swept`: it will not be finished."""
+
+
+class Compaction:
+    """Runs over a log: first the latest offset of each key is learnt, then all others removed.
+
+    A record without a key stays. A record without a value is a deletion: it stays for
+    `tombstone_ms` so that every reader sees it. A run begins when there are `compact_records`
+    new records and no fewer than the last run has kept.
+    """
+
+    def __init__(self, log: Compactable, settings: LogSettings) -> None:
+        self._log = log
+        self._settings = settings
+        self._clean_to = 0
+        self._kept = 0
+        self._latest: dict[bytes, int] = {}
+        self._target: int | None = None
+        self._sweeping = False
+        self._at = 0
+        self._count = 0
+
+    def restart(self, below: int) -> None:
+        """The log was cut at `below`: what was learnt about its end is wrong."""
+        if self._target is not None:
+            self._end_run()
+            self._log.unswept()
+        self._clean_to = min(self._clean_to, below)
+
+    def step(self, now_ms: int, budget: int) -> bool:
+        """Look at about `budget` bytes; says whether the run goes on."""
+        start, end = self._log.settled()
+        if self._target is None:
+            self._clean_to = max(self._clean_to, start)
+            if end - self._clean_to < max(self._settings.compact_records, self._kept):
+                return False
+            self._target, self._at = end, self._clean_to
+        while budget > 0 and self._target is not None:
+            try:
+                batches = self._log.read(max(self._at, start), min(budget, 1 << 20))
+            except Corrupt:
+                # It has been moved aside and counted; the next read goes on behind it.
+                continue
+            budget -= sum(len(batch.data) for batch in batches) + HEADER
+            for batch in batches:
+                if batch.base_offset >= self._target:
+                    break
+                self._take(batch, now_ms)
+                self._at = batch.next_offset
+            if not batches or batches[-1].next_offset >= self._target:
+                self._turn(start)
+        return self._target is not None
+
+    def _turn(self, start: int) -> None:
+        """From learning to sweeping, or from sweeping to the end of the run."""
+        assert self._target is not None
+        if not self._sweeping:
+            self._sweeping = True
+            self._at = start
+            self._count = 0
+            return
+        self._log.swept(self._target)
+        self._clean_to, self._kept = self._target, self._count
+        self._end_run()
+
+    def _end_run(self) -> None:
+        self._target = None
+        self._sweeping = False
+        self._latest = {}
+
+    def _take(self, batch: StoredBatch, now_ms: int) -> None:
+        hidden = header_at(batch.data, 0).attributes & _COMPRESSED_OR_CONTROL
+        if self._sweeping:
+            self._log.sweep(batch, batch.data if hidden else self._remaining(batch, now_ms))
+        elif not hidden:
+            self._learn(batch)
+
+    def _learn(self, batch: StoredBatch) -> None:
+        shift = batch.base_offset - int.from_bytes(batch.data[:8], "big")
+        for _, _, offset, key, _, _ in records(batch.data):
+            if key is not None:
+                self._latest[key] = offset + shift
+        if len(self._latest) >= self._settings.compact_keys:
+            self._target = batch.next_offset
+
+    def _remaining(self, batch: StoredBatch, now_ms: int) -> bytes | None:
+        """The batch without what is superseded; itself when nothing is."""
+        shift = batch.base_offset - int.from_bytes(batch.data[:8], "big")
+        oldest = now_ms - self._settings.tombstone_ms
+        found = records(batch.data)
+        keep = []
+        for number, (_, time_ms, offset, key, value, _) in enumerate(found):
+            if key is not None:
+                if self._latest.get(key, -1) > offset + shift:
+                    continue
+                if value is None and time_ms < oldest:
+                    continue
+            keep.append(number)
+        self._count += len(keep)
+        if len(keep) == len(found):
+            return batch.data
+        if not keep:
+            return None
+        raw = cut(batch.data, HEADER, len(found))
+        return rebuilt(batch.data, [raw[number] for number in keep])

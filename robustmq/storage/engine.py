@@ -1,0 +1,131 @@
+"""What every storage engine offers, how its logs are set, and what recovery has found."""
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+from msgspec import Meta, Struct, field
+
+from robustmq.storage.log import Log
+
+Flush: TypeAlias = Literal["always", "interval", "os"]
+"""`always`: synced before durable. `interval`: written to the operating system before durable,
+synced at least once per interval. `os`: written likewise, synced when the system likes."""
+
+PROGRESS_SECONDS: Final = 1.0
+"""How often a recovery that takes long says how far it has come."""
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """How one log is kept; 0 means no bound.
+
+    flush: When an append counts as durable.
+    interval_ms: Milliseconds after which what was written is synced (`interval`).
+    segment_bytes: Bytes of one segment file.
+    segment_ms: Milliseconds after which a segment is closed although it has room.
+    preallocate_bytes: Bytes of disk that a segment takes in advance, again and again.
+    index_interval_bytes: Bytes between two entries of the sparse indexes.
+    retention_ms: Milliseconds that a record is kept at least, not much longer.
+    retention_bytes: Bytes that are kept at least, not many more.
+    retention_records: Records that are kept at least, not many more.
+    compact: Keep only the latest record of each key.
+    compact_records: New records that make another run of the compaction worth it.
+    compact_keys: Keys that one run of the compaction remembers.
+    tombstone_ms: Milliseconds that a record without value (a deletion) is kept by compaction.
+    """
+
+    flush: Flush = "interval"
+    interval_ms: Annotated[int, Meta(ge=1)] = 1_000
+    segment_bytes: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 268_435_456
+    segment_ms: Annotated[int, Meta(ge=0)] = 604_800_000
+    preallocate_bytes: Annotated[int, Meta(ge=0)] = 16_777_216
+    index_interval_bytes: Annotated[int, Meta(ge=64)] = 4_096
+    retention_ms: Annotated[int, Meta(ge=0)] = 0
+    retention_bytes: Annotated[int, Meta(ge=0)] = 0
+    retention_records: Annotated[int, Meta(ge=0)] = 0
+    compact: bool = False
+    compact_records: Annotated[int, Meta(ge=1)] = 10_000
+    compact_keys: Annotated[int, Meta(ge=1)] = 1_000_000
+    tombstone_ms: Annotated[int, Meta(ge=0)] = 86_400_000
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """What one engine may take; one engine per core.
+
+    pending_bytes: Bytes appended but not yet written beyond which appends are refused.
+    retry_ms: Milliseconds between attempts to write again after an error.
+    open_files: Segment files held open for reading.
+    memory_bytes: Bytes of RocksDB's write buffers and block cache together.
+    wal_bytes: Bytes of RocksDB's write-ahead log until its tables are written out.
+    """
+
+    pending_bytes: Annotated[int, Meta(ge=1)] = 268_435_456
+    retry_ms: Annotated[int, Meta(ge=1)] = 500
+    open_files: Annotated[int, Meta(ge=1)] = 256
+    memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 134_217_728
+    wal_bytes: Annotated[int, Meta(ge=1 << 20)] = 268_435_456
+
+
+class Quarantined(NamedTuple):
+    """Offsets `start` to `end` of a log that were damaged and moved aside, and why."""
+
+    shard: int
+    start: int
+    end: int
+    reason: str
+
+
+class Recovery(Struct):
+    """What opening has read and found: counts of logs, batches and bytes, and the damage.
+
+    `cut_bytes` were written when the end came, and never reported durable.
+    """
+
+    logs: int = 0
+    batches: int = 0
+    bytes: int = 0
+    cut_bytes: int = 0
+    quarantined: list[Quarantined] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+Progress: TypeAlias = Callable[[Recovery], object]
+"""Told about once a second what recovery has done so far."""
+
+
+class Engine(Protocol):
+    """The logs of one core on one medium. Made after the fork, used by one thread.
+
+    The loop appends, calls `commit` once at the end of a turn, and when `fileno()` becomes
+    readable, `completed`.
+    """
+
+    recovery: Recovery
+    """What `open` has found so far; damage that reading finds is added to it."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why appends are refused, as a sentence; None while they are taken."""
+
+    def shards(self) -> list[int]:
+        """The shards that have a log here, ascending."""
+
+    def open(self, shard: int, settings: LogSettings) -> Log:
+        """Recover the log of a shard, or make one. Its directory must hold a known format."""
+
+    def remove(self, shard: int) -> None:
+        """Forget a log and everything in it."""
+
+    def commit(self) -> bool:
+        """Begin to make durable all that was appended since; True: call `completed` now.
+
+        Never waits. All logs share the work: one write and one sync, whoever asked.
+        """
+
+    def fileno(self) -> int:
+        """An eventfd that is readable when `completed` has something."""
+
+    def completed(self) -> list[Log]:
+        """Take what was completed: the logs whose `durable_offset` has moved."""
+
+    def close(self) -> None:
+        """Write and sync everything, however long it takes, and let go."""

@@ -1,0 +1,105 @@
+"""The one thread of an engine that may wait for the disk, and how it wakes the loop.
+
+This is the only module of storage that names threads and the clock; an engine is handed a
+`Writer`, and tests hand it one that runs in their own thread and time.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+monotonic: Final = time.monotonic
+
+Work: TypeAlias = Callable[[], float | None]
+"""Does what is queued; returns the seconds until it wants to be called again, None: never."""
+
+
+class Writer(Protocol):
+    """Calls the engine's work when asked to, and tells the loop when something is done."""
+
+    def start(self, work: Work) -> None:
+        """Take the work, once."""
+
+    def wake(self) -> None:
+        """Have the work called soon."""
+
+    def ring(self) -> None:
+        """Make `fileno()` readable; called by the work."""
+
+    def fileno(self) -> int:
+        """The descriptor that `ring` makes readable."""
+
+    def hush(self) -> None:
+        """Make `fileno()` unreadable again."""
+
+    def now(self) -> float:
+        """Seconds, never running back."""
+
+    def stop(self) -> None:
+        """Have the work called a last time, and end."""
+
+
+class WriterThread:
+    """A writer that is a thread with an eventfd."""
+
+    def __init__(self, name: str) -> None:
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wanted = threading.Condition()
+        self._asked = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._work: Work | None = None
+
+    def start(self, work: Work) -> None:
+        """Take the work and begin."""
+        self._work = work
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the work called soon."""
+        with self._wanted:
+            self._asked = True
+            self._wanted.notify()
+
+    def ring(self) -> None:
+        """Make `fileno()` readable; called by the work."""
+        os.eventfd_write(self._bell, 1)
+
+    def fileno(self) -> int:
+        """The eventfd."""
+        return self._bell
+
+    def hush(self) -> None:
+        """Make `fileno()` unreadable again."""
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+
+    def now(self) -> float:
+        """Seconds, never running back."""
+        return monotonic()
+
+    def stop(self) -> None:
+        """Have the work called a last time, and end the thread."""
+        with self._wanted:
+            self._stopping = True
+            self._wanted.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._bell)
+
+    def _run(self) -> None:
+        assert self._work is not None
+        wait: float | None = None
+        while True:
+            with self._wanted:
+                if not self._asked and not self._stopping:
+                    self._wanted.wait(wait)
+                self._asked = False
+                last = self._stopping
+            wait = self._work()
+            if last:
+                return
