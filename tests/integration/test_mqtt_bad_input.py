@@ -385,14 +385,15 @@ def test_twenty_thousand_bad_connections_leave_nothing_behind(node: Node) -> Non
     def total() -> int:
         return sum(worker.num_fds() for worker in workers)
 
-    storm(3_000)
+    # The heap finds its size first; then a leak of one connection's kilobytes would be seen.
+    storm(10_000)
     until(settled, "the first storm is over")
     before = [(worker.memory_info().rss, worker.num_fds()) for worker in workers]
     storm(20_000)
     until(settled, "the storm is over")
     until(lambda: total() <= sum(one[1] for one in before), "descriptors are closed")
     for worker, (memory, _) in zip(workers, before, strict=True):
-        assert worker.memory_info().rss - memory < 8 * 1024 * 1024
+        assert worker.memory_info().rss - memory < 16 * 1024 * 1024
     with Client(node, name_on(0, "after")) as client:
         client.send_bytes(b"\xc0\x00")
         assert client.expect(Pingresp) == Pingresp()
