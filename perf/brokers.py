@@ -100,6 +100,8 @@ def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str,
     http = free_port()
     command = [_supervisor(), "-w", str(workers), "--data", str(folder / "data")]
     command += ["--set", f"mqtt_runtime.server.tcp_port={port}", "--set", f"http_port={http}"]
+    # The generator is busy on the same cores, and no peer is pinned.
+    command += ["--set", "runtime.pin=false"]
     environment = {"ROBUSTMQ_PURE": "1" if name == "robustmq-pure" else "0"}
     return Launch(command, environment, f"http://127.0.0.1:{http}/health/ready")
 

@@ -37,6 +37,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """`[runtime]`: The processes of this node and the memory between them.
 
     workers: Workers, 1 to 64, or "auto": one per core that the supervisor may run on.
+    pin: Keep each worker on a core of its own when there are enough; switch it off where other
+        programs are busy on the same cores.
     ring_bytes: Bytes of the ring from one core to another, a power of two from 64 KiB; 0: 256 MiB
         divided by the number of rings, at least 256 KiB, at most 4 MiB.
     heartbeat_timeout_ms: Milliseconds without a sign of life until a process is replaced.
@@ -50,6 +52,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """
 
     workers: Literal["auto"] | Annotated[int, _in(1, WORKERS_MAX)] = "auto"
+    pin: bool = True
     ring_bytes: Annotated[int, _in(0, GIB)] = 0
     heartbeat_timeout_ms: Annotated[int, _in(200, 600_000)] = 5_000
     start_timeout_ms: Annotated[int, _in(200, 600_000)] = 30_000

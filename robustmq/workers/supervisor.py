@@ -61,7 +61,7 @@ class Supervisor:
         self._lock = limits.lock_data_directory(config.data_path)
         self._estate = Estate(config, self._workers, reload)
         server = Process("server", programs["server"], None, self._of_server)
-        cores = _cores_for(self._workers)
+        cores = _cores_for(self._workers, config.runtime.pin)
         workers = [
             Process(f"worker {i}", programs["worker"], cores[i], partial(self._of_worker, i))
             for i in range(self._workers)
@@ -331,10 +331,10 @@ class Supervisor:
             process.send(signal.SIGHUP)
 
 
-def _cores_for(workers: int) -> list[int | None]:
+def _cores_for(workers: int, pin: bool) -> list[int | None]:
     """Return the processor of each worker; no pinning when there are too few."""
     cores = sorted(os.sched_getaffinity(0))
-    return [*cores[:workers]] if len(cores) >= workers else [None] * workers
+    return [*cores[:workers]] if pin and len(cores) >= workers else [None] * workers
 
 
 def _read_all(pipe: int) -> bytes:

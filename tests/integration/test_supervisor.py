@@ -107,6 +107,11 @@ def test_workers_are_pinned_only_when_there_are_cores_enough(start: Start) -> No
         assert os.sched_getaffinity(pid) == set(cores), name
 
 
+def test_workers_go_where_there_is_room_when_they_are_not_to_be_pinned(start: Start) -> None:
+    node = start(workers=1, settings=("runtime.pin=false",)).ready()
+    assert os.sched_getaffinity(node.children()["worker 0"]) == os.sched_getaffinity(0)
+
+
 def test_counters_of_all_cores_are_seen_by_the_server(start: Start) -> None:
     node = start(module=STANDIN).ready()
     served = [0, 0]
