@@ -336,14 +336,13 @@ def test_a_drain_under_load_tells_the_clients(start: Start) -> None:
         loads = [Load(await opened(address, name_on(core, "load"), 5), topic) for core in (0, 1)]
         for load in loads:
             await load.goes_on()
-        begin = time.monotonic()
         node.send(signal.SIGTERM)
         for talker in talkers:
             await asyncio.wait_for(talker.ended.wait(), PATIENCE)
             assert talker.reason == (0x8B if talker.version == 5 else None)
-        status = await asyncio.to_thread(node.wait)
-        assert status == 0
-        assert time.monotonic() - begin < 8, "the drain has a bound of 5 s"
+        # A worker that is over the bound is killed, and the status is not 0 then.
+        assert await asyncio.to_thread(node.wait) == 0
+        assert not node.seen("process did not stop in time")
         with pytest.raises(ConnectionError):
             await Talker(name_on(0, "late")).open(address)
 
