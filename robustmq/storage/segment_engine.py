@@ -4,7 +4,6 @@ import errno
 from collections import deque
 from typing import Final
 
-from robustmq.errors import Refusal, Refused
 from robustmq.storage.engine import (
     PROGRESS_SECONDS,
     EngineSettings,
@@ -15,7 +14,8 @@ from robustmq.storage.engine import (
 )
 from robustmq.storage.files import Files, SystemFiles
 from robustmq.storage.format import claim
-from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.gate import Gate
+from robustmq.storage.log import Log
 from robustmq.storage.segment import Segment
 from robustmq.storage.segment_draft import Written
 from robustmq.storage.segment_jobs import Forget, Job, Unlink, Write, sync
@@ -26,7 +26,6 @@ from robustmq.storage.writer import Writer, WriterThread
 
 FORMAT: Final = 1
 """The format of the directory that this release writes, and the newest that it reads."""
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Mark:
@@ -71,8 +70,7 @@ class SegmentEngine:
         self._logs: dict[int, SegmentLog] = {}
         self._touched: dict[SegmentLog, int] = {}
         self._orphans: list[Job] = []
-        self._pending_bytes = 0
-        self._error: OSError | None = None
+        self._gate = Gate(directory, self._settings.pending_bytes)
         self._inbox: deque[list[Job | Mark]] = deque()
         self._done: deque[Mark | Written] = deque()
         self._queue: deque[Job | Mark] = deque()
@@ -85,8 +83,7 @@ class SegmentEngine:
     @property
     def failure(self) -> str | None:
         """Why appends are refused, as a sentence; None while they are taken."""
-        error = self._error
-        return None if error is None else f"cannot write to {self._directory}: {error.strerror}"
+        return self._gate.failure
 
     def shards(self) -> list[int]:
         """The shards that have a directory here, ascending."""
@@ -124,22 +121,16 @@ class SegmentEngine:
         log = self._logs.pop(shard)
         last = log.drop_all()
         self._orphans += [*log.take_jobs(), Forget(last)]
-        self._pending_bytes -= self._touched.pop(log, 0)
+        self._gate.pending -= self._touched.pop(log, 0)
 
     def admit(self, size: int) -> None:
         """Raise Unwritable when `size` bytes cannot be appended now."""
-        error = self._error
-        if error is not None:
-            full = error.errno in FULL
-            code = Refusal.QUOTA_EXCEEDED if full else Refusal.UNAVAILABLE
-            raise Unwritable(Refused(code, self.failure or ""))
-        if self._pending_bytes + size > self._settings.pending_bytes and self._pending_bytes:
-            raise Unwritable(Refused(Refusal.BUSY, "too much waits for the disk"))
+        self._gate.admit(size)
 
     def touch(self, log: SegmentLog, size: int) -> None:
         """The log has something for the next commit."""
         self._touched[log] = self._touched.get(log, 0) + size
-        self._pending_bytes += size
+        self._gate.pending += size
 
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
@@ -169,7 +160,7 @@ class SegmentEngine:
         while self._done:
             done = self._done.popleft()
             if isinstance(done, Mark):
-                self._pending_bytes -= done.size
+                self._gate.pending -= done.size
                 if done.finish():
                     moved[done.log] = None
             else:
@@ -197,11 +188,13 @@ class SegmentEngine:
             wait = self._sync_due()
         except Exception as error:
             # Whatever it is, it must be seen and must not end the writer.
-            self._error = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
+            if not isinstance(error, OSError):
+                error = OSError(errno.EIO, repr(error))
+            self._gate.error = error
             self._make_room()
             self._writer.ring()
             return self._settings.retry_ms / 1_000
-        recovered, self._error = self._error is not None, None
+        recovered, self._gate.error = self._gate.error is not None, None
         if self._marks or recovered:
             self._done += self._marks
             self._marks = []

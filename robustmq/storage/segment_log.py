@@ -211,7 +211,9 @@ class SegmentLog:
         segment.cut(place)
         self._jobs.append(Cut(segment, place.position))
         self._end = place.offset
-        self._start = min(self._start, self._end)
+        if self._end < self._start:
+            self._start = self._end
+            self._jobs.append(Note(segment, START_FILE, self._start))
         self._durable = min(self._durable, self._end)
         while self._unwritten and self._unwritten[-1].batch.base_offset >= self._end:
             self._unwritten.pop()

@@ -1,0 +1,255 @@
+"""The RocksDB engine: many small logs in one database per core, one write batch per turn."""
+
+from collections import deque
+from typing import Final
+
+from robustmq.storage.engine import (
+    PROGRESS_SECONDS,
+    EngineSettings,
+    LogSettings,
+    Progress,
+    Quarantined,
+    Recovery,
+)
+from robustmq.storage.files import SystemFiles
+from robustmq.storage.format import claim
+from robustmq.storage.gate import Gate
+from robustmq.storage.log import Log
+from robustmq.storage.rocksdb_log import RocksdbLog
+from robustmq.storage.rocksdb_rows import SHARD
+from robustmq.storage.rocksdb_store import META, Erase, Operation, RocksdbStore, Stalled
+from robustmq.storage.writer import Writer, WriterThread
+
+FORMAT: Final = 1
+"""The format of the database that this release writes, and the newest that it reads."""
+STALL_SECONDS: Final = 0.005
+"""How long a write waits after the database has asked for a pause."""
+BACKOFF_MAX: Final = 64
+"""Times `retry_ms` that attempts to open the database again are apart at most."""
+_CLEAN: Final = b"clean"
+
+
+class Mark:
+    """How far a log is with a write that waits for its sync."""
+
+    def __init__(self, log: RocksdbLog) -> None:
+        self.log = log
+        self._generation = log.generation
+        self._end = log.end_offset
+
+    def finish(self) -> bool:
+        """Tell the log; says whether its durable offset moved."""
+        return self.log.reached(self._generation, self._end)
+
+
+class RocksdbEngine:
+    """An `Engine` of one database. Open it after the fork.
+
+    `commit` writes everything that the turn has gathered as one write batch, into the operating
+    system's memory; the writer's thread syncs. Writing costs the loop microseconds; a database that
+    is behind with its tables refuses instead of waiting, and the write is tried again.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        settings: EngineSettings | None = None,
+        *,
+        writer: Writer | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.recovery = Recovery()
+        self._settings = settings or EngineSettings()
+        self._progress = progress
+        claim(SystemFiles(), directory, "rocksdb", FORMAT)
+        self._gate = Gate(directory, self._settings.pending_bytes)
+        self._logs: dict[int, RocksdbLog] = {}
+        self._touched: dict[RocksdbLog, int] = {}
+        self._moved: dict[RocksdbLog, None] = {}
+        self._inbox: deque[Mark] = deque()
+        self._done: deque[Mark] = deque()
+        self._marks: list[Mark] = []
+        self._sync_by: float | None = None
+        self._stalled = self._pausing = self._may_reopen = False
+        self._failures = 0
+        self._writer = writer or WriterThread("storage")
+        began = self._writer.now()
+        self.store = RocksdbStore(
+            f"{directory}/db", self._settings.memory_bytes, self._settings.wal_bytes
+        )
+        self._was_closed = self.store.get(META, _CLEAN) is not None
+        self.store.write([(META, _CLEAN, None)])
+        self.recovery.seconds += self._writer.now() - began
+        self._writer.start(self._work)
+
+    @property
+    def failure(self) -> str | None:
+        """Why appends are refused, as a sentence; None while they are taken."""
+        return self._gate.failure
+
+    def shards(self) -> list[int]:
+        """The shards that have a log here, ascending."""
+        found = []
+        walk = self.store.walk(META)
+        walk.seek_to_first()
+        while walk.valid():
+            if len(walk.key()) == SHARD.size:
+                found.append(SHARD.unpack(walk.key())[0])
+            walk.next()
+        return found
+
+    def open(self, shard: int, settings: LogSettings) -> Log:
+        """Open the log of a shard, or make one. After a crash its end is verified."""
+        began = last = self._writer.now()
+        log = RocksdbLog(self, shard, settings)
+        self._logs[shard] = log
+        self.recovery.logs += 1
+        if self._was_closed:
+            self.recovery.bytes += log.size_bytes
+        else:
+            for size in log.verify(self._settings.wal_bytes):
+                self.recovery.batches += 1
+                self.recovery.bytes += size
+                now = self._writer.now()
+                if self._progress is not None and now - last >= PROGRESS_SECONDS:
+                    last = now
+                    self._progress(self.recovery)
+        self.recovery.seconds += self._writer.now() - began
+        return log
+
+    def remove(self, shard: int) -> None:
+        """Forget a log and everything in it."""
+        self._logs.pop(shard).drop()
+        self.write()
+
+    def admit(self, size: int) -> None:
+        """Raise Unwritable when `size` bytes cannot be appended now."""
+        self._gate.admit(size)
+
+    def touch(self, log: RocksdbLog, size: int) -> None:
+        """The log has something for the next commit."""
+        self._touched[log] = self._touched.get(log, 0) + size
+        self._gate.pending += size
+
+    def damaged(self, what: Quarantined) -> None:
+        """Reading has found damage."""
+        self.recovery.quarantined.append(what)
+
+    def commit(self) -> bool:
+        """Write what the logs have gathered, have it synced where asked; True: call `completed`."""
+        self.write()
+        return bool(self._moved or self._done)
+
+    def write(self, wait: bool = False) -> None:
+        """Write what the logs have gathered, if that is possible now; with `wait` slow is too."""
+        if not self._touched or self._gate.error is not None:
+            return
+        operations: list[Operation | Erase] = []
+        for log in self._touched:
+            operations += log.take_operations()
+        try:
+            self.store.write(operations, wait)
+        except Stalled:
+            self._stalled = True
+            self._writer.wake()
+        except OSError as error:
+            self._gate.error = error
+            self._writer.wake()
+        else:
+            self._failures = 0
+            self._follow_up()
+
+    def _follow_up(self) -> None:
+        """After a write: what needs no sync is durable, the rest waits for the writer."""
+        wake = False
+        for log, size in self._touched.items():
+            self._gate.pending -= size
+            log.written()
+            if log.dropped:
+                continue
+            mark = Mark(log)
+            if log.settings.flush == "always":
+                self._inbox.append(mark)
+                wake = True
+                continue
+            if mark.finish():
+                self._moved[log] = None
+            if log.settings.flush == "interval" and size and self._sync_by is None:
+                self._sync_by = self._writer.now() + log.settings.interval_ms / 1_000
+                wake = True
+        self._touched = {}
+        if wake:
+            self._writer.wake()
+
+    def fileno(self) -> int:
+        """An eventfd that is readable when `completed` has something."""
+        return self._writer.fileno()
+
+    def completed(self) -> list[Log]:
+        """Take what was synced: the logs whose `durable_offset` has moved."""
+        self._writer.hush()
+        if self._may_reopen:
+            self._may_reopen = False
+            self._reopen()
+        self.write()
+        while self._done:
+            mark = self._done.popleft()
+            if mark.finish():
+                self._moved[mark.log] = None
+        moved, self._moved = self._moved, {}
+        return list(moved)
+
+    def close(self) -> None:
+        """Write and sync everything, and let go. What cannot be written is lost."""
+        self.write(wait=True)
+        self._writer.stop()
+        if self._gate.error is None and not self._touched:
+            self.store.write([(META, _CLEAN, b"")])
+            self.store.sync()
+        self._logs.clear()
+        self.store.close()
+
+    def _reopen(self) -> None:
+        """Get over a failed write: a database that has had one refuses all others."""
+        self._failures += 1
+        try:
+            self.store.reopen()
+        except OSError as error:
+            self._gate.error = error
+        else:
+            self._gate.error = None
+        self._writer.wake()
+
+    def _work(self) -> float | None:
+        """Sync what waits for it. Called by the writer only; after an error, look for room.
+
+        While there is an error the database is the loop's alone.
+        """
+        if self._gate.error is not None:
+            if self.store.has_room(self._gate.pending):
+                self._may_reopen = True
+                self._writer.ring()
+            return self._settings.retry_ms / 1_000 * min(1 << self._failures, BACKOFF_MAX)
+        if self._pausing:
+            self._pausing = False
+            self._writer.ring()
+        if self._stalled:
+            self._stalled = False
+            self._pausing = True
+            return STALL_SECONDS
+        while self._inbox:
+            self._marks.append(self._inbox.popleft())
+        now = self._writer.now()
+        due = self._sync_by is not None and self._sync_by <= now
+        if self._marks or due:
+            # Cleared before the sync: what is written meanwhile asks for one of its own.
+            self._sync_by = None
+            try:
+                self.store.sync()
+            except OSError as error:
+                self._gate.error = error
+                return self._settings.retry_ms / 1_000
+            self._done += self._marks
+            self._marks = []
+            self._writer.ring()
+        return None if self._sync_by is None else max(self._sync_by - now, 0.0)
