@@ -192,6 +192,7 @@ class RocksdbLog:
                 break
         else:
             return
+        self._rows.entries_from = (0, 0)
         self._taken = self._bytes_before(base)
         self._indexed = min(self._indexed, self._taken)
         stop = KEY.pack(self.shard + 1, 0)
@@ -212,6 +213,7 @@ class RocksdbLog:
             self._compaction.restart(0)
         self._erase_all()
         self._start = self._end = self._durable = self._erased = offset
+        self._rows.entries_from = (0, 0)
         self._taken = self._given = self._holes = self._indexed = self._erased_at = 0
         self._newest_ms = 0
         self._unwritten.clear()
@@ -251,6 +253,8 @@ class RocksdbLog:
         """Move the start behind what no bound of retention keeps, erase, then compact."""
         settings = self.settings
         oldest_ms = now_ms - settings.retention_ms
+        if self._erased < self._start and self._give_back(budget):
+            return True
         target, more = self._start, False
         if settings.retention_records:
             target = max(target, self._end - settings.retention_records)
@@ -268,9 +272,9 @@ class RocksdbLog:
                 if budget <= 0:
                     more = True
                     break
-        self.trim(target)
-        if self._erased < self._start:
-            more |= self._give_back(max(budget, ENTRY_COST))
+        if target > self._start:
+            self.trim(target)
+            more |= self._give_back(budget)
         if self._compaction is not None and budget > 0:
             more |= self._compaction.step(now_ms, budget)
         return more
@@ -398,10 +402,12 @@ class RocksdbLog:
         for newest_ms, offset, taken in self._rows.entries():
             if offset > stop:
                 break
+            progress = last is not None
             last = INDEX_KEY.pack(self.shard, newest_ms, offset)
+            self._rows.entries_from = (newest_ms, offset)
             given = taken
             budget -= ENTRY_COST
-            if budget <= 0:
+            if budget <= 0 and progress:
                 erased, more = offset, True
                 break
         if stop == self._end:

@@ -29,6 +29,8 @@ class ShardRows:
     def __init__(self, store: RocksdbStore, shard: int) -> None:
         self._store = store
         self._shard = shard
+        self.entries_from = (0, 0)
+        """The key of the first entry of the index that still matters."""
 
     def batches(self, offset: int) -> Iterator[tuple[int, bytes]]:
         """Yield (base offset, bytes) from the last batch that begins at or before `offset` on."""
@@ -49,7 +51,7 @@ class ShardRows:
     def entries(self) -> Iterator[tuple[int, int, int]]:
         """Yield (newest time before, base offset, bytes before) of the index in order."""
         walk = self._store.walk(INDEX)
-        walk.seek(INDEX_KEY.pack(self._shard, 0, 0))
+        walk.seek(INDEX_KEY.pack(self._shard, *self.entries_from))
         prefix = SHARD.pack(self._shard)
         while walk.valid() and (key := walk.key())[:4] == prefix:
             _, newest_ms, offset = INDEX_KEY.unpack(key)
