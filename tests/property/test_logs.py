@@ -27,7 +27,7 @@ from tests.unit.storage.disk import Disk, HandWriter
 
 PLACED = 16
 """Bytes at the start of a batch that say where it lies; an engine may patch them."""
-SMALL = EngineSettings(memory_bytes=1 << 20, wal_bytes=1 << 20)
+SMALL = EngineSettings(memory_bytes=8 << 20, wal_bytes=1 << 20)
 
 appends = st.tuples(st.just("append"), st.integers(1, 4), st.integers(0, 300), st.integers(-50, 90))
 offsets = st.integers(0, 60)

@@ -1,6 +1,7 @@
 """The RocksDB engine by example; `tests/property/test_logs.py` has its laws."""
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from robustmq._kernel.batch import records
 from robustmq.errors import ConfigError, Corrupt, Refusal
 from robustmq.storage.engine import EngineSettings, LogSettings
 from robustmq.storage.log import Log, Unwritable
-from robustmq.storage.rocksdb_engine import RocksdbEngine
+from robustmq.storage.rocksdb_engine import STALL_SECONDS, RocksdbEngine
 from robustmq.storage.rocksdb_rows import KEY
 from robustmq.storage.rocksdb_store import DATA, INDEX, Stalled
 from tests.unit.storage.batches import batch, keyed
@@ -35,8 +36,16 @@ class Rock:
         return self.engine.open(shard, LogSettings(**settings))  # type: ignore[arg-type]
 
     def settle(self) -> list[Log]:
+        """One turn; after a stall of the database, another."""
         self.engine.commit()
-        self.writer.run()
+        pauses = 0
+        while self.writer.run() == STALL_SECONDS and pauses < 2_000:
+            time.sleep(STALL_SECONDS)
+            pauses += 1
+            self.writer.run()
+            moved = self.engine.completed()
+            if moved:
+                return moved
         return self.engine.completed()
 
     def reopen(self) -> None:
