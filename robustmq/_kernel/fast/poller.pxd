@@ -40,6 +40,7 @@ cdef class Poller:
     cdef object end_turn, on_alarm, on_error
     cdef public int64_t alarm_ms
     cdef bint quiet, interrupted
+    cdef int64_t offset_ns, steady_ns
     cdef readonly uint32_t streams
     cdef int epoll
     cdef epoll_event* events
@@ -53,4 +54,5 @@ cdef class Poller:
     cdef int later(self, Watch watch) except -1
     cdef int control(self, int operation, Watch watch, uint32_t events) except -1
     cdef int handle(self, int count) except -1
+    cdef int64_t now(self) noexcept
     cdef int block(self, int timeout_ms, int64_t deadline) noexcept

@@ -14,6 +14,7 @@ cdef enum:
     FOREVER_MS = 3600000
     READS = 4
     PEEKED = 4096
+    SLEW = 64
 
 cdef extern from "sys/epoll.h" nogil:
     enum:
@@ -70,15 +71,28 @@ cdef extern from *:
             return inet_ntop(AF_INET6, &peer.v6.sin6_addr, name, size) != NULL;
         return 0;
     }
-    static int64_t wall_clock_ms(void) {
+    static int64_t clock_ns(clockid_t clock) {
         struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+        clock_gettime(clock, &now);
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     }
     """
     int accept_nodelay(int fd) nogil
     int peer_name(int fd, char* name, size_t size) nogil
-    int64_t wall_clock_ms() nogil
+    int64_t clock_ns(int clock) nogil
+    enum:
+        CLOCK_MONOTONIC
+        CLOCK_REALTIME
+
+
+def slew(int64_t error_ns, int64_t elapsed_ns):
+    """How far a clock that is wrong by `error_ns` is set right after `elapsed_ns`."""
+    return slew_ns(error_ns, elapsed_ns)
+
+
+cdef inline int64_t slew_ns(int64_t error_ns, int64_t elapsed_ns) noexcept nogil:
+    cdef int64_t most = elapsed_ns // SLEW
+    return max(-most, min(error_ns, most))
 
 
 def accept(int fd, int limit):
@@ -295,7 +309,9 @@ cdef class Poller:
         self.watches = set()
         self.dead = []
         self.reading = False
-        turn.now_ms = wall_clock_ms()
+        self.steady_ns = clock_ns(CLOCK_MONOTONIC)
+        self.offset_ns = clock_ns(CLOCK_REALTIME) - self.steady_ns
+        turn.now_ms = self.now()
 
     def __dealloc__(self):
         free(self.events)
@@ -349,14 +365,14 @@ cdef class Poller:
 
     def wait(self, int timeout_ms):
         """Take turns until `interrupt` or until `timeout_ms` (-1: no limit) have passed."""
-        cdef int64_t deadline = wall_clock_ms() + timeout_ms
+        cdef int64_t deadline = self.now() + timeout_ms
         cdef int block, count
         self.interrupted = False
         while True:
             block = self.block(timeout_ms, deadline)
             with nogil:
                 count = epoll_wait(self.epoll, self.events, EVENTS, block)
-            self.turn.now_ms = wall_clock_ms()
+            self.turn.now_ms = self.now()
             if count < 0:
                 if errno != EINTR:
                     raise OSError(errno, os.strerror(errno))
@@ -373,6 +389,14 @@ cdef class Poller:
                 self.dead.clear()
             if self.interrupted or (timeout_ms >= 0 and deadline <= self.turn.now_ms):
                 return
+
+    cdef int64_t now(self) noexcept:
+        """The wall clock in ms, but steady: it never jumps, a step of it is made up for slowly."""
+        cdef int64_t steady = clock_ns(CLOCK_MONOTONIC)
+        cdef int64_t error = clock_ns(CLOCK_REALTIME) - steady - self.offset_ns
+        self.offset_ns += slew_ns(error, steady - self.steady_ns)
+        self.steady_ns = steady
+        return (steady + self.offset_ns) // 1000000
 
     cdef int block(self, int timeout_ms, int64_t deadline) noexcept:
         """How long epoll may wait, in ms: as long as nothing is left to do or due."""
@@ -403,7 +427,7 @@ cdef class Poller:
 
     def tick(self):
         """Bring the time up to date outside `wait`; the next `wait` begins with a turn."""
-        self.turn.now_ms = wall_clock_ms()
+        self.turn.now_ms = self.now()
         self.quiet = False
 
     def flush(self):

@@ -37,6 +37,16 @@ _GONE: Final = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+SLEW: Final = 64
+"""A clock that is wrong is set right by this fraction of the time that passes."""
+
+
+def slew(error_ns: int, elapsed_ns: int) -> int:
+    """Return how far a clock that is wrong by `error_ns` is set right after `elapsed_ns`."""
+    most = elapsed_ns // SLEW
+    return max(-most, min(error_ns, most))
+
+
 class Sink(Protocol):
     """What a stream reads into: an Intake, or anything that takes bytes."""
 
@@ -267,10 +277,12 @@ class Poller:
         "_end_turn",
         "_epoll",
         "_interrupted",
+        "_offset_ns",
         "_on_alarm",
         "_on_error",
         "_quiet",
         "_reading",
+        "_steady_ns",
         "_turn",
         "_watches",
         "alarm_ms",
@@ -290,6 +302,8 @@ class Poller:
         self._on_error = on_error
         self._quiet = False
         self._interrupted = False
+        self._steady_ns = time.monotonic_ns()
+        self._offset_ns = time.time_ns() - self._steady_ns
         self.alarm_ms = 0
         self.streams = 0
         self._epoll = select.epoll()
@@ -328,11 +342,11 @@ class Poller:
 
     def wait(self, timeout_ms: int) -> None:
         """Take turns until `interrupt` or until `timeout_ms` (-1: no limit) have passed."""
-        deadline = time.time_ns() // 1_000_000 + timeout_ms
+        deadline = self._now() + timeout_ms
         self._interrupted = False
         while True:
             events = self._epoll.poll(self._block(timeout_ms, deadline) / 1_000, EVENTS)
-            self._turn.now_ms = time.time_ns() // 1_000_000
+            self._turn.now_ms = self._now()
             self._handle([(self._watches.get(fd), mask) for fd, mask in events])
             if self.alarm_ms and self.alarm_ms <= self._turn.now_ms:
                 self.alarm_ms = 0
@@ -342,6 +356,14 @@ class Poller:
                 self._quiet = bool(self._end_turn())
             if self._interrupted or (timeout_ms >= 0 and deadline <= self._turn.now_ms):
                 return
+
+    def _now(self) -> int:
+        """Return the wall clock in ms, but steady: a step of it is made up for slowly."""
+        steady = time.monotonic_ns()
+        error = time.time_ns() - steady - self._offset_ns
+        self._offset_ns += slew(error, steady - self._steady_ns)
+        self._steady_ns = steady
+        return (steady + self._offset_ns) // 1_000_000
 
     def _block(self, timeout_ms: int, deadline: int) -> int:
         """How long epoll may wait, in ms: as long as nothing is left to do or due."""
@@ -368,7 +390,7 @@ class Poller:
 
     def tick(self) -> None:
         """Bring the time up to date outside `wait`; the next `wait` begins with a turn."""
-        self._turn.now_ms = time.time_ns() // 1_000_000
+        self._turn.now_ms = self._now()
         self._quiet = False
 
     def flush(self) -> None:

@@ -80,6 +80,17 @@ def test_peer_address_is_the_peers(kind: str, address: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SIDES)
+def test_a_step_of_the_clock_is_made_up_for_slowly_and_no_further(kind: str) -> None:
+    slew = Side(kind).slew
+    hour, second = 3_600_000_000_000, 1_000_000_000
+    assert slew(hour, second) == second // 64
+    assert slew(-hour, second) == -(second // 64)
+    assert slew(1_000, second) == 1_000
+    assert slew(-1_000, second) == -1_000
+    assert slew(0, second) == slew(hour, 0) == 0
+
+
+@pytest.mark.parametrize("kind", SIDES)
 def test_a_socket_without_an_ip_peer_has_no_address(kind: str) -> None:
     ours, theirs = socket.socketpair()
     alone = socket.socket()
