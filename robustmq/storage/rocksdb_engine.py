@@ -167,12 +167,11 @@ class RocksdbEngine:
             log.written()
             if log.dropped:
                 continue
-            mark = Mark(log)
             if log.settings.flush == "always":
-                self._inbox.append(mark)
+                self._inbox.append(Mark(log))
                 wake = True
                 continue
-            if mark.finish():
+            if log.reached(log.generation, log.end_offset):
                 self._moved[log] = None
             if log.settings.flush == "interval" and size and self._sync_by is None:
                 self._sync_by = self._writer.now() + log.settings.interval_ms / 1_000

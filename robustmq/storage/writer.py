@@ -4,6 +4,7 @@ This is the only module of storage that names threads and the clock; an engine i
 `Writer`, and tests hand it one that runs in their own thread and time.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -48,6 +49,7 @@ class WriterThread:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wanted = threading.Condition()
         self._asked = False
+        self._rung = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._work: Work | None = None
@@ -65,7 +67,9 @@ class WriterThread:
 
     def ring(self) -> None:
         """Make `fileno()` readable; called by the work."""
+        # Noted after it is done: who sees the bell before the note comes once more.
         os.eventfd_write(self._bell, 1)
+        self._rung = True
 
     def fileno(self) -> int:
         """The eventfd."""
@@ -73,10 +77,11 @@ class WriterThread:
 
     def hush(self) -> None:
         """Make `fileno()` unreadable again."""
-        try:
-            os.eventfd_read(self._bell)
-        except BlockingIOError:
-            return
+        if self._rung:
+            self._rung = False
+            # A second ring may have been read with the first, and noted since.
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
 
     def now(self) -> float:
         """Seconds, never running back."""
