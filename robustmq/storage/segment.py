@@ -64,16 +64,16 @@ class Segment:
     """A segment file, named by the offset that it begins with.
 
     The loop's side: `end` is the next offset, `size` the bytes given to it, `readable` the bytes
-    that are surely in the file, `gaps` the damage that reading has found, by position. The
-    writer's side, touched by nobody else: `fd`, `allocated`, `written`, `synced`, `listed` (its
-    name is on the disk), `suspect` (a sync of it has failed), `draft` (it has not yet taken the
-    place of the segment that it was compacted from).
+    that are surely in the file, `gaps` the damage that reading has found, by position, `was_cut`
+    whether it was truncated. The writer's side, touched by nobody else: `fd`, `allocated`,
+    `written`, `synced`, `listed` (its name is on the disk), `suspect` (a sync of it has failed),
+    `draft` (it has not yet taken the place of the segment that it was compacted from).
     """
 
     __slots__ = (
         "_indexed", "allocated", "base", "directory", "draft", "dropped", "end", "fd", "first_ms",
         "gaps", "index", "listed", "newest_ms", "readable", "sealed", "size", "suspect", "synced",
-        "written",
+        "was_cut", "written",
     )  # fmt: skip
 
     def __init__(self, directory: str, base: int) -> None:
@@ -87,6 +87,7 @@ class Segment:
         self.sealed = False
         self.dropped = False
         self.draft = False
+        self.was_cut = False
         self.fd: int | None = None
         self.allocated = self.written = self.synced = 0
         self.listed = False
@@ -137,6 +138,7 @@ class Segment:
         self._indexed = self.index.positions[-1] if self.index.positions else 0
         self.gaps = {at: gap for at, gap in self.gaps.items() if at < place.position}
         self.sealed = False
+        self.was_cut = True
 
     def dump_index(self) -> bytes:
         """The index file: what is known of the segment, and both indexes, with a checksum."""

@@ -150,9 +150,13 @@ class Seal:
 
 
 class Cut:
-    """Forget the end of a segment, so that no crash brings it back."""
+    """Forget the end of a segment, so that no crash brings it back.
 
-    outlives = False
+    Even a segment that has been dropped is cut: until its name is surely gone from the disk, a
+    crash may show it beside those that took its offsets.
+    """
+
+    outlives = True
 
     def __init__(self, segment: Segment, position: int) -> None:
         self.segment = segment
@@ -253,16 +257,22 @@ class Patch:
         self._damaged = damaged
         self._empty = empty
         self._reason = reason
+        self._index = segment.dump_index() if segment.sealed else None
 
     def run(self, files: Files) -> None:
-        """Copy, then overwrite."""
-        move_aside(files, self.segment, self._position, self._damaged, self._reason)
-        fd = files.open(self.segment.path, write=True)
+        """Copy, then overwrite; the old index may have places inside of what is overwritten."""
+        segment = self.segment
+        move_aside(files, segment, self._position, self._damaged, self._reason)
+        files.unlink(segment.index_path)
+        files.sync_directory(segment.directory)
+        fd = files.open(segment.path, write=True)
         try:
             files.pwritev(fd, [self._empty], self._position)
             files.fdatasync(fd)
         finally:
             files.close(fd)
+        if self._index is not None:
+            write_small(files, segment.index_path, self._index)
 
 
 class Swap:

@@ -372,7 +372,7 @@ class SegmentLog:
     def _drop(self, segment: Segment, ordered: bool = False, heir: Segment | None = None) -> None:
         segment.dropped = True
         self._owner.reader.forget(segment)
-        self._submit([Unlink(segment, ordered, heir)])
+        self._submit([Unlink(segment, ordered or segment.was_cut, heir)])
 
     def _number_of(self, offset: int) -> int:
         """The number of the last segment that begins at or before `offset`."""

@@ -5,6 +5,7 @@ part. Afterwards all that was durable is there, in order, and nothing that was n
 """
 
 import contextlib
+import errno
 import random
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from robustmq.errors import Corrupt
 from robustmq.storage.engine import Engine, EngineSettings, Flush, LogSettings
-from robustmq.storage.log import Log, StoredBatch
+from robustmq.storage.log import Log, StoredBatch, Unwritable
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
@@ -41,8 +42,15 @@ plain_steps = st.one_of(
 steps = st.lists(
     st.one_of(plain_steps, plain_steps, plain_steps, st.tuples(st.just("reopen"))), max_size=60
 )
+FAULTS = (
+    "pwritev", "fdatasync", "allocate", "ftruncate", "sync_directory", "rename", "unlink", "mkdir",
+)  # fmt: skip
+"""What the writer does to files and may fail."""
+faults = st.tuples(st.sampled_from(["fault", "heal", "heal"]), st.integers(0, 20))
 crashes = st.tuples(st.sampled_from(["kill", "power", "flip"]), st.integers(0, 1 << 20))
-hard_steps = st.lists(st.one_of(plain_steps, plain_steps, plain_steps, crashes), max_size=60)
+hard_steps = st.lists(
+    st.one_of(plain_steps, plain_steps, plain_steps, crashes, faults), max_size=60
+)
 flushes = st.sampled_from(["always", "interval", "os"])
 
 
@@ -54,6 +62,7 @@ class Subject(Protocol):
     def commit(self) -> None: ...
     def run(self) -> None: ...
     def reopen(self) -> None: ...
+    def is_failing(self) -> bool: ...
 
 
 class Memory:
@@ -70,6 +79,9 @@ class Memory:
 
     def reopen(self) -> None:
         """Nothing to do."""
+
+    def is_failing(self) -> bool:
+        return False
 
 
 class Segments:
@@ -97,13 +109,28 @@ class Segments:
         self.engine.commit()
         self.writer.run()
         self.engine.completed()
+
+    def is_failing(self) -> bool:
+        assert self.engine.failure is None or self.disk.faults or self.disk.was_faulty
+        return self.engine.failure is not None
+
+    def fault(self, number: int) -> None:
+        self.disk.was_faulty = True
+        self.disk.faults = {FAULTS[number % len(FAULTS)]: errno.ENOSPC if number % 3 else errno.EIO}
+
+    def heal(self) -> None:
+        self.disk.faults.clear()
+        self.run()
         assert self.engine.failure is None
+        self.disk.was_faulty = False
 
     def reopen(self) -> None:
         self.engine.close()
         self.open()
 
     def crash(self, kind: str, seed: int) -> None:
+        self.disk.faults.clear()
+        self.disk.was_faulty = False
         rng = random.Random(seed)
         if kind == "power":
             self.disk.lose_power(rng)
@@ -141,6 +168,9 @@ class Rocks:
         self.writer.run()
         self.engine.completed()
         assert self.engine.failure is None
+
+    def is_failing(self) -> bool:
+        return False
 
     def reopen(self) -> None:
         self.engine.close()
@@ -227,7 +257,11 @@ def step(subject: Subject, model: Model, name: str, arguments: list[int], number
         count, size, later_ms = arguments
         model.now_ms += later_ms
         data = batch(count, bytes((number % 256,)) * size, model.now_ms)
-        assert log.append(data, count, model.now_ms) == model.end
+        try:
+            assert log.append(data, count, model.now_ms) == model.end
+        except Unwritable:
+            assert subject.is_failing()
+            return
         model.entries.append(Entry(model.end, count, data[PLACED:], model.now_ms))
         model.end += count
     elif name == "trim":
@@ -244,8 +278,9 @@ def step(subject: Subject, model: Model, name: str, arguments: list[int], number
         subject.commit()
     elif name == "run":
         subject.run()
-        assert log.durable_offset == log.end_offset
-        model.settle()
+        if not subject.is_failing():
+            assert log.durable_offset == log.end_offset
+            model.settle()
     else:
         subject.reopen()
         model.settle()
@@ -330,6 +365,12 @@ def run_hard(subject: Segments | Rocks, doings: list[tuple[object, ...]]) -> Non
     for number, (name, *arguments) in enumerate(doings):
         if name in {"kill", "power", "flip"}:
             survive(subject, model, str(name), int(str(arguments[0])))
+        elif name in {"fault", "heal"}:
+            assert isinstance(subject, Segments)
+            if name == "fault":
+                subject.fault(int(str(arguments[0])))
+            else:
+                subject.heal()
         else:
             step(subject, model, str(name), [int(str(each)) for each in arguments], number)
         check(subject.log, model)
@@ -377,7 +418,8 @@ def test_rocksdb_equals_a_list(
 def test_rocksdb_survives(
     fast_directory: str, flush: Flush, doings: list[tuple[object, ...]]
 ) -> None:
-    killed = [("kill", 0) if name in {"power", "flip"} else (name, *rest) for name, *rest in doings]
+    crashes = {"power": "kill", "flip": "kill", "fault": "run", "heal": "run"}
+    killed = [(crashes.get(str(name), name), *rest) for name, *rest in doings]
     with tempfile.TemporaryDirectory(dir=fast_directory) as directory:
         subject = Rocks(flush, directory)
         run_hard(subject, list(killed))

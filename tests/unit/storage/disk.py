@@ -28,7 +28,11 @@ class Inode:
         fit(self.data, size)
 
     def sync(self) -> None:
-        self.durable = bytearray(self.data)
+        for at, data in self.changes:
+            if data is None:
+                fit(self.durable, at)
+            else:
+                put(self.durable, at, data)
         self.changes.clear()
 
     def lose_power(self, rng: random.Random) -> None:
@@ -76,6 +80,7 @@ class Disk:
         self.next_fd = 3
         self.room: int | None = None
         self.faults: dict[str, int] = {}
+        self.was_faulty = False
         self.calls: list[str] = []
 
     def _call(self, name: str) -> None:
@@ -147,7 +152,12 @@ class Disk:
         self.open_files[fd].resize(size)
 
     def fdatasync(self, fd: int) -> None:
-        self._call("fdatasync")
+        try:
+            self._call("fdatasync")
+        except OSError:
+            # The kernel forgets what it could not store, and takes its pages for clean.
+            self.open_files[fd].changes.clear()
+            raise
         self.open_files[fd].sync()
 
     def sync_directory(self, path: str) -> None:

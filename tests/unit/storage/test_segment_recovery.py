@@ -204,3 +204,37 @@ def test_recovery_says_how_far_it_has_come() -> None:
     assert told
     assert engine.recovery.seconds > 1
     assert engine.recovery.batches == 50
+
+
+def test_no_place_of_the_index_lies_inside_of_what_was_moved_aside() -> None:
+    bench = Bench(
+        LogSettings(
+            flush="always", segment_bytes=1_024, preallocate_bytes=0, index_interval_bytes=64
+        )
+    )
+    bench.append(*[100] * 8)
+    bench.reopen()
+    name = "/d/7/" + bench.files()[0]
+    for inode in (bench.disk.names[name].data, bench.disk.names[name].durable):
+        inode[SIZE : 3 * SIZE] = bytes(2 * SIZE)
+    with pytest.raises(Corrupt):
+        bench.log.read(1, 1 << 20)
+    bench.settle()
+    bench.power_cut()
+    assert bench.engine.recovery.quarantined == []
+    for offset in (1, 2, 3):
+        assert bench.log.read(offset, 1)[0].base_offset == 3
+
+
+def test_a_truncated_segment_is_cut_although_it_is_dropped_at_once() -> None:
+    for seed in range(20):
+        bench = Bench()
+        bench.append(*[200] * 3)
+        bench.settle()
+        bench.log.truncate(0)
+        bench.append(*[100] * 7)
+        bench.log.trim(7)
+        bench.settle()
+        bench.power_cut(seed)
+        assert {len(each.data) for each in read_all(bench.log)} <= {SIZE}
+        assert bench.log.end_offset == 7
