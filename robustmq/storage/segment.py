@@ -65,15 +65,16 @@ class Segment:
 
     The loop's side: `end` is the next offset, `size` the bytes given to it, `readable` the bytes
     that are surely in the file, `gaps` the damage that reading has found, by position, `was_cut`
-    whether it was truncated. The writer's side, touched by nobody else: `fd`, `allocated`,
-    `written`, `synced`, `listed` (its name is on the disk), `suspect` (a sync of it has failed),
-    `draft` (it has not yet taken the place of the segment that it was compacted from).
+    whether it was truncated, `heir` what comes behind it when it is dropped. The writer's side,
+    touched by nobody else: `fd`, `allocated`, `written`, `synced`, `listed` (its name is on the
+    disk), `suspect` (a sync of it has failed), `draft` (it has not yet taken the place of the
+    segment that it was compacted from).
     """
 
     __slots__ = (
         "_indexed", "allocated", "base", "directory", "draft", "dropped", "end", "fd", "first_ms",
-        "gaps", "index", "listed", "newest_ms", "readable", "sealed", "size", "suspect", "synced",
-        "was_cut", "written",
+        "gaps", "heir", "index", "listed", "newest_ms", "readable", "sealed", "size", "suspect",
+        "synced", "was_cut", "written",
     )  # fmt: skip
 
     def __init__(self, directory: str, base: int) -> None:
@@ -88,6 +89,7 @@ class Segment:
         self.dropped = False
         self.draft = False
         self.was_cut = False
+        self.heir: Segment | None = None
         self.fd: int | None = None
         self.allocated = self.written = self.synced = 0
         self.listed = False
@@ -102,6 +104,14 @@ class Segment:
     def index_path(self) -> str:
         """The file of the indexes, which may be missing."""
         return f"{self.directory}/{self.base:020d}.index"
+
+    @property
+    def last_heir(self) -> "Segment | None":
+        """The first segment behind this dropped one that is not dropped too."""
+        heir = self.heir
+        while heir is not None and heir.dropped:
+            heir = heir.heir
+        return heir
 
     def add(self, next_offset: int, size: int, newest_ms: int, interval: int) -> int:
         """Take a batch of `size` bytes behind the last one; returns its position."""

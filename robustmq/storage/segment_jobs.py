@@ -178,26 +178,28 @@ class Unlink:
     """Remove a segment that the loop has dropped.
 
     `ordered`: what comes later in the queue must not reach the disk before this. Otherwise it may
-    be done at once to make room, as soon as `heir`, the segment behind it, is on the disk.
+    be done at once to make room. A segment with an heir goes only when that is on the disk: the
+    last name in the directory is what keeps the end offset.
     """
 
     outlives = True
 
-    def __init__(
-        self, segment: Segment, ordered: bool = False, heir: Segment | None = None
-    ) -> None:
+    def __init__(self, segment: Segment, ordered: bool = False) -> None:
         self.segment = segment
         self.ordered = ordered
-        self._heir = heir
 
     @property
     def may_hurry(self) -> bool:
         """Whether it may overtake what is queued before it."""
-        return not self.ordered and self._heir is not None and self._heir.listed
+        heir = self.segment.last_heir
+        return not self.ordered and heir is not None and heir.listed
 
     def run(self, files: Files) -> None:
         """Remove the index, then the file."""
         segment = self.segment
+        heir = segment.last_heir
+        if heir is not None and not heir.listed:
+            open_for_writing(files, heir)
         close(files, segment)
         files.unlink(segment.index_path)
         files.unlink(segment.path)

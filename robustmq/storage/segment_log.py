@@ -339,6 +339,7 @@ class SegmentLog:
         draft.sealed = True
         draft.readable = draft.size
         self._segments[self._segments.index(source)] = draft
+        source.heir = draft
         source.dropped = True
         self._owner.reader.forget(source)
         self._submit([Swap(draft)])
@@ -370,9 +371,10 @@ class SegmentLog:
         return fresh
 
     def _drop(self, segment: Segment, ordered: bool = False, heir: Segment | None = None) -> None:
+        segment.heir = heir
         segment.dropped = True
         self._owner.reader.forget(segment)
-        self._submit([Unlink(segment, ordered or segment.was_cut, heir)])
+        self._submit([Unlink(segment, ordered or segment.was_cut)])
 
     def _number_of(self, offset: int) -> int:
         """The number of the last segment that begins at or before `offset`."""

@@ -60,6 +60,8 @@ class SegmentRecovery:
             if not segment.load_index(read_small(self._files, segment.index_path), size):
                 self._files.unlink(segment.index_path)
                 self._scan(segment, fd, size, next_base)
+                # Who wrote it may have been killed before it was synced; it counts as durable now.
+                self._files.fdatasync(fd)
             else:
                 self._report.bytes += size
         finally:
@@ -150,7 +152,10 @@ def load(files: Files, directory: str, recovery: SegmentRecovery) -> tuple[list[
         following = bases[number + 1] if number + 1 < len(bases) else None
         recovery.recover(segment, following)
         segment.sealed = following is not None
-    if not segments:
+    if segments:
+        files.sync_directory(directory)
+        files.sync_directory(directory.rpartition("/")[0])
+    else:
         segments = [Segment(directory, 0)]
     start = number_in(files, f"{directory}/{START_FILE}") or 0
     return segments, min(max(start, segments[0].base), segments[-1].end)

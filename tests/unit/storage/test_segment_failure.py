@@ -58,6 +58,7 @@ def test_what_a_failed_sync_may_have_lost_is_written_again() -> None:
     bench.append(100)
     bench.engine.commit()
     bench.disk.faults["fdatasync"] = errno.EIO
+    bench.disk.forgets = True
     bench.writer.run()
     assert bench.failure()
     with pytest.raises(Unwritable) as refusal:
@@ -78,3 +79,18 @@ def test_too_much_unwritten_is_refused_until_it_is_written() -> None:
     assert refusal.value.refused.code is Refusal.BUSY
     bench.settle()
     bench.append(100)
+
+
+def test_the_end_offset_is_kept_although_no_segment_behind_it_could_be_made() -> None:
+    bench = Bench()
+    bench.append(*[100] * 4)
+    bench.settle()
+    bench.append(*[100] * 12)
+    bench.disk.faults["mkdir"] = errno.ENOSPC
+    bench.settle()
+    bench.log.trim(16)
+    bench.settle()
+    bench.disk.faults.clear()
+    bench.disk.kill()
+    bench.open()
+    assert bench.log.end_offset >= 4

@@ -238,3 +238,19 @@ def test_a_truncated_segment_is_cut_although_it_is_dropped_at_once() -> None:
         bench.power_cut(seed)
         assert {len(each.data) for each in read_all(bench.log)} <= {SIZE}
         assert bench.log.end_offset == 7
+
+
+def test_what_a_killed_process_has_not_synced_is_synced_before_it_counts_as_durable() -> None:
+    bench = Bench()
+    bench.append(*[100] * 7)
+    bench.engine.commit()
+    bench.disk.faults["fdatasync"] = 5
+    bench.writer.run()
+    bench.disk.faults.clear()
+    bench.disk.kill()
+    bench.open()
+    kept = bench.log.durable_offset
+    assert kept >= 5
+    for seed in range(10):
+        bench.power_cut(seed)
+        assert bench.log.end_offset == kept
