@@ -9,6 +9,8 @@ settings.register_profile(
     "robustmq",
     deadline=None,
     print_blob=True,
+    # CI decides about a change by the same examples each time; everybody else looks for new ones.
+    derandomize=os.environ.get("CI") == "true",
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "robustmq"))
