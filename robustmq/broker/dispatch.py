@@ -12,7 +12,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
 from robustmq.broker.retained import Retained, RetainedRecord
 from robustmq.broker.router import Fabric
-from robustmq.message.topic import matches
+from robustmq.message.topic import is_wildcard, matches
 from robustmq.shard.shard import Shard
 
 _SCAN_BUDGET: Final = 1_000
@@ -170,7 +170,7 @@ class Dispatch:
         cores = self._filters.setdefault(topic_filter, set())
         if source not in cores:
             cores.add(source)
-            if len(cores) == 1 and _is_wildcard(topic_filter):
+            if len(cores) == 1 and is_wildcard(topic_filter):
                 self._wild.add(topic_filter, topic_filter)
             self._forget(topic_filter)
         position = self._retained.position if retained and len(self._retained) else 0
@@ -184,7 +184,7 @@ class Dispatch:
         cores.discard(source)
         if not cores:
             del self._filters[topic_filter]
-            if _is_wildcard(topic_filter):
+            if is_wildcard(topic_filter):
                 self._wild.discard(topic_filter, topic_filter)
         self._forget(topic_filter)
 
@@ -220,7 +220,7 @@ class Dispatch:
         """Send one batch of a scan; returns how much of a turn's budget it took."""
         cost = 1
         if not scan.found and scan.cursor is not None:
-            cost = _SCAN_BUDGET if _is_wildcard(scan.topic_filter) else 1
+            cost = _SCAN_BUDGET if is_wildcard(scan.topic_filter) else 1
             found, scan.cursor = self._retained.page(scan.topic_filter, scan.cursor, _SCAN_BUDGET)
             scan.found.extend(record for record in found if record.position <= scan.position)
         builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
@@ -237,7 +237,7 @@ class Dispatch:
         return cost
 
     def _forget(self, topic_filter: bytes) -> None:
-        if not _is_wildcard(topic_filter):
+        if not is_wildcard(topic_filter):
             self._interest.forget(topic_filter)
         elif len(self._interest.targets) > _FORGET_ONE_BY_ONE:
             self._interest.forget()
@@ -253,7 +253,3 @@ class Dispatch:
         if len(self._tuples) >= _MOST_TUPLES:
             self._tuples.clear()
         return self._tuples.setdefault(key, tuple(sorted(key)))
-
-
-def _is_wildcard(topic_filter: bytes) -> bool:
-    return b"+" in topic_filter or b"#" in topic_filter

@@ -1,6 +1,6 @@
 """Which core owns what on this node: the same answer in every process, without asking."""
 
-from robustmq.message.topic import stable_hash
+from robustmq.message.topic import is_wildcard, stable_hash
 
 
 class Placement:
@@ -35,6 +35,6 @@ class Placement:
 
     def cores_of_filter(self, topic_filter: bytes) -> list[int]:
         """The cores that own what a filter can match: one for a plain topic, else all."""
-        if b"+" in topic_filter or b"#" in topic_filter:
+        if is_wildcard(topic_filter):
             return list(range(self.workers))
         return [self.owner_of(topic_filter)]

@@ -8,7 +8,7 @@ from robustmq._kernel.trie import Trie
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.api import Options
-from robustmq.message.topic import matches
+from robustmq.message.topic import is_wildcard, matches
 
 Tap: TypeAlias = Callable[[bytes, int, int], object]
 """Called with (batch, byte position of the first record, count) of a run of one topic."""
@@ -132,7 +132,7 @@ class Subscriptions:
     def forget(self, topic_filter: bytes) -> None:
         """Resolve the topics of a filter anew: something about its subscribers has changed."""
         fanout = self.fanout
-        if b"+" not in topic_filter and b"#" not in topic_filter:
+        if not is_wildcard(topic_filter):
             fanout.forget(topic_filter)
         elif len(fanout.routes) > _FORGET_ONE_BY_ONE:
             fanout.forget()
@@ -141,11 +141,11 @@ class Subscriptions:
                 fanout.forget(topic)
 
     def _add_filter(self, topic_filter: bytes) -> None:
-        if b"+" in topic_filter or b"#" in topic_filter:
+        if is_wildcard(topic_filter):
             self._wild.add(topic_filter, topic_filter)
 
     def _discard_filter(self, topic_filter: bytes) -> None:
-        if not self.is_wanted(topic_filter) and (b"+" in topic_filter or b"#" in topic_filter):
+        if not self.is_wanted(topic_filter) and is_wildcard(topic_filter):
             self._wild.discard(topic_filter, topic_filter)
 
     def _resolve(self, topic: bytes) -> Route:

@@ -103,9 +103,9 @@ def levels(topic: bytes) -> list[bytes]:
     return topic.split(b"/")
 
 
-def is_wildcard(topic_filter: str) -> bool:
+def is_wildcard(topic_filter: bytes) -> bool:
     """Say whether a valid filter can match more than one topic (MQTT5 4.7.1)."""
-    return "+" in topic_filter or "#" in topic_filter
+    return b"+" in topic_filter or b"#" in topic_filter
 
 
 def matches(topic_filter: bytes, topic: bytes) -> bool:

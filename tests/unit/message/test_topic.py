@@ -73,7 +73,7 @@ def test_a_shared_filter_is_a_group_and_a_filter() -> None:
     ("topic_filter", "wildcard"), [("a/b", False), ("a/+", True), ("#", True), ("$x", False)]
 )
 def test_a_wildcard_is_plus_or_hash(topic_filter: str, wildcard: bool) -> None:
-    assert topic.is_wildcard(topic_filter) is wildcard
+    assert topic.is_wildcard(topic_filter.encode()) is wildcard
 
 
 def test_empty_levels_count() -> None:
