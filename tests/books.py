@@ -4,25 +4,25 @@ from tests.fabric import Fabric
 
 
 def check_books(fabric: Fabric) -> None:
-    """At rest, owners know exactly the interests that the cores have, and nobody waits."""
+    """At rest, every core knows exactly the interests of all, and nobody waits."""
     for node in fabric.nodes:
-        core, dispatch = node.core, node.dispatch
+        core, interests = node.core, node.interests
         assert not core._waits
         assert not core._fetches
         assert not node.shares._joins
         assert not node.subscriptions._unsettled
-        assert not dispatch._scans
-        assert not dispatch._held
-        assert not dispatch._early
-        assert not dispatch._congested
+        assert not node.subscriptions._provisional
+        assert not node.scans._scans
+        assert not interests.awaited
+        assert not interests._unconfirmed
         assert not node.router.blocked
-        wanted: dict[bytes, set[int]] = {}
+        assert not any(peer.calls or peer.unanswered for peer in node.router._peers)
+        wanted: dict[bytes, list[int]] = {}
         for peer in fabric.nodes:
             for topic_filter in peer.subscriptions.filters():
-                if node.index in fabric.placement.cores_of_filter(topic_filter):
-                    wanted.setdefault(topic_filter, set()).add(peer.index)
-        assert dispatch._filters == wanted
-        assert len(dispatch._wild) == sum(b"+" in name or b"#" in name for name in wanted)
+                wanted.setdefault(topic_filter, []).append(peer.index)
+        assert {name: list(cores) for name, cores in interests._filters.items()} == wanted
+        assert len(interests._wild) == sum(b"+" in name or b"#" in name for name in wanted)
     check_groups(fabric)
 
 

@@ -14,9 +14,10 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.api import Kept, Options
 from robustmq.broker.core import Core
-from robustmq.broker.dispatch import Dispatch
+from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
 from robustmq.broker.shares import KEY_SHIFT, Shares
 from robustmq.broker.subscriptions import Subscriptions
@@ -26,8 +27,6 @@ from robustmq.metrics import CELLS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
-from robustmq.shard.shard import Shard
-from robustmq.storage.memory_log import MemoryLog
 
 START_MS: Final = 1_700_000_000_000
 ROUNDS: Final = 10_000
@@ -119,6 +118,10 @@ class Links:
         """Bytes that found no room."""
         return sum(map(len, self.waiting.get(core, ())))
 
+    def epoch(self, core: int) -> int:
+        """The life that a core is in, as far as this one has met it."""
+        return self.known[core]
+
     def flush(self) -> None:
         """Push to every core whose link is not stalled."""
         for core, queue in self.waiting.items():
@@ -138,32 +141,29 @@ class Node:
         self.links = Links(fabric, index)
         placement = fabric.placement
         self.retained = Retained(limits.max_retained, limits.max_retained_bytes, self.turn.row)
+        self.interests = Interests(limits.route_cache)
         self.router = Router(
             self.turn,
-            placement=placement,
             core=index,
             epoch=self.links.life,
+            placement=placement,
             fabric=self.links,
+            interests=self.interests,
             max_batch_bytes=limits.max_batch_bytes,
-            window_bytes=limits.pressure_bytes,
+            pressure_bytes=limits.pressure_bytes,
         )
-        self.dispatch = Dispatch(
+        self.scans = RetainedScans(
             self.turn,
             core=index,
-            shards={
-                shard: Shard(shard, MemoryLog())
-                for shard in range(placement.shards)
-                if placement.core_of(shard) == index
-            },
             retained=self.retained,
             fabric=self.links,
             max_batch_bytes=limits.max_batch_bytes,
             pressure_bytes=limits.pressure_bytes,
-            route_cache=limits.route_cache,
+            workers=placement.workers,
         )
         self.subscriptions = Subscriptions(
             self.turn,
-            owner=placement.owner_of,
+            workers=placement.workers,
             describe=describe,
             route_cache=limits.route_cache,
             max_topic_aliases=0,
@@ -181,8 +181,10 @@ class Node:
             placement=placement,
             fabric=self.links,
             admission=Admission(100),
+            interests=self.interests,
             router=self.router,
-            dispatch=self.dispatch,
+            retained=self.retained,
+            scans=self.scans,
             subscriptions=self.subscriptions,
             shares=self.shares,
         )
@@ -346,8 +348,8 @@ class Client:
 class Fabric:
     """`cores` nodes and the links between them."""
 
-    def __init__(self, cores: int, shards: int = 0, limits: Limits = Limits()) -> None:  # noqa: B008
-        self.placement = Placement(cores, shards or cores)
+    def __init__(self, cores: int, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.placement = Placement(cores)
         self.limits = limits
         self.lives = [1] * cores
         self.stalled: set[tuple[int, int]] = set()

@@ -40,8 +40,8 @@ class Kept(NamedTuple):
     """What a core had retained when it settled a subscription; only a broker looks into it."""
 
     core: int
-    life: int
     position: int
+    sent: list[int]
 
 
 class Broker(Protocol):
@@ -68,8 +68,9 @@ class Broker(Protocol):
         `matched` False when no subscription wants the topic.
         """
 
-    def must_wait(self, topic: bytes) -> bool:
-        """Say whether publishers of `topic` must pause: its owner is too far behind.
+    @property
+    def blocked(self) -> bool:
+        """Say whether publishers must pause: some core is too far behind.
 
         A handle says so by its builder. Whoever pauses puts its intake into `turn.resumes`.
         """

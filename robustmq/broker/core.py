@@ -10,9 +10,11 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
-from robustmq.broker.dispatch import Dispatch
 from robustmq.broker.frames import Kind
+from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
+from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.shares import Shares
 from robustmq.broker.subscriptions import Subscriptions
@@ -67,8 +69,10 @@ class Core:
         placement: Placement,
         fabric: Fabric,
         admission: Admission,
+        interests: Interests,
         router: Router,
-        dispatch: Dispatch,
+        retained: Retained,
+        scans: RetainedScans,
         subscriptions: Subscriptions,
         shares: Shares,
     ) -> None:
@@ -78,25 +82,25 @@ class Core:
         self._placement = placement
         self._fabric = fabric
         self._admission = admission
+        self._interests = interests
         self._router = router
-        self._dispatch = dispatch
+        self._retained = retained
+        self._scans = scans
         self._subscriptions = subscriptions
         self._shares = shares
         self._waits: dict[int, _Wait] = {}
         self._fetches: dict[int, _Fetch] = {}
-        self._lives = [0] * placement.workers
         self._last_call = 0
-        router.append_here = dispatch.append
-        dispatch.answer_here = router.appended
-        dispatch.deliver_here = subscriptions.fanout.deliver
-        dispatch.receive_here = lambda frame: self.receive(core, frame)
+        router.deliver_here = lambda batch: subscriptions.deliver(core, batch)
+        router.receive_here = scans.receive_here = lambda frame: self.receive(core, frame)
         shares.want = lambda topic_filter, reply: self._want(
             topic_filter, None, False, lambda _: reply()
         )
         shares.unwant = self._unwant
         self._handlers: dict[int, Callable[[int, bytes], None]] = {
-            Kind.APPEND: self._on_append,
-            Kind.APPENDED: self._on_appended,
+            Kind.STORE: self._on_store,
+            Kind.RETAIN: self._on_retain,
+            Kind.CONFIRM: self._on_confirm,
             Kind.DELIVER: self._on_deliver,
             Kind.WANT: self._on_want,
             Kind.UNWANT: self._on_unwant,
@@ -116,7 +120,7 @@ class Core:
     def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
         """See `api.Broker.route`."""
         refused = self._admission.publish(principal, topic)
-        return refused or Handle(topic, self._router.builder(topic))
+        return refused or Handle(topic, self._router.builder)
 
     def publish(
         self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
@@ -126,7 +130,7 @@ class Core:
         if refused is not None:
             self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += 1
             return refused
-        builder = self._router.builder(record.key)
+        builder = self._router.builder
         builder.append(
             record.key, record.value, record.headers, record.attributes, record.timestamp
         )
@@ -135,9 +139,10 @@ class Core:
         builder.settle_if_full()
         return None
 
-    def must_wait(self, topic: bytes) -> bool:
-        """See `api.Broker.must_wait`."""
-        return self._router.blocked and self._router.builder(topic).blocked
+    @property
+    def blocked(self) -> bool:
+        """See `api.Broker.blocked`."""
+        return self._router.blocked
 
     def authorize(self, principal: Principal, topic_filter: str) -> Refused | None:
         """See `api.Broker.authorize`."""
@@ -154,8 +159,7 @@ class Core:
         """See `api.Broker.subscribe`."""
         # What was published here before goes before: it is not for this subscription.
         self._router.flush()
-        cores = set(self._placement.cores_of_filter(topic_filter))
-        self._subscriptions.add(window, topic_filter, options, self._last_call + 1, cores)
+        self._subscriptions.add(window, topic_filter, options, self._last_call + 1)
         self._want(topic_filter, window, retained, reply)
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
@@ -190,12 +194,14 @@ class Core:
         self, window: Window, topic_filter: bytes, options: Options, kept: list[Kept]
     ) -> None:
         """See `api.Broker.send_retained`."""
-        for core, life, position in kept:
-            if life == self._lives[core]:
-                self._last_call += 1
-                self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
-                frame = frames.scan(self._last_call, position, topic_filter)
-                self._fabric.send(core, frame)
+        if not kept:
+            return
+        answers = sorted(kept)
+        for place, core in enumerate(self._placement.retained_cores(topic_filter)):
+            self._last_call += 1
+            self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
+            until = [(position, sent[place]) for _, position, sent in answers]
+            self._send(core, frames.scan(self._last_call, until, topic_filter))
 
     def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
         """See `api.Broker.at`."""
@@ -209,26 +215,22 @@ class Core:
         `alive` are the cores that may have subscribers: until all of them have told what they
         want, or have died, nothing is appended here.
         """
-        self._dispatch.await_interests(core for core in alive if core != self._core)
+        self._interests.await_from(core for core in alive if core != self._core)
+        if self._interests.awaited:
+            self._router.hold()
         for core in range(self._placement.workers):
             if core != self._core:
-                self._fabric.send(core, frames.TOLD)
+                self._fabric.send(core, frames.told(self._router.retained))
 
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
-        return self._dispatch.busy
-
-    @property
-    def blocked(self) -> bool:
-        """Whether publishers must wait."""
-        return self._router.blocked
+        return self._scans.busy or self._router.busy
 
     def run_turn(self) -> None:
-        """Everything that is done once a turn: pages of retained messages, then batches."""
-        self._dispatch.scan()
-        self._dispatch.relieve()
+        """Everything that is done once a turn: batches, then pages of retained messages."""
         self._router.flush()
+        self._scans.run()
 
     def receive(self, source: int, frame: bytes) -> None:
         """Take a frame from another core (or from this one)."""
@@ -236,21 +238,20 @@ class Core:
 
     def replaced(self, core: int) -> None:
         """Core `core` was replaced: say again what its predecessor knew or had not answered."""
-        self._dispatch.drop_core(core)
-        self._lives[core] += 1
+        self._interests.replaced(core)
+        self._scans.drop_core(core)
         for call in [call for call, fetch in self._fetches.items() if fetch.core == core]:
             del self._fetches[call]
         for call, wait in self._waits.items():
             if core in wait.owing:
-                self._fabric.send(core, frames.want(call, wait.retained, wait.topic_filter))
+                self._fabric.send(core, frames.want(call, False, wait.retained, wait.topic_filter))
                 if not self._subscriptions.is_wanted(wait.topic_filter):
                     self._fabric.send(core, frames.unwant(wait.topic_filter))
         for topic_filter in self._subscriptions.filters():
-            if core in self._placement.cores_of_filter(topic_filter):
-                self._fabric.send(core, frames.want(0, False, topic_filter))
+            self._fabric.send(core, frames.want(0, False, False, topic_filter))
         self._shares.drop_core(core)
-        self._fabric.send(core, frames.TOLD)
         self._router.resend(core)
+        self._fabric.send(core, frames.told(self._router.retained))
 
     # ------------------------------------------------------------------ interest
 
@@ -261,46 +262,70 @@ class Core:
         retained: bool,
         reply: Callable[[list[Kept]], None],
     ) -> None:
-        cores = self._placement.cores_of_filter(topic_filter)
+        cores = list(range(self._placement.workers))
         self._last_call += 1
         call = self._last_call
         self._waits[call] = _Wait(topic_filter, cores, window, retained, reply)
-        frame = frames.want(call, retained, topic_filter)
-        for core in cores:
-            self._fabric.send(core, frame)
+        self._tell(frames.want(call, False, retained, topic_filter))
 
     def _unwant(self, topic_filter: bytes) -> None:
         if not self._subscriptions.is_wanted(topic_filter):
-            frame = frames.unwant(topic_filter)
-            for core in self._placement.cores_of_filter(topic_filter):
-                self._fabric.send(core, frame)
+            self._tell(frames.unwant(topic_filter))
+
+    def _tell(self, frame: bytes) -> None:
+        for core in range(self._placement.workers):
+            self._fabric.send(core, frame)
+
+    def _send(self, core: int, frame: bytes) -> None:
+        # What concerns deliveries keeps their order, and those for this core take no detour.
+        if core == self._core:
+            self.receive(core, frame)
+        else:
+            self._fabric.send(core, frame)
 
     # ------------------------------------------------------------------ frames
 
-    def _on_append(self, source: int, frame: bytes) -> None:
-        self._dispatch.append(source, *frames.read_append(frame))
+    def _on_store(self, source: int, frame: bytes) -> None:
+        _, call, batch = frames.read_store(frame)
+        self._subscriptions.deliver(source, batch)
+        self._confirm(source, call, 0)
 
-    def _on_appended(self, source: int, frame: bytes) -> None:
-        self._router.appended(source, *frames.read_appended(frame))
+    def _on_retain(self, source: int, frame: bytes) -> None:
+        call, position, batch = frames.read_retain(frame)
+        self._retained.apply(batch, source, position)
+        self._scans.arrived(source, position)
+        self._confirm(source, call, 0)
+
+    def _confirm(self, core: int, call: int, code: int) -> None:
+        if core == self._core:
+            self._router.confirmed(core, call, code)
+        else:
+            self._fabric.send(core, frames.confirm(call, code))
+
+    def _on_confirm(self, source: int, frame: bytes) -> None:
+        self._router.confirmed(source, *frames.read_confirm(frame))
 
     def _on_deliver(self, source: int, frame: bytes) -> None:
-        del source
-        self._subscriptions.fanout.deliver(frame[1:])
+        self._subscriptions.deliver(source, frame[1:])
 
     def _on_want(self, source: int, frame: bytes) -> None:
-        self._dispatch.want(source, *frames.read_want(frame))
+        call, durable, retained, topic_filter = frames.read_want(frame)
+        self._interests.want(source, topic_filter, durable)
+        if call:
+            so_far = self._router.retained_so_far(topic_filter) if retained else (0, [])
+            self._send(source, frames.wanted(call, *so_far))
 
     def _on_unwant(self, source: int, frame: bytes) -> None:
-        self._dispatch.unwant(source, frame[1:])
+        self._interests.unwant(source, frame[1:])
 
     def _on_wanted(self, source: int, frame: bytes) -> None:
-        call, position = frames.read_wanted(frame)
+        call, position, sent = frames.read_wanted(frame)
         wait = self._waits.get(call)
         if wait is None or source not in wait.owing:
             return
         wait.owing.discard(source)
-        if position:
-            wait.kept.append(Kept(source, self._lives[source], position))
+        if wait.retained:
+            wait.kept.append(Kept(source, position, sent))
         if wait.window is not None:
             self._subscriptions.settle(wait.window, wait.topic_filter, call, source)
         if not wait.owing:
@@ -308,7 +333,7 @@ class Core:
             wait.reply(wait.kept)
 
     def _on_scan(self, source: int, frame: bytes) -> None:
-        self._dispatch.ask(source, *frames.read_scan(frame))
+        self._scans.ask(source, *frames.read_scan(frame))
 
     def _on_retained(self, source: int, frame: bytes) -> None:
         del source
@@ -324,8 +349,8 @@ class Core:
             self._subscriptions.fanout.deliver_to(Route([group], [], 0), batch)
 
     def _on_told(self, source: int, frame: bytes) -> None:
-        del frame
-        self._dispatch.told(source)
+        self._interests.told(source)
+        self._scans.arrived(source, frames.read_told(frame))
 
     def _on_join(self, source: int, frame: bytes) -> None:
         self._shares.on_join(source, *frames.read_member(frame))

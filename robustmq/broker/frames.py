@@ -8,12 +8,12 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-_APPEND: Final = struct.Struct("<BBIQ")
-_APPENDED: Final = struct.Struct("<BBIQ")
-_RANGE: Final = struct.Struct("<II")
+_STORE: Final = struct.Struct("<BBIQ")
 _CALL: Final = struct.Struct("<BBQ")
 _MEMBER: Final = struct.Struct("<BBQQ")
 _POSITION: Final = struct.Struct("<BBQQ")
+_U64: Final = struct.Struct("<Q")
+_SCAN: Final = struct.Struct("<BBQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
 
@@ -21,8 +21,8 @@ _ASSIGN: Final = struct.Struct("<BBQH")
 class Kind(enum.IntEnum):
     """What a frame asks for or answers; its first byte."""
 
-    APPEND = 1
-    APPENDED = 2
+    STORE = 1
+    CONFIRM = 2
     DELIVER = 3
     WANT = 4
     UNWANT = 5
@@ -35,56 +35,74 @@ class Kind(enum.IntEnum):
     RETURN = 12
     SCAN = 13
     TOLD = 14
+    RETAIN = 15
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
 
-TOLD: Final = bytes((Kind.TOLD,))
-"""Say to a core that is new that it knows now all that the sender wants."""
 
+def store(epoch: int, call: int, batch: bytes) -> bytes:
+    """Ask a core to deliver a batch and to keep it for its durable sessions.
 
-def append(call: int, shard: int, retained: bool, batch: bytes) -> bytes:
-    """Ask the owner of `shard` to append `batch`; `retained`: some record has that flag.
-
-    Calls are numbered from 1; 0 wants no answer.
+    `epoch` is the life of the asking core, in which its calls are numbered from 1.
     """
-    return _APPEND.pack(Kind.APPEND, retained, shard, call) + batch
+    return _STORE.pack(Kind.STORE, 0, epoch, call) + batch
 
 
-def read_append(frame: bytes) -> tuple[int, int, bool, bytes]:
-    """Return (call, shard, retained, batch)."""
-    _, retained, shard, call = _APPEND.unpack_from(frame)
-    return call, shard, bool(retained), frame[_APPEND.size :]
+def read_store(frame: bytes) -> tuple[int, int, bytes]:
+    """Return (epoch, call, batch)."""
+    _, _, epoch, call = _STORE.unpack_from(frame)
+    return epoch, call, frame[_STORE.size :]
 
 
-def appended(call: int, code: int, unmatched: Sequence[tuple[int, int]]) -> bytes:
-    """Answer an append: 0 or a Refusal, and the record ranges that nobody wants."""
-    head = _APPENDED.pack(Kind.APPENDED, code, len(unmatched), call)
-    if not unmatched:
-        return head
-    return head + b"".join(_RANGE.pack(start, stop) for start, stop in unmatched)
+def told(position: int) -> bytes:
+    """Say to a core that it knows now all that the sender wants, and has its retained messages.
+
+    `position` is how far they have come in the sender's stream.
+    """
+    return _CALL.pack(Kind.TOLD, 0, position)
 
 
-def read_appended(frame: bytes) -> tuple[int, int, list[tuple[int, int]]]:
-    """Return (call, code, unmatched)."""
-    _, code, count, call = _APPENDED.unpack_from(frame)
-    if not count:
-        return call, code, []
-    return call, code, list(_RANGE.iter_unpack(frame[_APPENDED.size :]))
+def read_told(frame: bytes) -> int:
+    """Return the position."""
+    return int(_CALL.unpack(frame)[2])
 
 
-def want(call: int, retained: bool, topic_filter: bytes) -> bytes:
+def retain(call: int, position: int, batch: bytes) -> bytes:
+    """Ask a core to keep retained records; `position` is theirs in the asking core's stream."""
+    return _POSITION.pack(Kind.RETAIN, 0, call, position) + batch
+
+
+def read_retain(frame: bytes) -> tuple[int, int, bytes]:
+    """Return (call, position, batch)."""
+    _, _, call, position = _POSITION.unpack_from(frame)
+    return call, position, frame[_POSITION.size :]
+
+
+def confirm(call: int, code: int) -> bytes:
+    """Answer a `store` or `retain`: 0, or the Refusal."""
+    return _CALL.pack(Kind.CONFIRM, code, call)
+
+
+def read_confirm(frame: bytes) -> tuple[int, int]:
+    """Return (call, code)."""
+    _, code, call = _CALL.unpack(frame)
+    return call, code
+
+
+def want(call: int, durable: bool, retained: bool, topic_filter: bytes) -> bytes:
     """Ask for everything that matches the filter from now on.
 
-    `retained`: the answer must say how far the retained messages had come by then.
+    `durable`: it must be kept before it is acknowledged. `retained`: the answer must say how far
+    the retained messages had come by then. Without a call (0) no answer is wanted.
     """
-    return _CALL.pack(Kind.WANT, retained, call) + topic_filter
+    return _CALL.pack(Kind.WANT, durable | retained << 1, call) + topic_filter
 
 
-def read_want(frame: bytes) -> tuple[int, bool, bytes]:
-    """Return (call, retained, filter)."""
-    _, retained, call = _CALL.unpack_from(frame)
-    return call, bool(retained), frame[_CALL.size :]
+def read_want(frame: bytes) -> tuple[int, bool, bool, bytes]:
+    """Return (call, durable, retained, filter)."""
+    _, flags, call = _CALL.unpack_from(frame)
+    return call, bool(flags & 1), bool(flags & 2), frame[_CALL.size :]
 
 
 def unwant(topic_filter: bytes) -> bytes:
@@ -92,29 +110,37 @@ def unwant(topic_filter: bytes) -> bytes:
     return bytes((Kind.UNWANT,)) + topic_filter
 
 
-def wanted(call: int, position: int) -> bytes:
+def wanted(call: int, position: int, sent: Sequence[int]) -> bytes:
     """Answer a `want`: from now on nothing that matches is missed.
 
-    `position` is that of the last retained message which was there before, 0 when none was.
+    `position` is how far the answering core's retained messages had come; `sent` are the last
+    positions that it had sent to each of the cores which keep what the filter can match.
     """
-    return _POSITION.pack(Kind.WANTED, 0, call, position)
+    return _POSITION.pack(Kind.WANTED, 0, call, position) + b"".join(map(_U64.pack, sent))
 
 
-def read_wanted(frame: bytes) -> tuple[int, int]:
-    """Return (call, position)."""
+def read_wanted(frame: bytes) -> tuple[int, int, list[int]]:
+    """Return (call, position, sent)."""
     _, _, call, position = _POSITION.unpack_from(frame)
-    return call, position
+    return call, position, [each for (each,) in _U64.iter_unpack(frame[_POSITION.size :])]
 
 
-def scan(call: int, position: int, topic_filter: bytes) -> bytes:
-    """Ask for the retained messages that match, of those up to `position`."""
-    return _POSITION.pack(Kind.SCAN, 0, call, position) + topic_filter
+def scan(call: int, until: Sequence[tuple[int, int]], topic_filter: bytes) -> bytes:
+    """Ask for the retained messages that match.
+
+    `until` has for each core the position in its stream up to which they are wanted, and the
+    position that must have arrived before.
+    """
+    head = _SCAN.pack(Kind.SCAN, len(until), call)
+    return head + b"".join(_U64.pack(n) for pair in until for n in pair) + topic_filter
 
 
-def read_scan(frame: bytes) -> tuple[int, int, bytes]:
-    """Return (call, position, filter)."""
-    _, _, call, position = _POSITION.unpack_from(frame)
-    return call, position, frame[_POSITION.size :]
+def read_scan(frame: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
+    """Return (call, until, filter)."""
+    _, count, call = _SCAN.unpack_from(frame)
+    end = _SCAN.size + 16 * count
+    numbers = [each for (each,) in _U64.iter_unpack(frame[_SCAN.size : end])]
+    return call, list(zip(numbers[::2], numbers[1::2], strict=True)), frame[end:]
 
 
 def retained(call: int, last: bool, batch: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The retained messages of the topics that a core owns (MQTT5 3.3.1.3)."""
+"""The retained messages of the topics that a core keeps (MQTT5 3.3.1.3)."""
 
 import heapq
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _SPARE_EXPIRIES: Final = 1_024
 class RetainedRecord(NamedTuple):
     """The last retained record of a topic; `expires_ms` is 0 for never.
 
-    `position` counts the records that were retained up to this one.
+    `position` is its place in the stream of the core `source`, on which it was published.
     """
 
     attributes: int
@@ -25,6 +25,7 @@ class RetainedRecord(NamedTuple):
     value: bytes
     headers: bytes
     expires_ms: int
+    source: int
     position: int
 
     @property
@@ -34,16 +35,12 @@ class RetainedRecord(NamedTuple):
 
 
 class Retained:
-    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row.
-
-    `position` is that of the record which was retained last.
-    """
+    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row."""
 
     def __init__(self, max_messages: int, max_bytes: int, cells: memoryview) -> None:
         self._topics: TopicMap[RetainedRecord] = TopicMap()
         self._expiries: list[tuple[int, bytes]] = []
         self._bytes = 0
-        self.position = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._cells = cells
@@ -51,7 +48,7 @@ class Retained:
     def __len__(self) -> int:
         return len(self._topics)
 
-    def apply(self, batch: bytes) -> None:
+    def apply(self, batch: bytes, source: int, position: int) -> None:
         """Keep, replace or (with an empty payload) remove what the batch retains."""
         for attributes, timestamp, _, key, value, headers in records(batch):
             if not attributes & RETAIN_BIT or key is None:
@@ -60,9 +57,10 @@ class Retained:
                 self._remove(key)
                 continue
             deadline = 0 if headers == NO_HEADERS else expires_at(headers)
-            self.position += 1
             self._put(
-                RetainedRecord(attributes, timestamp, key, value, headers, deadline, self.position)
+                RetainedRecord(
+                    attributes, timestamp, key, value, headers, deadline, source, position
+                )
             )
         self._count()
 

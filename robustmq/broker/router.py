@@ -1,14 +1,23 @@
-"""The publisher's side of a core: topics to shards, one batch per shard and turn, answers back."""
+"""The publisher's side of a core: a batch a turn, its parts to the cores that want them, answers.
+
+Here a message is accepted: its publisher is told when every core that has to keep it has it.
+"""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from robustmq._kernel.batch import Acks, BatchBuilder
+from robustmq import metrics
+from robustmq._kernel.batch import Acks, BatchBuilder, cut, gather, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
+from robustmq.broker.interests import CORE, DURABLE, Interests
 from robustmq.broker.placement import Placement
+from robustmq.message.record import RETAIN_BIT
 
-_EPOCH_SPACE: Final = 1 << 15
+EPOCH_SHIFT: Final = 40
+"""A position in a core's stream of retained messages has the core's epoch from this bit on."""
+
+_HEADER: Final = 61
 
 
 class Fabric(Protocol):
@@ -20,144 +29,195 @@ class Fabric(Protocol):
     def backlog(self, core: int) -> int:
         """Bytes that wait for room in the ring to a core."""
 
+    def epoch(self, core: int) -> int:
+        """The number of the life that a core is in."""
+
+
+class _Append:
+    """A batch that some cores have not confirmed; `code` is the first refusal among them."""
+
+    __slots__ = ("acks", "code", "owing", "unmatched")
+
+    def __init__(self, acks: Acks, unmatched: list[tuple[int, int]]) -> None:
+        self.acks = acks
+        self.unmatched = unmatched
+        self.owing = 0
+        self.code = 0
+
+    def confirm(self, code: int) -> None:
+        """One core less; the publishers hear of it when it was the last."""
+        self.code = self.code or code
+        self.owing -= 1
+        if not self.owing:
+            self.acks.settle(self.code, self.unmatched)
+
 
 class _Call(NamedTuple):
-    """An append that waits for its answer; `sent` is what had been sent to its core by then."""
+    """A part that waits for its answer, to be sent again when its core is replaced."""
 
-    shard: int
-    retained: bool
-    batch: bytes
-    acks: Acks
-    sent: int
+    append: _Append
+    frame: bytes
 
 
-class _Outstanding:
-    """What one core has been sent and has not answered; all counts are bytes since it lives."""
+class _Peer:
+    """What one core has been asked to keep and has not answered, by call, in order."""
 
     def __init__(self) -> None:
         self.calls: dict[int, _Call] = {}
-        self.sent = 0
-        self.asked = 0
-        self.answered = 0
+        self.unanswered = 0
+        self.retained = 0
+        """The position of the retained messages that were sent to it last."""
 
 
 class Router:
-    """Builders by shard, and the appends that are not answered yet, by core and call.
+    """Appends, once a turn, what this core's publishers have sent (ADR 0015).
 
-    At most about `window_bytes` are unanswered per core: beyond that its builders are blocked
-    and their publishers paused, until the owner has caught up. A batch of QoS 0 alone needs no
-    answer; one is asked for just often enough to know how far the owner is.
+    What a core must keep (`DURABLE` targets, retained messages) is asked of it and answered;
+    the rest is sent and forgotten. Publishers pause while more than `pressure_bytes` wait for
+    room to some core or for its answer, until it is half of that.
     """
 
     def __init__(
         self,
         turn: Turn,
         *,
-        placement: Placement,
         core: int,
         epoch: int,
+        placement: Placement,
         fabric: Fabric,
+        interests: Interests,
         max_batch_bytes: int,
-        window_bytes: int,
+        pressure_bytes: int,
     ) -> None:
         self._turn = turn
-        self._placement = placement
         self._core = core
         self._epoch = epoch
+        self._placement = placement
         self._fabric = fabric
-        self._max_batch_bytes = max_batch_bytes
-        self._window_bytes = window_bytes
-        self._builders: dict[int, BatchBuilder] = {}
-        self._outstanding = [_Outstanding() for _ in range(placement.workers)]
-        self._blocked: set[int] = set()
+        self._interests = interests
+        self._pressure_bytes = pressure_bytes
+        self._peers = [_Peer() for _ in range(placement.workers)]
+        self._behind: set[int] = set()
         self._last_call = 0
-        self.append_here: Callable[[int, int, int, bool, bytes], None]
+        self.retained = epoch << EPOCH_SHIFT
+        """The position of what was retained last."""
+        self.builder = BatchBuilder(turn, core, max_batch_bytes, self._append)
+        self.deliver_here: Callable[[bytes], None]
+        self.receive_here: Callable[[bytes], None]
 
     @property
     def blocked(self) -> bool:
-        """Whether some core is so far behind that publishers have to wait."""
-        return bool(self._blocked)
+        """Whether publishers have to wait."""
+        return self.builder.blocked
 
-    def builder(self, topic: bytes) -> BatchBuilder:
-        """The builder that takes a topic's records."""
-        shard = self._placement.shard_of(topic)
-        builder = self._builders.get(shard)
-        if builder is None:
-            builder = BatchBuilder(self._turn, shard, self._max_batch_bytes, self._send)
-            builder.producer_id = self._core
-            builder.producer_epoch = self._epoch % _EPOCH_SPACE
-            builder.blocked = self._placement.core_of(shard) in self._blocked
-            self._builders[shard] = builder
-        return builder
+    @property
+    def busy(self) -> bool:
+        """Whether publishers may go on although nothing has arrived."""
+        return bool(self._behind) and all(map(self._has_caught_up, self._behind))
+
+    def hold(self) -> None:
+        """Let publishers wait while it is not known who wants what."""
+        self.builder.blocked = True
 
     def flush(self) -> None:
-        """Send every batch that this turn has built to its owner."""
-        builders = self._turn.builders
-        while builders:
-            pending = builders[:]
-            builders.clear()
-            for builder in pending:
-                if builder.count:
-                    self._send(builder)
-
-    def _send(self, builder: BatchBuilder) -> None:
-        shard = builder.shard
-        assert isinstance(shard, int)
-        core = self._placement.core_of(shard)
-        retained = builder.retained
-        batch, acks = builder.take()
-        outstanding = self._outstanding[core]
-        outstanding.sent += len(batch)
-        call = 0
-        if len(acks) or outstanding.sent - outstanding.asked > self._window_bytes // 4:
-            self._last_call += 1
-            call = self._last_call
-            outstanding.calls[call] = _Call(shard, retained, batch, acks, outstanding.sent)
-            outstanding.asked = outstanding.sent
-        if outstanding.sent - outstanding.answered > self._window_bytes:
-            self._block(core, True)
-        if core == self._core:
-            self.append_here(core, call, shard, retained, batch)
-        else:
-            self._fabric.send(core, frames.append(call, shard, retained, batch))
-
-    def appended(self, core: int, call: int, code: int, unmatched: list[tuple[int, int]]) -> None:
-        """A core has answered an append, and with it all earlier ones: tell the publishers."""
-        outstanding = self._outstanding[core]
-        answered = outstanding.calls.pop(call, None)
-        if answered is None:
+        """Append what this turn has gathered, and let publishers go on when all have caught up."""
+        if self._interests.awaited:
             return
-        outstanding.answered = answered.sent
-        answered.acks.settle(code, unmatched)
-        self._relieve(core)
+        if self.builder.count:
+            self._append(self.builder)
+        self._turn.builders.clear()
+        if self.builder.blocked:
+            self._behind = {core for core in self._behind if not self._has_caught_up(core)}
+            self.builder.blocked = bool(self._behind)
+
+    def _append(self, builder: BatchBuilder) -> None:
+        if self._interests.awaited:
+            return
+        retained = builder.retained
+        count = builder.count
+        batch, acks = builder.take()
+        cells = self._turn.row
+        cells[metrics.SHARD_APPENDS] += 1
+        cells[metrics.SHARD_RECORDS] += count
+        cells[metrics.SHARD_BYTES] += len(batch)
+        parts, unmatched = self._interests.split(batch)
+        for start, stop in unmatched:
+            cells[metrics.MESSAGES_UNMATCHED] += stop - start
+        append = _Append(acks, unmatched)
+        append.owing = 1
+        for target, part in parts:
+            if target & DURABLE:
+                self._store(target & CORE, append, part)
+            elif target == self._core:
+                self.deliver_here(part)
+            else:
+                self._fabric.send(target, frames.DELIVER_HEAD + part)
+                self._watch(target)
+        if retained:
+            self._retain(append, batch, count)
+        append.confirm(0)
+
+    def _store(self, core: int, append: _Append, part: bytes) -> None:
+        self._last_call += 1
+        self._ask(core, append, frames.store(self._epoch, self._last_call, part))
+
+    def _retain(self, append: _Append, batch: bytes, count: int) -> None:
+        """Send the retained records to the cores that keep their topics."""
+        kept: dict[int, list[bytes]] = {}
+        raws = cut(batch, _HEADER, count)
+        for raw, (attributes, _, _, topic, _, _) in zip(raws, records(batch), strict=True):
+            if attributes & RETAIN_BIT and topic is not None:
+                kept.setdefault(self._placement.retained_core(topic), []).append(raw)
+        for core, some in kept.items():
+            self._last_call += 1
+            self.retained += 1
+            self._peers[core].retained = self.retained
+            part = gather(batch, some)
+            self._ask(core, append, frames.retain(self._last_call, self.retained, part))
+
+    def _ask(self, core: int, append: _Append, frame: bytes) -> None:
+        append.owing += 1
+        peer = self._peers[core]
+        peer.calls[self._last_call] = _Call(append, frame)
+        peer.unanswered += len(frame)
+        if core == self._core:
+            self.receive_here(frame)
+        else:
+            self._fabric.send(core, frame)
+        self._watch(core)
+
+    def confirmed(self, core: int, call: int, code: int) -> None:
+        """A core has what `call` asked it to keep, or (with a code) refuses."""
+        peer = self._peers[core]
+        answered = peer.calls.pop(call, None)
+        if answered is not None:
+            peer.unanswered -= len(answered.frame)
+            answered.append.confirm(code)
 
     def resend(self, core: int) -> None:
-        """The owner was replaced: what its predecessor owed an answer for goes out again.
+        """Ask the successor of a core for what its predecessor owed an answer for.
 
-        QoS 0 that was on its way is gone with it: to send it again could deliver it twice.
+        QoS 0 that was on its way to be delivered is gone with it.
         """
-        calls = self._outstanding[core].calls
-        outstanding = self._outstanding[core] = _Outstanding()
-        for call, owed in calls.items():
-            if len(owed.acks):
-                outstanding.sent += len(owed.batch)
-                outstanding.calls[call] = owed._replace(sent=outstanding.sent)
-                frame = frames.append(call, owed.shard, owed.retained, owed.batch)
-                self._fabric.send(core, frame)
-        outstanding.asked = outstanding.sent
-        self._relieve(core)
+        for call in self._peers[core].calls.values():
+            self._fabric.send(core, call.frame)
 
-    def _relieve(self, core: int) -> None:
-        outstanding = self._outstanding[core]
-        unanswered = outstanding.sent - outstanding.answered
-        if core in self._blocked and unanswered <= self._window_bytes // 2:
-            self._block(core, False)
+    def retained_so_far(self, topic_filter: bytes) -> tuple[int, list[int]]:
+        """The position of what this core has retained, and the last for each core that keeps it.
 
-    def _block(self, core: int, blocked: bool) -> None:
-        if blocked:
-            self._blocked.add(core)
-        else:
-            self._blocked.discard(core)
-        for shard, builder in self._builders.items():
-            if self._placement.core_of(shard) == core:
-                builder.blocked = blocked
+        The cores are those that keep what `topic_filter` can match.
+        """
+        cores = self._placement.retained_cores(topic_filter)
+        return self.retained, [self._peers[core].retained for core in cores]
+
+    def _watch(self, core: int) -> None:
+        if (
+            self._fabric.backlog(core) > self._pressure_bytes
+            or self._peers[core].unanswered > self._pressure_bytes
+        ):
+            self._behind.add(core)
+            self.builder.blocked = True
+
+    def _has_caught_up(self, core: int) -> bool:
+        half = self._pressure_bytes // 2
+        return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half

@@ -1,23 +1,21 @@
 """The subscriber's side of a core: filters of its sessions, and the route of each topic."""
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.trie import Trie
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
+from robustmq.broker import topic_cache
 from robustmq.broker.api import Options
-from robustmq.message.topic import is_wildcard, matches
+from robustmq.message.topic import is_wildcard
 
 Tap: TypeAlias = Callable[[bytes, int, int], object]
 """Called with (batch, byte position of the first record, count) of a run of one topic."""
 
 Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
 """(header block, protocol version) -> (properties, deadline in ms or 0, publisher or 0)."""
-
-_FORGET_ONE_BY_ONE: Final = 256
-
 
 class _Unsettled(NamedTuple):
     """A subscription that `cores` do not know yet; `call` is what they will answer."""
@@ -29,22 +27,23 @@ class _Unsettled(NamedTuple):
 class Subscriptions:
     """Who subscribes to what on this core; resolves a topic once into a kernel `Route`.
 
-    `owner(topic)` is the core that owns a topic. A subscription hears nothing of a topic before
-    its owner has settled it: what is on its way until then may also be retained, and would
-    arrive twice.
+    A subscription hears nothing from a core that has not settled it: what is on its way from
+    there until then may also be retained, and would arrive twice.
     """
 
     def __init__(
         self,
         turn: Turn,
         *,
-        owner: Callable[[bytes], int],
+        workers: int,
         describe: Describe,
         route_cache: int,
         max_topic_aliases: int,
     ) -> None:
         self.fanout = Fanout(turn, self._resolve, describe, route_cache)
-        self._owner = owner
+        self._workers = workers
+        self._source = 0
+        self._provisional: list[bytes] = []
         self._filters: dict[bytes, dict[Window, Options]] = {}
         self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
         self._taps: dict[bytes, list[Tap]] = {}
@@ -52,12 +51,17 @@ class Subscriptions:
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
 
-    def add(
-        self, window: Window, topic_filter: bytes, options: Options, call: int, cores: set[int]
-    ) -> None:
+    def deliver(self, source: int, batch: bytes) -> None:
+        """Give every record that core `source` has sent to the subscribers of its topic."""
+        self._source = source
+        self.fanout.deliver(batch)
+        while self._provisional:
+            self.fanout.forget(self._provisional.pop())
+
+    def add(self, window: Window, topic_filter: bytes, options: Options, call: int) -> None:
         """Subscribe, or change the options of a subscription.
 
-        A new one waits for each of `cores` to be settled with `call`.
+        A new one waits for each core to settle it with `call`.
         """
         members = self._filters.get(topic_filter)
         if members is None:
@@ -68,7 +72,9 @@ class Subscriptions:
             self.forget(topic_filter)
         else:
             members[window] = options
-            self._unsettled.setdefault(topic_filter, {})[window] = _Unsettled(call, set(cores))
+            self._unsettled.setdefault(topic_filter, {})[window] = _Unsettled(
+                call, set(range(self._workers))
+            )
 
     def settle(self, window: Window, topic_filter: bytes, call: int, core: int) -> None:
         """A core has answered `call`: what it sends from now on is for this window too."""
@@ -131,14 +137,7 @@ class Subscriptions:
 
     def forget(self, topic_filter: bytes) -> None:
         """Resolve the topics of a filter anew: something about its subscribers has changed."""
-        fanout = self.fanout
-        if not is_wildcard(topic_filter):
-            fanout.forget(topic_filter)
-        elif len(fanout.routes) > _FORGET_ONE_BY_ONE:
-            fanout.forget()
-        else:
-            for topic in [known for known in fanout.routes if matches(topic_filter, known)]:
-                fanout.forget(topic)
+        topic_cache.forget(self.fanout, self.fanout.routes, topic_filter)
 
     def _add_filter(self, topic_filter: bytes) -> None:
         if is_wildcard(topic_filter):
@@ -180,8 +179,10 @@ class Subscriptions:
         return Route([Group(*key, windows) for key, windows in groups.items()], taps, alias)
 
     def _deaf(self, topic: bytes, unsettled: dict[Window, _Unsettled]) -> set[Window]:
-        owner = self._owner(topic)
-        return {window for window, waiting in unsettled.items() if owner in waiting.cores}
+        """Windows that do not hear the core which is speaking; the next one may be heard."""
+        self._provisional.append(topic)
+        source = self._source
+        return {window for window, waiting in unsettled.items() if source in waiting.cores}
 
     def _alias(self, topic: bytes) -> int:
         alias = self._aliases.get(topic, 0)

@@ -106,7 +106,7 @@ class Publisher:
         )
         if packet.qos == 0:
             connection.broker.publish(session.principal, record, None)
-            self._pause_for(topic)
+            self._pause_if_blocked()
             return
         reply = partial(self._settle, ticket)
         if packet.qos == 2:
@@ -116,12 +116,12 @@ class Publisher:
         refused = connection.broker.publish(session.principal, record, reply)
         if refused is not None:
             reply(refused.code, True)
-        self._pause_for(topic)
+        self._pause_if_blocked()
 
-    def _pause_for(self, topic: bytes) -> None:
-        """Read no further while the topic's owner is behind: what waits for it is bounded."""
+    def _pause_if_blocked(self) -> None:
+        """Read no further while some core is behind: what waits for it is bounded."""
         broker = self._connection.broker
-        if broker.must_wait(topic):
+        if broker.blocked:
             broker.turn.row[metrics.PUBLISHERS_PAUSED] += 1
             self._connection.intake.hold()
             broker.turn.resumes.append(self._connection.intake)

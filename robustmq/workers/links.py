@@ -35,6 +35,7 @@ class Links:
         self.handle: Callable[[int, bytes], None]
         self.replaced: Callable[[int], None]
         mine = inheritance.region.state(inheritance.index)
+        self._own_epoch = mine.epoch
         for peer in range(inheritance.workers):
             if peer != self._index:
                 state = self._states[peer] = inheritance.region.state(peer)
@@ -59,6 +60,10 @@ class Links:
     def backlog(self, core: int) -> int:
         """Bytes that wait for room in the ring to a core."""
         return 0 if core == self._index else self._senders[core].backlog_bytes
+
+    def epoch(self, core: int) -> int:
+        """The number of the life that a core is in, as far as this one has met it."""
+        return self._epochs.get(core, self._own_epoch)
 
     def receive(self) -> bool:
         """Handle what has come in, up to a limit per ring; True when there was anything."""

@@ -12,9 +12,10 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller, Stream, peer_address
 from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
-from robustmq.broker.dispatch import Dispatch
+from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
 from robustmq.broker.shares import KEY_SHIFT, Shares
 from robustmq.broker.subscriptions import Subscriptions
@@ -25,9 +26,7 @@ from robustmq.net.handover import Handover
 from robustmq.net.selector import PollerSelector
 from robustmq.net.tcp import Door
 from robustmq.policy.admission import Admission
-from robustmq.shard.shard import Shard
 from robustmq.shm.region import Phase
-from robustmq.storage.memory_log import MemoryLog
 from robustmq.workers import limits, log
 from robustmq.workers.inheritance import MQTT_TCP, Inheritance
 from robustmq.workers.links import Links
@@ -56,7 +55,7 @@ class Worker:
         self._loop = asyncio.SelectorEventLoop(PollerSelector(self._poller))
         asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
-        self._placement = Placement(inheritance.workers, inheritance.workers)
+        self._placement = Placement(inheritance.workers)
         self._core = self._make_core()
         self._links.handle = self._core.receive
         self._links.replaced = self._core.replaced
@@ -76,34 +75,31 @@ class Worker:
     def _make_core(self) -> Core:
         runtime = self._config.runtime
         protocol = self._config.mqtt_runtime.protocol
-        retained = self._config.mqtt_runtime.retained
-        owned = {
-            number: Shard(number, MemoryLog())
-            for number in range(self._placement.shards)
-            if self._placement.core_of(number) == self._index
-        }
+        keeps = self._config.mqtt_runtime.retained
+        interests = Interests(protocol.route_cache)
         router = Router(
             self._turn,
-            placement=self._placement,
             core=self._index,
             epoch=self._state.epoch,
+            placement=self._placement,
             fabric=self._links,
+            interests=interests,
             max_batch_bytes=runtime.max_batch_bytes,
-            window_bytes=runtime.pressure_bytes,
+            pressure_bytes=runtime.pressure_bytes,
         )
-        dispatch = Dispatch(
+        retained = Retained(keeps.max_messages, keeps.max_bytes, self._cells)
+        scans = RetainedScans(
             self._turn,
             core=self._index,
-            shards=owned,
-            retained=Retained(retained.max_messages, retained.max_bytes, self._cells),
+            retained=retained,
             fabric=self._links,
             max_batch_bytes=runtime.max_batch_bytes,
             pressure_bytes=runtime.pressure_bytes,
-            route_cache=protocol.route_cache,
+            workers=self._placement.workers,
         )
         subscriptions = Subscriptions(
             self._turn,
-            owner=self._placement.owner_of,
+            workers=self._placement.workers,
             describe=describe,
             route_cache=protocol.route_cache,
             max_topic_aliases=protocol.max_server_topic_aliases,
@@ -121,8 +117,10 @@ class Worker:
             placement=self._placement,
             fabric=self._links,
             admission=Admission(protocol.max_topic_levels),
+            interests=interests,
             router=router,
-            dispatch=dispatch,
+            retained=retained,
+            scans=scans,
             subscriptions=subscriptions,
             shares=shares,
         )

@@ -71,7 +71,7 @@ class World:
     """The fabric, and the model beside it."""
 
     def __init__(self, count: int, limits: Limits) -> None:
-        self.fabric = Fabric(count, count * 2, limits)
+        self.fabric = Fabric(count, limits)
         self.subscribers = [Subscriber(self.fabric.nodes[i % count].client()) for i in range(5)]
         self.published: dict[str, Published] = {}
         self.subscribes = 0

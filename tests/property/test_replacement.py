@@ -51,7 +51,7 @@ class World:
     """The fabric, its clients and its publishes."""
 
     def __init__(self, count: int) -> None:
-        self.fabric = Fabric(count, count * 2, Limits(max_batch_bytes=150))
+        self.fabric = Fabric(count, Limits(max_batch_bytes=150))
         self.survivors = [Survivor(self.fabric.nodes[i % count].client()) for i in range(6)]
         self.published: list[tuple[int, int, Answer]] = []
 

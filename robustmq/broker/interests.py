@@ -1,0 +1,113 @@
+"""What the cores of this node want to hear: filters, and the cores behind each topic."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from robustmq._kernel.interest import Interest
+from robustmq._kernel.trie import Trie
+from robustmq.broker import topic_cache
+from robustmq.message.topic import is_wildcard
+
+DURABLE: Final = 1 << 16
+"""The bit of a target that says: the core must have it on its disk before it is acknowledged."""
+
+CORE: Final = DURABLE - 1
+"""The bits of a target that name the core."""
+
+_MOST_TUPLES: Final = 4_096
+"""Sets of targets that are kept as one tuple each, so that equal answers are the same object."""
+
+
+class Interests:
+    """Who wants which filter, told by the cores themselves; a core is in it once per filter.
+
+    A core that was replaced is taken at its predecessor's word until it has told everything
+    itself: a durable session's messages are owed to it meanwhile. A core that is new takes no
+    append before all `awaited` cores have told what they want, so that nobody misses it.
+    """
+
+    def __init__(self, route_cache: int) -> None:
+        self._interest = Interest(self._resolve, route_cache)
+        self._filters: dict[bytes, tuple[int, ...]] = {}
+        self._wild: Trie[bytes] = Trie()
+        self._tuples: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._unconfirmed: dict[int, set[bytes]] = {}
+        self._awaited: set[int] = set()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether some core has not told yet what it wants."""
+        return bool(self._awaited)
+
+    def await_from(self, cores: Iterable[int]) -> None:
+        """Learn which cores have to tell what they want (`told`) before anything is appended."""
+        self._awaited = set(cores)
+
+    def told(self, core: int) -> None:
+        """Core `core` has told all that it wants: what its predecessor wanted beyond is void."""
+        self._awaited.discard(core)
+        for topic_filter in self._unconfirmed.pop(core, ()):
+            self.unwant(core, topic_filter)
+
+    def replaced(self, core: int) -> None:
+        """Core `core` has a new life: what it wants is to be confirmed."""
+        self._unconfirmed[core] = {
+            topic_filter
+            for topic_filter, targets in self._filters.items()
+            if core in targets or core | DURABLE in targets
+        }
+
+    def split(self, batch: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int, int]]]:
+        """Return the parts of a batch by target, and the ranges of records that nobody wants.
+
+        See `_kernel.interest.Interest.split`.
+        """
+        return self._interest.split(batch)
+
+    def want(self, source: int, topic_filter: bytes, durable: bool) -> None:
+        """Core `source` wants what matches from now on."""
+        unconfirmed = self._unconfirmed.get(source)
+        if unconfirmed is not None:
+            unconfirmed.discard(topic_filter)
+        targets = self._filters.get(topic_filter)
+        target = source | DURABLE if durable else source
+        if targets is None:
+            targets = ()
+            if is_wildcard(topic_filter):
+                self._wild.add(topic_filter, topic_filter)
+        elif target in targets:
+            return
+        others = [each for each in targets if each & CORE != source]
+        self._filters[topic_filter] = self._shared((*others, target))
+        self._forget(topic_filter)
+
+    def unwant(self, source: int, topic_filter: bytes) -> None:
+        """Core `source` no longer wants what matches."""
+        targets = self._filters.get(topic_filter, ())
+        left = tuple(each for each in targets if each & CORE != source)
+        if len(left) == len(targets):
+            return
+        if left:
+            self._filters[topic_filter] = self._shared(left)
+        else:
+            del self._filters[topic_filter]
+            if is_wildcard(topic_filter):
+                self._wild.discard(topic_filter, topic_filter)
+        self._forget(topic_filter)
+
+    def _forget(self, topic_filter: bytes) -> None:
+        topic_cache.forget(self._interest, self._interest.targets, topic_filter)
+
+    def _resolve(self, topic: bytes) -> tuple[int, ...]:
+        targets = set(self._filters.get(topic, ()))
+        for topic_filter in self._wild.match(topic):
+            targets.update(self._filters[topic_filter])
+        return self._shared(
+            tuple(each for each in targets if each & DURABLE or each | DURABLE not in targets)
+        )
+
+    def _shared(self, targets: tuple[int, ...]) -> tuple[int, ...]:
+        key = tuple(sorted(targets))
+        if len(self._tuples) >= _MOST_TUPLES:
+            self._tuples.clear()
+        return self._tuples.setdefault(key, key)
