@@ -3,30 +3,38 @@
 Later sources win: embedded defaults, the file, `ROBUST_MQ_SERVER_<SECTION>_<KEY>` variables, then
 `--set section.key=value`. Names are those of RobustMQ. The description beside each key is the
 manual; `manual()` writes it out as the commented file that `config/server.toml` holds. A key that
-nobody reads is an error, never ignored.
+nobody reads is an error, never ignored. Rules for topics are in the file alone.
 """
 
-import difflib
-import inspect
 import ipaddress
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
 from robustmq.errors import ConfigError
 
 Role: TypeAlias = Literal["meta", "broker", "engine"]
+Flush: TypeAlias = Literal["always", "interval", "os"]
+Engine: TypeAlias = Literal["memory", "rocksdb", "segment"]
 
 WORKERS_MAX: Final = 64
-VARIABLE_PREFIX: Final = "ROBUST_MQ_SERVER_"
 GIB: Final = 1 << 30
+TIB: Final = 1 << 40
 U32_MAX: Final = 0xFFFFFFFF
+I64_MAX: Final = (1 << 63) - 1
+CENTURY_MS: Final = 3_155_760_000_000
+
+UPSTREAM_ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
+    {"EngineMemory": "memory", "EngineRocksDB": "rocksdb", "EngineSegment": "segment"}
+)
+"""RobustMQ's names of the engines, which are understood too."""
 
 
 def _in(low: float, high: float) -> Meta:
@@ -85,6 +93,86 @@ class ClusterLimit(Struct, frozen=True, kw_only=True):
     max_network_connection: Annotated[int, _in(0, 100_000_000)] = 0
 
 
+class Storage(Struct, frozen=True, kw_only=True):
+    """`[storage]`: How messages are kept on disk; bytes and counts are those of one core.
+
+    flush: When a message counts as stored, so that its publisher is told: always: after the disk
+        has it (safe when the power fails; one sync for all that came at once); interval: after the
+        operating system has it (safe when the server crashes), and on the disk within interval_ms;
+        os: likewise, and on the disk when the operating system likes. Rules for topics may differ.
+    interval_ms: Milliseconds after which what was written is on the disk, with flush = "interval".
+    cursor_interval_ms: Milliseconds after which it is noted on disk that a client acknowledged a
+        QoS 1 message; what was not noted before a crash is delivered again.
+    memory_bytes: Memory of RocksDB: write buffers and the cache of what is read, together.
+    wal_bytes: RocksDB's write-ahead log, which is read at a start after a crash, grows to this.
+    pending_bytes: Bytes that wait for a slow disk beyond which messages to store are refused.
+    retry_ms: Milliseconds until writing is tried again when the disk is full or broken.
+    retain_budget_bytes: Bytes that one turn of a core spends on dropping and compacting old
+        messages; more of them wait for the next turn, so that clients do not.
+    open_files: Files of the segment engine that are held open for reading.
+    segment_bytes: The segment engine begins a new file at this size; old messages go by files.
+    segment_ms: Milliseconds after which it begins a new file anyway; 0: never.
+    preallocate_bytes: Bytes of disk that a file of the segment engine takes in advance.
+    index_interval_bytes: Bytes between two entries of an index: fewer find faster and take more.
+    compact_records: New messages in a compacted log that make another run of compaction worth it.
+    compact_keys: Keys that one run of compaction remembers.
+    tombstone_ms: Milliseconds that compaction keeps the empty message that deletes a key.
+    """
+
+    flush: Flush = "interval"
+    interval_ms: Annotated[int, _in(1, 3_600_000)] = 1_000
+    cursor_interval_ms: Annotated[int, _in(1, 60_000)] = 100
+    memory_bytes: Annotated[int, _in(1 << 20, TIB)] = 134_217_728
+    wal_bytes: Annotated[int, _in(1 << 20, TIB)] = 268_435_456
+    pending_bytes: Annotated[int, _in(65_536, TIB)] = 268_435_456
+    retry_ms: Annotated[int, _in(10, 600_000)] = 500
+    retain_budget_bytes: Annotated[int, _in(4_096, GIB)] = 1_048_576
+    open_files: Annotated[int, _in(1, 1_000_000)] = 256
+    segment_bytes: Annotated[int, _in(1_024, GIB)] = 268_435_456
+    segment_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000
+    preallocate_bytes: Annotated[int, _in(0, GIB)] = 16_777_216
+    index_interval_bytes: Annotated[int, _in(64, GIB)] = 4_096
+    compact_records: Annotated[int, _in(1, 1_000_000_000)] = 10_000
+    compact_keys: Annotated[int, _in(1, 1_000_000_000)] = 1_000_000
+    tombstone_ms: Annotated[int, _in(0, CENTURY_MS)] = 86_400_000
+
+
+class TopicRule(Struct, frozen=True, kw_only=True):
+    """`[[topic_rules]]`: How the messages of some topics are stored, one table for each rule.
+
+    The first rule whose filter matches a topic is the one that holds, in the order of this file; a
+    topic that none matches has the defaults below. Without a bound of retention a message is
+    stored only as long as a session needs it. Rules are set here, not by variables or --set.
+
+    filter: The topics, as an MQTT topic filter; a rule has to have one. As in MQTT, a filter that
+        begins with a wildcard does not match a topic that begins with $.
+    engine: memory: gone after a restart; rocksdb: for many topics and the messages of offline
+        clients; segment: files, for streams of much data. EngineMemory, EngineRocksDB and
+        EngineSegment mean the same.
+    flush: As in [storage], for these topics; where a rule has none, it is that of [storage].
+    interval_ms: As in [storage], for these topics; where a rule has none, it is that of [storage].
+    retention_ms: Milliseconds that a message is kept for readers to come; 0: no such bound.
+    retention_bytes: Bytes of a log that are kept, the newest; 0: no such bound.
+    retention_records: Messages of a log that are kept, the newest; 0: no such bound.
+    compact: Keep the latest message of each key; not with engine = "memory".
+    own_shard: Give each of these topics a log of its own; else they share a few.
+    store_qos0: Store QoS 0 messages for durable sessions too.
+    max_message_bytes: Bytes of the largest message; 0: no other limit than that of packets.
+    """
+
+    filter: Annotated[str, Meta(min_length=1, examples=["plant/+/alarms"])]
+    engine: Engine = "rocksdb"
+    flush: Flush = "interval"
+    interval_ms: Annotated[int, _in(1, 3_600_000)] = 1_000
+    retention_ms: Annotated[int, _in(0, CENTURY_MS)] = 0
+    retention_bytes: Annotated[int, _in(0, I64_MAX)] = 0
+    retention_records: Annotated[int, _in(0, I64_MAX)] = 0
+    compact: bool = False
+    own_shard: bool = False
+    store_qos0: bool = False
+    max_message_bytes: Annotated[int, _in(0, 268_435_460)] = 0
+
+
 class MqttServer(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.server]`: Where MQTT listens.
 
@@ -115,8 +203,8 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     receive_max: QoS 1 and 2 messages that a client may have unacknowledged.
     max_message_expiry_interval: Seconds that any message lives at most; 0: no cap.
     max_inflight: QoS 1 and 2 messages unacknowledged toward a client at most.
-    max_queued_messages: Messages that wait for one session.
-    max_queued_bytes: Bytes of the messages that wait for one session.
+    max_queued_messages: Messages that wait in memory for one session.
+    max_queued_bytes: Bytes of the messages that wait in memory for one session.
     max_outbox_bytes: Bytes unsent to a client beyond which QoS 0 messages are dropped.
     connect_timeout_ms: Milliseconds from the accepted connection to its CONNECT.
     linger_timeout_ms: Milliseconds that a client has to take the last bytes and end its side.
@@ -136,7 +224,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_message_expiry_interval: Annotated[int, _in(0, U32_MAX)] = 0
     max_inflight: Annotated[int, _in(1, 65_535)] = 1_000
     max_queued_messages: Annotated[int, _in(1, 1_000_000_000)] = 100_000
-    max_queued_bytes: Annotated[int, _in(1_024, 1 << 40)] = 67_108_864
+    max_queued_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
     max_outbox_bytes: Annotated[int, _in(4_096, GIB)] = 4_194_304
     connect_timeout_ms: Annotated[int, _in(10, 600_000)] = 10_000
     linger_timeout_ms: Annotated[int, _in(0, 600_000)] = 2_000
@@ -156,7 +244,7 @@ class MqttRetained(Struct, frozen=True, kw_only=True):
     """
 
     max_messages: Annotated[int, _in(0, 1_000_000_000)] = 1_000_000
-    max_bytes: Annotated[int, _in(0, 1 << 40)] = GIB
+    max_bytes: Annotated[int, _in(0, TIB)] = GIB
 
 
 class MqttShared(Struct, frozen=True, kw_only=True):
@@ -168,6 +256,35 @@ class MqttShared(Struct, frozen=True, kw_only=True):
     max_pending: Annotated[int, _in(0, 1_000_000_000)] = 100_000
 
 
+class MqttInbox(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.inbox]`: What waits on disk for a durable session that is offline or slow.
+
+    max_messages: Messages that wait for one session.
+    max_bytes: Bytes of the messages that wait for one session.
+    max_age_ms: Milliseconds that a message waits at most; 0: no bound but its own expiry.
+    on_full: drop_oldest: a session over a limit loses what waits longest; refuse_newest: it does
+        not get what comes. Each message that is lost is counted.
+    """
+
+    max_messages: Annotated[int, _in(1, 1_000_000_000)] = 100_000
+    max_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
+    max_age_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000
+    on_full: Literal["drop_oldest", "refuse_newest"] = "drop_oldest"
+
+
+class MqttDelayed(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.delayed]`: Delayed publish: $delayed/<seconds or Unix time>/<topic>.
+
+    enable: Take such messages; when switched off they are refused.
+    max_delay_seconds: Seconds that a message may be delayed.
+    max_messages: Delayed messages that a core keeps.
+    """
+
+    enable: bool = True
+    max_delay_seconds: Annotated[int, _in(1, U32_MAX)] = 4_294_967
+    max_messages: Annotated[int, _in(0, 1_000_000_000)] = 10_000_000
+
+
 class MqttRuntime(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime]`: MQTT 3.1, 3.1.1 and 5.0."""
 
@@ -176,6 +293,8 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     protocol: MqttProtocol = field(default_factory=MqttProtocol)
     retained: MqttRetained = field(default_factory=MqttRetained)
     shared: MqttShared = field(default_factory=MqttShared)
+    inbox: MqttInbox = field(default_factory=MqttInbox)
+    delayed: MqttDelayed = field(default_factory=MqttDelayed)
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -190,7 +309,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     cluster_name: Annotated[str, Meta(min_length=1, max_length=255)] = "robust_mq_cluster_default"
-    broker_id: Annotated[int, _in(0, (1 << 63) - 1)] = 1
+    broker_id: Annotated[int, _in(0, I64_MAX)] = 1
     broker_ip: str = "0.0.0.0"
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)] = ("meta", "broker", "engine")
     http_port: Annotated[int, _in(0, 65_535)] = 58080
@@ -198,42 +317,22 @@ class Config(Struct, frozen=True, kw_only=True):
     runtime: Runtime = field(default_factory=Runtime)
     log: Log = field(default_factory=Log)
     cluster_limit: ClusterLimit = field(default_factory=ClusterLimit)
+    storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
+    topic_rules: tuple[TopicRule, ...] = ()
 
 
-Key: TypeAlias = tuple[str, ...]
 S = TypeVar("S", bound=Struct)
 
+_SCHEMA: Final = Schema(Config)
+KEYS: Final = _SCHEMA.keys
+SECTIONS: Final = _SCHEMA.sections
+VARIABLES: Final = _SCHEMA.variables
+_RULES: Final = ("topic_rules",)
+_FILTER_MAX_BYTES: Final = 65_535
 
-class Setting(NamedTuple):
-    """A value that somebody gave, and where: "config/server.toml:3", a variable, or "--set"."""
-
-    key: Key
-    value: object
-    place: str
-
-
-class _Known(NamedTuple):
-    type: object
-    default: object
-
-
-def _walk(struct: type[Struct], at: Key = ()) -> Iterator[tuple[Key, _Known | type[Struct]]]:
-    """Yield every key and section in the order of the file: keys before subsections."""
-    infos = msgspec.structs.fields(struct)
-    sections = [i for i in infos if isinstance(i.type, type) and issubclass(i.type, Struct)]
-    for info in infos:
-        if info not in sections:
-            yield (*at, info.name), _Known(info.type, info.default)
-    for info in sections:
-        yield (*at, info.name), info.type
-        yield from _walk(info.type, (*at, info.name))
-
-
-_NAMES: Final = dict(_walk(Config))
-KEYS: Final = {key: known for key, known in _NAMES.items() if isinstance(known, _Known)}
-SECTIONS: Final = {key: cls for key, cls in _NAMES.items() if not isinstance(cls, _Known)}
-VARIABLES: Final = {VARIABLE_PREFIX + "_".join(key).upper(): key for key in KEYS}
+# MQTT5 4.7, as `message.topic.validate_filter` has it, which lies above this module.
+_FILTER: Final = re.compile(r"(?:(?:\+|[^+#/\0]*)/)*(?:\+|#|[^+#/\0]*)")
 
 
 def load(
@@ -249,153 +348,40 @@ def load(
     """
     settings: dict[Key, Setting] = {}
     sources = (
-        _from_file(Path(path)) if path is not None else (),
-        _from_variables(os.environ if environment is None else environment),
-        _from_overrides(overrides),
+        _SCHEMA.from_file(Path(path)) if path is not None else (),
+        _SCHEMA.from_variables(os.environ if environment is None else environment),
+        _SCHEMA.from_overrides(overrides),
     )
     for source in sources:
         settings.update((setting.key, setting) for setting in source)
-    config = _build(Config, (), {key: _checked(each) for key, each in settings.items()})
+    rows = settings.pop(_RULES, None)
+    config = _build(Config, (), {key: _SCHEMA.checked(each) for key, each in settings.items()})
     _check_together(config, settings)
-    return config
+    if rows is None:
+        return config
+    return msgspec.structs.replace(config, topic_rules=_rules(rows, config.storage))
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Name the keys whose values differ, as "section.key", in the order of the file."""
-    return [".".join(key) for key in KEYS if _value(old, key) != _value(new, key)]
+    names = (*KEYS, *_SCHEMA.tables)
+    return [".".join(key) for key in names if _value(old, key) != _value(new, key)]
 
 
 def manual() -> str:
     """Write the embedded defaults as a commented TOML file, the text of config/server.toml."""
-    lines = [f"# {line}" for line in _MANUAL_HEAD]
-    texts = _descriptions(Config)
-    for key, known in _NAMES.items():
-        if isinstance(known, _Known):
-            lines += ["", *_comment(texts[key[-1]] + _bounds(known.type))]
-            lines.append(f"{key[-1]} = {_toml(known.default)}")
-        elif texts := _descriptions(known):
-            lines += ["", "", *_comment(texts[""]), f"[{'.'.join(key)}]"]
-    return "\n".join(lines) + "\n"
+    return _SCHEMA.manual(
+        (
+            "The configuration of a node: every key with its default.",
+            "A variable ROBUST_MQ_SERVER_<SECTION>_<KEY> wins over this file, and",
+            "--set section.key=value wins over both. Unknown keys are refused.",
+        )
+    )
 
 
-def _descriptions(struct: type[Struct]) -> dict[str, str]:
-    """Read a struct's docstring: its title at "" and the text of each key; {} without keys."""
-    title, _, rest = inspect.cleandoc(struct.__doc__ or "").partition("\n")
-    found = re.findall(r"^(\w+): (.*(?:\n +.*)*)", rest, re.MULTILINE)
-    texts = {name: " ".join(text.split()) for name, text in found}
-    return {"": title.partition(": ")[2], **texts} if texts else {}
-
-
-def _bounds(annotation: object) -> str:
-    metas = [m for m in getattr(annotation, "__metadata__", ()) if m.ge is not None]
-    return f" ({_toml(metas[0].ge)} to {_toml(metas[0].le)})" if metas else ""
-
-
-_MANUAL_HEAD: Final = (
-    "The configuration of a node: every key with its default.",
-    "A variable ROBUST_MQ_SERVER_<SECTION>_<KEY> wins over this file, and",
-    "--set section.key=value wins over both. Unknown keys are refused.",
-)
-
-
-def _from_file(path: Path) -> Iterator[Setting]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from error
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    yield from _flatten(document, (), str(path), text)
-
-
-def _flatten(table: Mapping[str, object], at: Key, path: str, text: str) -> Iterator[Setting]:
-    for name, value in table.items():
-        key = (*at, name)
-        place = f"{path}:{_line_of(text, key)}"
-        if key in KEYS:
-            yield Setting(key, value, place)
-        elif key not in SECTIONS:
-            raise _unknown(key, place)
-        elif isinstance(value, dict):
-            yield from _flatten(value, key, path, text)
-        else:
-            raise ConfigError(f"{place}: {'.'.join(key)} is a section, not a key")
-
-
-def _line_of(text: str, key: Key) -> int:
-    """Find the line that sets the key or opens the section; 1 when it is written unusually."""
-    section, name = "", ".".join(key)
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
-            section = header[1]
-        assignment = re.match(r"\s*([\w.\-]+)\s*=", line)
-        here = f"{section}.{assignment[1]}".lstrip(".") if assignment else section
-        if here == name or here.startswith(f"{name}."):
-            return number
-    return 1
-
-
-def _from_variables(environment: Mapping[str, str]) -> Iterator[Setting]:
-    for variable, text in sorted(environment.items()):
-        if not variable.startswith(VARIABLE_PREFIX):
-            continue
-        key = VARIABLES.get(variable)
-        if key is None:
-            close = difflib.get_close_matches(variable, VARIABLES, n=1)
-            near = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"the variable {variable} names no key of the configuration{near}")
-        yield Setting(key, _parse(text, key), variable)
-
-
-def _from_overrides(overrides: Iterable[str]) -> Iterator[Setting]:
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        key = tuple(part.strip() for part in name.split("."))
-        if not equals:
-            raise ConfigError(f"--set {override}: it must have the form section.key=value")
-        if key in SECTIONS:
-            raise ConfigError(f"--set {override}: {name} is a section; name a key in it")
-        if key not in KEYS:
-            raise _unknown(key, "--set")
-        yield Setting(key, _parse(text.strip(), key), "--set")
-
-
-def _parse(text: str, key: Key) -> object:
-    """Read a TOML value; text that is none, or any text for a string key, stands for itself."""
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = document["value"] if len(document) == 1 else text
-    wants_text = isinstance(KEYS[key].default, str) and not isinstance(value, str)
-    # `workers` alone takes a word or a number.
-    return text if wants_text and key != ("runtime", "workers") else value
-
-
-def _checked(setting: Setting) -> object:
-    try:
-        return msgspec.convert(setting.value, KEYS[setting.key].type)
-    except msgspec.ValidationError as error:
-        reason = str(error).partition(" - at")[0].replace("`", "").lower()
-        if reason.startswith("invalid enum"):
-            words = [word for word in _words(KEYS[setting.key].type) if isinstance(word, str)]
-            reason = f"expected {' or '.join(words)}"
-        given = f"{'.'.join(setting.key)} = {_toml(setting.value)}"
-        raise ConfigError(f"{setting.place}: {given} is refused: {reason}") from error
-
-
-def _words(annotation: object) -> Iterator[object]:
-    """Yield the literals that a type allows, and "a number" when it takes one."""
-    if annotation is int:
-        yield "a number"
-    elif get_origin(annotation) is Literal:
-        yield from get_args(annotation)
-    else:
-        for inner in get_args(annotation):
-            yield from _words(inner)
+def default_rule(storage: Storage) -> TopicRule:
+    """Return the rule of every topic that no other matches."""
+    return TopicRule(filter="#", flush=storage.flush, interval_ms=storage.interval_ms)
 
 
 def _build(struct: type[S], at: Key, values: Mapping[Key, object]) -> S:
@@ -437,7 +423,7 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
         if wrong:
             key = tuple(name.split("."))
             place = settings[key].place if key in settings else "the default"
-            raise ConfigError(f"{place}: {name} = {_toml(_value(config, key))} {sentence}")
+            raise refused(Setting(key, _value(config, key), place), sentence)
 
 
 def _is_address(text: str) -> bool:
@@ -448,17 +434,50 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _unknown(key: Key, place: str) -> ConfigError:
-    """Name the known key or section that is nearest by its full name or by its last part."""
+def _rules(setting: Setting, storage: Storage) -> tuple[TopicRule, ...]:
+    """Make the rules; what one does not say is taken from [storage] or is the default."""
+    rows = setting.value
+    assert isinstance(rows, tuple)
+    rules: list[TopicRule] = []
+    places: dict[str, str] = {}
+    for row in rows:
+        rule = _rule(row, storage)
+        if rule.filter in places:
+            raise ConfigError(
+                f"{row.place}: no topic is left for this rule: {places[rule.filter]} has the same "
+                f"filter, {toml(rule.filter)}"
+            )
+        places[rule.filter] = row.place
+        rules.append(rule)
+    return tuple(rules)
 
-    def likeness(known: Key) -> tuple[float, float]:
-        full = difflib.SequenceMatcher(None, ".".join(known), ".".join(key)).ratio()
-        last = difflib.SequenceMatcher(None, known[-1], key[-1]).ratio()
-        return max(full, last), full + last
 
-    best = max(_NAMES, key=likeness)
-    near = f"; did you mean {'.'.join(best)}?" if likeness(best)[0] >= 0.6 else ""
-    return ConfigError(f"{place}: the configuration has no {'.'.join(key)}{near}")
+def _rule(row: Row, storage: Storage) -> TopicRule:
+    given = {setting.key[-1]: setting for setting in row.settings}
+    engine = given.get("engine")
+    if engine is not None and isinstance(engine.value, str):
+        value = UPSTREAM_ENGINES.get(engine.value, engine.value)
+        given["engine"] = engine._replace(value=value)
+    checked = {name: _SCHEMA.checked(setting) for name, setting in given.items()}
+    rule = msgspec.structs.replace(default_rule(storage), **checked)
+    if reason := _wrong_filter(rule.filter):
+        raise refused(given["filter"], reason)
+    if rule.compact and rule.engine == "memory":
+        raise refused(given["compact"], 'has no effect with engine = "memory"; leave one out')
+    return rule
+
+
+def _wrong_filter(topic_filter: str) -> str | None:
+    """Say what is wrong with a rule's filter, None when it is good."""
+    if topic_filter.startswith("$share/"):
+        return "is a shared subscription's; a rule is for topics: leave out $share and the group"
+    if "\0" in topic_filter:
+        return "holds U+0000, which no topic may"
+    if len(topic_filter.encode()) > _FILTER_MAX_BYTES:
+        return f"is longer than {_FILTER_MAX_BYTES} bytes"
+    if not _FILTER.fullmatch(topic_filter):
+        return "is no topic filter: + stands alone in its level, # alone in the last one"
+    return None
 
 
 def _value(config: Struct, key: Key) -> object:
@@ -466,21 +485,3 @@ def _value(config: Struct, key: Key) -> object:
     for part in key:
         value = getattr(value, part)
     return value
-
-
-def _comment(text: str) -> Iterator[str]:
-    line = "#"
-    for word in text.split():
-        if len(line) + 1 + len(word) > 96:
-            yield line
-            line = "#"
-        line += " " + word
-    yield line
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, (str, bool)):
-        return msgspec.json.encode(value).decode()
-    return str(value)

@@ -14,16 +14,17 @@ PACKAGES = (
     "storage", "workers",
 )  # fmt: skip
 MODULES = (
-    "config", "errors", "metrics", "broker/api", "broker/core", "mqtt/codec", "mqtt/packets",
-    "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring",
-    "net/tcp", "storage/log", "storage/memory_log", "workers/worker", "message/record",
-    "shard/shard", "admin/app",
+    "config", "config_file", "errors", "metrics", "broker/api", "broker/core", "mqtt/codec",
+    "mqtt/packets", "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/framing",
+    "mqtt/session", "shm/ring", "net/tcp", "storage/log", "storage/memory_log", "workers/worker",
+    "message/record", "shard/shard", "admin/app",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
 FORBIDDEN = [
     ("layers", "broker/core", "robustmq.mqtt.session"),
     ("layers", "errors", "robustmq.config"),
+    ("layers", "config_file", "robustmq.config"),
     ("layers", "mqtt/session", "robustmq.admin.app"),
     ("layers", "message/record", "robustmq.storage.log"),
     ("layers", "telemetry/__init__", "robustmq.errors"),

@@ -1,0 +1,50 @@
+"""Which rule of the configuration a topic is kept by."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from robustmq._kernel.trie import Trie
+from robustmq.config import Storage, TopicRule, default_rule
+
+REMEMBERED: Final = 65_536
+"""Topics that are remembered unless told (`mqtt_runtime.protocol.route_cache`)."""
+
+DEFAULT: Final = default_rule(Storage())
+
+
+class TopicRules:
+    """The rules in the order of the file: the first that matches a topic is the topic's rule.
+
+    `default` is the rule of all other topics; `remembered` is how many topics are answered
+    without matching: when there are more, all of them are forgotten.
+    """
+
+    __slots__ = ("_found", "_remembered", "_rules", "_trie", "default")
+
+    def __init__(
+        self,
+        rules: Sequence[TopicRule],
+        default: TopicRule = DEFAULT,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self.default = default
+        self._rules = tuple(rules)
+        self._remembered = remembered
+        self._found: dict[bytes, TopicRule] = {}
+        # A key is the number of a rule, so the least of those that match is the first of the file.
+        self._trie: Trie[int] = Trie()
+        for number, rule in enumerate(rules):
+            self._trie.add(rule.filter.encode(), number)
+
+    def of(self, topic: bytes) -> TopicRule:
+        """Return the rule of a valid topic name (matching: MQTT5 4.7)."""
+        rule = self._found.get(topic)
+        if rule is None:
+            if not self._rules:
+                return self.default
+            matching = self._trie.match(topic)
+            rule = self._rules[min(matching)] if matching else self.default
+            if len(self._found) >= self._remembered:
+                self._found.clear()
+            self._found[topic] = rule
+        return rule
