@@ -56,6 +56,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     open_files: Segment files held open for reading.
     memory_bytes: Bytes of RocksDB's write buffers and block cache together.
     wal_bytes: Bytes of RocksDB's write-ahead log until its tables are written out.
+    flush: When the rows beside the logs count as durable; `always` for each commit of them.
+    interval_ms: Milliseconds after which rows that were written are synced (`interval`).
     """
 
     pending_bytes: Annotated[int, Meta(ge=1)] = 268_435_456
@@ -63,6 +65,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     open_files: Annotated[int, Meta(ge=1)] = 256
     memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 134_217_728
     wal_bytes: Annotated[int, Meta(ge=1 << 20)] = 268_435_456
+    flush: Flush = "interval"
+    interval_ms: Annotated[int, Meta(ge=1)] = 1_000
 
 
 class Quarantined(NamedTuple):

@@ -25,12 +25,19 @@ class Gate:
         error = self.error
         return None if error is None else f"cannot write to {self._directory}: {error.strerror}"
 
-    def admit(self, size: int) -> None:
-        """Raise Unwritable when `size` bytes cannot be appended now."""
+    def refusal(self, size: int) -> Refused | None:
+        """Why `size` bytes cannot be taken now; None when they can."""
         error = self.error
         if error is not None:
             full = error.errno in FULL
             code = Refusal.QUOTA_EXCEEDED if full else Refusal.UNAVAILABLE
-            raise Unwritable(Refused(code, self.failure or ""))
+            return Refused(code, self.failure or "")
         if self.pending and self.pending + size > self._limit:
-            raise Unwritable(Refused(Refusal.BUSY, "too much waits for the disk"))
+            return Refused(Refusal.BUSY, "too much waits for the disk")
+        return None
+
+    def admit(self, size: int) -> None:
+        """Raise Unwritable when `size` bytes cannot be appended now."""
+        refused = self.refusal(size)
+        if refused is not None:
+            raise Unwritable(refused)

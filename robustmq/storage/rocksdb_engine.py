@@ -1,6 +1,7 @@
-"""The RocksDB engine: many small logs in one database per core, one write batch per turn."""
+"""The RocksDB engine: many small logs and rows in one database per core, one write a turn."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from robustmq.storage.engine import (
@@ -17,7 +18,8 @@ from robustmq.storage.gate import Gate
 from robustmq.storage.log import Log
 from robustmq.storage.rocksdb_log import RocksdbLog
 from robustmq.storage.rocksdb_rows import SHARD
-from robustmq.storage.rocksdb_store import META, Erase, Operation, RocksdbStore, Stalled
+from robustmq.storage.rocksdb_store import META, Erase, Operation, RocksdbStore, Row, Stalled
+from robustmq.storage.rocksdb_table import RocksdbTable
 from robustmq.storage.writer import Writer, WriterThread
 
 FORMAT: Final = 1
@@ -37,9 +39,9 @@ class Mark:
         self._generation = log.generation
         self._end = log.end_offset
 
-    def finish(self) -> bool:
-        """Tell the log; says whether its durable offset moved."""
-        return self.log.reached(self._generation, self._end)
+    def finish(self) -> RocksdbLog | None:
+        """Tell the log; returns it when its durable offset moved."""
+        return self.log if self.log.reached(self._generation, self._end) else None
 
 
 class RocksdbEngine:
@@ -66,9 +68,10 @@ class RocksdbEngine:
         self._logs: dict[int, RocksdbLog] = {}
         self._touched: dict[RocksdbLog, int] = {}
         self._moved: dict[RocksdbLog, None] = {}
-        self._inbox: deque[Mark] = deque()
-        self._done: deque[Mark] = deque()
-        self._marks: list[Mark] = []
+        self._inbox: deque[Mark | RocksdbTable] = deque()
+        self._done: deque[Mark | RocksdbTable] = deque()
+        self._marks: list[Mark | RocksdbTable] = []
+        self._is_midway = False
         self._sync_by: float | None = None
         self._stalled = self._pausing = self._may_reopen = False
         self._failures = 0
@@ -79,6 +82,7 @@ class RocksdbEngine:
         )
         self._was_closed = self.store.get(META, _CLEAN) is not None
         self.store.write([(META, _CLEAN, None)])
+        self._table = RocksdbTable(self.store, self._gate, self._settings.flush)
         self.recovery.seconds += self._writer.now() - began
         self._writer.start(self._work)
 
@@ -117,10 +121,21 @@ class RocksdbEngine:
         self.recovery.seconds += self._writer.now() - began
         return log
 
+    def table(self) -> RocksdbTable:
+        """The rows of this core; there is one table."""
+        return self._table
+
     def remove(self, shard: int) -> None:
         """Forget a log and everything in it."""
-        self._logs.pop(shard).drop()
-        self.write()
+        log = self._logs.pop(shard)
+        log.drop()
+        if self.write_early(log.take_operations()):
+            log.written()
+            self._gate.pending -= self._touched.pop(log)
+
+    def write_early(self, operations: list[Operation | Erase]) -> bool:
+        """Write what has nothing to do with the turn; says whether that was possible now."""
+        return self._gate.error is None and self._store_all(operations)
 
     def admit(self, size: int) -> None:
         """Raise Unwritable when `size` bytes cannot be appended now."""
@@ -130,34 +145,59 @@ class RocksdbEngine:
         """The log has something for the next commit."""
         self._touched[log] = self._touched.get(log, 0) + size
         self._gate.pending += size
+        self._is_midway = True
 
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
         self.recovery.quarantined.append(what)
 
     def commit(self) -> bool:
-        """Write what the logs have gathered, have it synced where asked; True: call `completed`."""
-        self.write()
-        return bool(self._moved or self._done)
+        """Write what the turn has gathered, have it synced where asked; True: call `completed`."""
+        self._is_midway = False
+        self._table.seal()
+        self._write()
+        return bool(self._moved or self._done or self._table.commits.moved)
 
-    def write(self, wait: bool = False) -> None:
-        """Write what the logs have gathered, if that is possible now; with `wait` slow is too."""
-        if not self._touched or self._gate.error is not None:
+    def write(self) -> None:
+        """Write what is gathered, if that is possible now: an early part of the turn's commit."""
+        self._is_midway = False
+        self._table.seal(ends_turn=False)
+        self._write()
+
+    def _write(self, wait: bool = False) -> None:
+        """Write all that is gathered, if that is possible now; with `wait` slow is too."""
+        rows = self._table.rows
+        if not rows and not self._touched:
+            return
+        if self._gate.error is not None:
+            self._table.held_up()
             return
         operations: list[Operation | Erase] = []
         for log in self._touched:
             operations += log.take_operations()
-        try:
-            self.store.write(operations, wait)
-        except Stalled:
-            self._stalled = True
-            self._writer.wake()
-        except OSError as error:
-            self._gate.error = error
-            self._writer.wake()
-        else:
+        if self._store_all(operations, rows, wait):
             self._failures = 0
             self._follow_up()
+        else:
+            self._table.held_up()
+
+    def _store_all(
+        self,
+        operations: list[Operation | Erase],
+        rows: Sequence[Row | Erase] = (),
+        wait: bool = False,
+    ) -> bool:
+        """Write now or see that it is tried again; says which."""
+        try:
+            self.store.write(operations, wait, rows)
+        except Stalled:
+            self._stalled = True
+        except OSError as error:
+            self._gate.error = error
+        else:
+            return True
+        self._writer.wake()
+        return False
 
     def _follow_up(self) -> None:
         """After a write: what needs no sync is durable, the rest waits for the writer."""
@@ -173,36 +213,58 @@ class RocksdbEngine:
                 continue
             if log.reached(log.generation, log.end_offset):
                 self._moved[log] = None
-            if log.settings.flush == "interval" and size and self._sync_by is None:
-                self._sync_by = self._writer.now() + log.settings.interval_ms / 1_000
+            if log.settings.flush == "interval" and size:
+                wake |= self._sync_within(log.settings.interval_ms)
+        if self._touched:
+            self._touched = {}
+        if self._table.rows:
+            if self._table.wrote():
+                self._inbox.append(self._table)
                 wake = True
-        self._touched = {}
+            elif self._settings.flush == "interval":
+                wake |= self._sync_within(self._settings.interval_ms)
         if wake:
             self._writer.wake()
+
+    def _sync_within(self, milliseconds: int) -> bool:
+        """Have everything synced within that time; says whether the writer does not know yet."""
+        at = self._writer.now() + milliseconds / 1_000
+        known = self._sync_by
+        if known is not None and known <= at:
+            return False
+        self._sync_by = at
+        return True
 
     def fileno(self) -> int:
         """An eventfd that is readable when `completed` has something."""
         return self._writer.fileno()
 
     def completed(self) -> list[Log]:
-        """Take what was synced: the logs whose `durable_offset` has moved."""
+        """Take what was synced: the logs whose `durable_offset` has moved.
+
+        The table's numbers have moved too, if they had to.
+        """
         self._writer.hush()
         if self._may_reopen:
             self._may_reopen = False
             self._reopen()
-        self.write()
+        # A turn that has begun is written by its commit: as a whole.
+        if not self._is_midway and not self._table.is_midway:
+            self._write()
         while self._done:
-            mark = self._done.popleft()
-            if mark.finish():
-                self._moved[mark.log] = None
+            moved_log = self._done.popleft().finish()
+            if moved_log is not None:
+                self._moved[moved_log] = None
+        self._table.commits.moved = False
         moved, self._moved = self._moved, {}
         return list(moved)
 
     def close(self) -> None:
         """Write and sync everything, and let go. What cannot be written is lost."""
-        self.write(wait=True)
+        self._table.seal()
+        self._write(wait=True)
         self._writer.stop()
-        if self._gate.error is None and not self._touched:
+        if self._gate.error is None and not self._touched and not self._table.rows:
             self.store.write([(META, _CLEAN, b"")])
             self.store.sync()
         self._logs.clear()

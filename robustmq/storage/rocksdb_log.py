@@ -47,7 +47,10 @@ class Owner(Protocol):
         """The log has something for the next commit."""
 
     def write(self) -> None:
-        """Write what the logs have gathered, if that is possible now."""
+        """Write what is gathered, if that is possible now: an early part of the turn's commit."""
+
+    def write_early(self, operations: list[Operation | Erase]) -> bool:
+        """Write what has nothing to do with the turn; says whether that was possible now."""
 
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
@@ -462,11 +465,12 @@ class RocksdbLog:
                 break
         where = f"shard {self.shard}: the batch at offset {base} is damaged"
         key = KEY.pack(self.shard, base)
-        self._operations += (
+        aside: list[Operation | Erase] = [
             (QUARANTINE, key, where.encode() + b"\0" + data),
             (DATA, key, None),
-        )
+        ]
         self._owner.damaged(Quarantined(self.shard, base, end, where))
-        self._owner.touch(self, 0)
-        self._owner.write()
+        if not self._owner.write_early(aside):
+            self._operations += aside
+            self._owner.touch(self, 0)
         return Corrupt(where)

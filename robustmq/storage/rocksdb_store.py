@@ -8,8 +8,9 @@ rocksdict keeps no hold of; whoever walks compares keys. No iterator or handle m
 import contextlib
 import errno
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from rocksdict import (
     BlockBasedOptions,
@@ -29,12 +30,15 @@ from robustmq.errors import Corrupt
 
 Operation: TypeAlias = tuple[str, bytes, bytes | None]
 """A family, a key, and its value, or None to delete it."""
+Row: TypeAlias = tuple[bytes, bytes | None]
+"""The same in the family of the rows."""
 
 DATA: Final = "default"
 META: Final = "meta"
 INDEX: Final = "index"
 QUARANTINE: Final = "quarantine"
-FAMILIES: Final = (DATA, META, INDEX, QUARANTINE)
+ROWS: Final = "rows"
+FAMILIES: Final = (DATA, META, INDEX, QUARANTINE, ROWS)
 _SPARE_BYTES: Final = 1 << 20
 """Room that must be left when a database is opened again on a disk that was full."""
 
@@ -140,7 +144,12 @@ class RocksdbStore:
             os.close(fd)
             probe.unlink()
 
-    def write(self, operations: list[Operation | Erase], wait: bool = False) -> None:
+    def write(
+        self,
+        operations: list[Operation | Erase],
+        wait: bool = False,
+        rows: Sequence[Row | Erase] = (),
+    ) -> None:
         """Apply all or none, in order, without a sync. Raises Stalled unless `wait`; OSError."""
         database = self._live()
         batch = WriteBatch(raw_mode=True)
@@ -154,6 +163,8 @@ class RocksdbStore:
                 batch.delete(key, handles[family])
             else:
                 batch.put(key, value, handles[family])
+        if rows:
+            _add_rows(batch, rows, handles[ROWS])
         try:
             database.write(batch, self._patient if wait else self._impatient)
         except Exception as error:
@@ -177,6 +188,22 @@ class RocksdbStore:
         """Return an iterator; it must not be kept."""
         return self._family(family).iter()
 
+    def items(self, family: str, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Return the rows from `first` on, at half the cost of `walk`; it must not be kept.
+
+        It ends at the end of the family, or at damage: see `check_end`.
+        """
+        return cast("Iterator[tuple[bytes, bytes]]", self._family(family).items(from_key=first))
+
+    def check_end(self, family: str, last: bytes) -> None:
+        """Raise when what ends `items` behind the key `last` is damage."""
+        walk = self.walk(family)
+        walk.seek(last)
+        if walk.valid() and walk.key() == last:
+            walk.next()
+        if not walk.valid():
+            walk.status()
+
     def _family(self, name: str) -> Rdict:
         family = self._families.get(name)
         if family is None:
@@ -187,3 +214,17 @@ class RocksdbStore:
         if self._database is None:
             raise OSError(errno.EIO, "the database is not open")
         return self._database
+
+
+def _add_rows(batch: WriteBatch, rows: Sequence[Row | Erase], family: ColumnFamily) -> None:
+    """Put, delete and erase in order: the cost of a turn's rows beside the database's own."""
+    put, delete = batch.put, batch.delete
+    for row in rows:
+        if isinstance(row, Erase):
+            batch.delete_range(row.first, row.stop, family)
+            continue
+        key, value = row
+        if value is None:
+            delete(key, family)
+        else:
+            put(key, value, family)
