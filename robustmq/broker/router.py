@@ -123,7 +123,8 @@ class Router:
         """Append what this turn has gathered, and let publishers go on when all have caught up."""
         if self._interests.awaited:
             return
-        if self.builder.count:
+        while self.builder.count:
+            # Whoever is answered by this may publish again.
             self._append(self.builder)
         self._turn.builders.clear()
         if self.builder.blocked:
