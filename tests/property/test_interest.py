@@ -8,7 +8,10 @@ from robustmq.errors import Corrupt
 from tests.datapath import SIDES, Side, batch_of
 
 TOPICS = [b"", b"a", b"b", b"ab", b"c"]
-TUPLES = [(), (0,), (1,), (0, 1), (2, 0)]
+KEPT = 1 << 16 | 1
+"""A target need not be a small number: the broker says in a bit that a core must keep a part."""
+
+TUPLES = [(), (0,), (1,), (0, 1), (2, 0), (KEPT,), (0, KEPT)]
 RECORDS = st.lists(
     st.tuples(st.sampled_from(TOPICS), st.binary(max_size=9), st.integers(0, 7)),
     min_size=1,
@@ -28,7 +31,7 @@ def test_every_record_goes_where_it_is_wanted(
     out, unmatched = side.Interest(wanted.__getitem__, 3).split(batch)
     every = side.records(batch)
     assert len({core for core, _ in out}) == len(out)
-    for core in range(3):
+    for core in (0, 1, 2, KEPT):
         got = [record for to, part in out for record in side.records(part) if to == core]
         assert got == [record for record in every if core in wanted[record[3]]]
     left = [i for i, record in enumerate(every) if not wanted[record[3]]]

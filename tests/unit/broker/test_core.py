@@ -1,5 +1,7 @@
 """Cores together: what is settled when, and what a replaced core hears before it appends."""
 
+import pytest
+
 from robustmq.broker import frames
 from robustmq.broker.api import Options
 from robustmq.broker.frames import Kind
@@ -8,20 +10,7 @@ from robustmq.metrics import MESSAGES_DROPPED_REFUSED, MESSAGES_UNMATCHED
 from robustmq.policy.principal import Principal
 from tests.books import check_books
 from tests.fabric import Fabric, Limits
-
-
-def topic_of(fabric: Fabric, core: int, prefix: str = "t") -> str:
-    """A topic that a core owns."""
-    return next(
-        name
-        for name in (f"{prefix}/{number}" for number in range(1_000))
-        if fabric.placement.owner_of(name.encode()) == core
-    )
-
-
-def kinds(fabric: Fabric, source: int, target: int) -> list[int]:
-    """The kinds of the frames on a link."""
-    return [frame.data[0] for frame in fabric.rings[source, target]]
+from tests.unit.broker.links import kinds, topic_of
 
 
 def test_a_message_crosses_from_any_core_to_any_core() -> None:
@@ -32,20 +21,21 @@ def test_a_message_crosses_from_any_core_to_any_core() -> None:
     fabric.settle()
     sent = []
     for node in fabric.nodes:
-        for owner in range(3):
-            sent.append(f"{node.index}{owner}")
-            node.publish(topic_of(fabric, owner), sent[-1], 1)
+        for number in range(3):
+            sent.append(f"{node.index}{number}")
+            node.publish(f"t/{number}", sent[-1], 1)
     fabric.settle()
     for subscriber in subscribers:
         assert sorted(subscriber.payloads) == sent
 
 
-def test_suback_waits_for_every_owner_that_the_filter_concerns() -> None:
+@pytest.mark.parametrize("topic_filter", ["t/+", "t/0"])
+def test_suback_waits_for_every_core(topic_filter: str) -> None:
     fabric = Fabric(3)
     client = fabric.nodes[0].client()
-    client.subscribe("t/+")
-    for owner in (0, 1):
-        fabric.turn(owner)
+    client.subscribe(topic_filter)
+    for index in (0, 1):
+        fabric.turn(index)
     fabric.turn(0)
     assert client.subacks == 0
     fabric.turn(2)
@@ -53,12 +43,16 @@ def test_suback_waits_for_every_owner_that_the_filter_concerns() -> None:
     assert client.subacks == 1
 
 
-def test_an_exact_filter_concerns_its_owner_alone() -> None:
-    fabric = Fabric(3)
-    fabric.nodes[0].client().subscribe(topic_of(fabric, 1))
+def test_what_a_core_publishes_for_its_own_clients_crosses_no_link() -> None:
+    fabric = Fabric(2)
+    client = fabric.nodes[0].client()
+    client.subscribe("t/0")
+    fabric.settle()
+    answer = fabric.nodes[0].publish("t/0", "x", 1)
     fabric.turn(0)
-    assert kinds(fabric, 0, 1) == [Kind.WANT]
-    assert kinds(fabric, 0, 2) == []
+    assert kinds(fabric, 0, 1) == []
+    assert client.payloads == ["x"]
+    assert answer.got == [(0, True)]
 
 
 def test_nobody_hears_a_message_twice_that_is_retained_while_it_is_delivered() -> None:
@@ -78,7 +72,7 @@ def test_nobody_hears_a_message_twice_that_is_retained_while_it_is_delivered() -
     assert second.messages[0].retain
 
 
-def test_what_is_retained_after_the_owner_knew_of_it_comes_as_it_is_published() -> None:
+def test_what_is_retained_after_its_core_knew_of_it_comes_as_it_is_published() -> None:
     fabric = Fabric(2)
     topic, other = topic_of(fabric, 1), topic_of(fabric, 0)
     fabric.nodes[1].publish(topic, "old", 1, True)
@@ -105,7 +99,7 @@ def test_a_retained_message_never_overtakes_a_newer_one() -> None:
     client.subscribe(topic, retained=True)
     for index in (0, 1, 0, 1):
         fabric.turn(index)
-    # The owner has read "old" for the client; "new" comes behind it.
+    # The core that keeps it has read "old" for the client; "new" comes behind it.
     fabric.nodes[1].publish(topic, "new", 1, True)
     fabric.settle()
     assert client.payloads == ["old", "new"]
@@ -169,7 +163,7 @@ def test_the_answer_to_an_earlier_subscribe_settles_no_later_one() -> None:
     fabric.turn(1)
     client.unsubscribe(topic)
     client.subscribe(topic, retained=True)
-    # The owner has answered the first subscribe only, and now retains a message.
+    # Core 1 has answered the first subscribe only, and now retains a message.
     fabric.nodes[1].publish(topic, "kept", 1, True)
     fabric.turn(1)
     fabric.settle()
@@ -212,7 +206,7 @@ def test_a_publish_that_nobody_wants_is_answered_so() -> None:
     answer = fabric.nodes[0].publish(topic_of(fabric, 1), "x", 1)
     fabric.settle()
     assert answer.got == [(0, False)]
-    assert fabric.nodes[1].turn.row[MESSAGES_UNMATCHED] == 1
+    assert fabric.nodes[0].turn.row[MESSAGES_UNMATCHED] == 1
 
 
 def test_a_refused_publish_is_counted_and_goes_nowhere() -> None:
@@ -227,46 +221,62 @@ def test_a_refused_publish_is_counted_and_goes_nowhere() -> None:
     assert refused == answer.refused
 
 
-def test_a_replaced_owner_appends_only_when_all_have_told_what_they_want() -> None:
+def test_a_replaced_core_appends_only_when_all_have_told_what_they_want() -> None:
     fabric = Fabric(3)
-    topic = topic_of(fabric, 2)
     client = fabric.nodes[1].client()
-    client.subscribe(topic)
+    client.subscribe("t/0")
     fabric.settle()
     fabric.replace(2)
     # Core 0 is faster to meet the new core 2 than core 1, where the subscriber is.
-    answer = fabric.nodes[0].publish(topic, "x", 1)
-    for index in (0, 0, 2, 2, 0):
+    node = fabric.nodes[2]
+    answer = node.publish("t/0", "x", 1)
+    assert node.core.blocked
+    for index in (0, 0, 2, 2, 0, 2):
         fabric.turn(index)
     assert answer.got == []
+    assert node.core.blocked
     fabric.settle()
     assert client.payloads == ["x"]
     assert answer.got == [(0, True)]
+    assert not node.core.blocked
 
 
-def test_a_core_that_dies_before_it_has_told_is_not_waited_for() -> None:
+def test_a_core_that_dies_before_it_has_told_is_waited_for_in_its_next_life() -> None:
     fabric = Fabric(3)
-    topic = topic_of(fabric, 2)
-    fabric.replace(2)
-    answer = fabric.nodes[0].publish(topic, "x", 1)
+    node = fabric.replace(2)
+    answer = node.publish("t/0", "x", 1)
     for index in (0, 0, 2):
         fabric.turn(index)
-    assert answer.got == []
     fabric.replace(1)
     fabric.rings[1, 2].clear()
     fabric.turn(2)
-    fabric.turn(0)
+    assert answer.got == []
+    fabric.settle()
     assert answer.got == [(0, False)]
+    check_books(fabric)
+
+
+def test_two_cores_that_start_at_once_do_not_wait_for_each_other() -> None:
+    fabric = Fabric(2)
+    nodes = [fabric.replace(0), fabric.replace(1)]
+    answers = [node.publish("t/0", "x", 1) for node in nodes]
+    fabric.settle()
+    assert [answer.got for answer in answers] == [[(0, False)]] * 2
+    check_books(fabric)
 
 
 def test_pending_publishes_are_sent_again_to_the_replacement() -> None:
     fabric = Fabric(2)
     topic = topic_of(fabric, 1)
-    answers = [fabric.nodes[0].publish(topic, "x", qos) for qos in (1, 2)]
+    answers = [fabric.nodes[0].publish(topic, str(qos), qos, True) for qos in (1, 2)]
     fabric.turn(0)
     fabric.replace(1)
     fabric.settle()
     assert [answer.got for answer in answers] == [[(0, False)]] * 2
+    client = fabric.nodes[0].client()
+    client.subscribe(topic, retained=True)
+    fabric.settle()
+    assert client.payloads == ["2"]
 
 
 def test_a_pending_subscribe_settles_with_the_replacement() -> None:
@@ -296,7 +306,7 @@ def test_a_subscribe_that_was_taken_back_leaves_no_interest_at_the_replacement()
     check_books(fabric)
 
 
-def test_retained_messages_of_an_owner_that_died_are_not_waited_for() -> None:
+def test_retained_messages_of_a_core_that_died_are_not_waited_for() -> None:
     fabric = Fabric(2)
     fabric.nodes[0].publish(topic_of(fabric, 1), "x", 1, True)
     fabric.settle()
@@ -316,14 +326,14 @@ def test_an_answer_that_nobody_waits_for_is_passed_over() -> None:
     client = fabric.nodes[0].client()
     client.subscribe("t/+")
     core = fabric.nodes[0].core
-    core.receive(1, frames.wanted(1, 0))
-    core.receive(1, frames.wanted(1, 0))
+    core.receive(1, frames.wanted(1, 0, []))
+    core.receive(1, frames.wanted(1, 0, []))
     assert client.subacks == 0
     for frame in (
-        frames.wanted(99, 5),
+        frames.wanted(99, 5, [1]),
         frames.retained(99, True, b""),
         frames.joined(99),
-        frames.appended(99, 0, []),
+        frames.confirm(99, 0),
     ):
         core.receive(1, frame)
     fabric.settle()
@@ -353,19 +363,19 @@ def test_authorize_asks_admission() -> None:
     assert refused.code is Refusal.TOPIC_INVALID
 
 
-def test_what_is_published_first_in_a_turn_comes_before_the_subscription() -> None:
-    for owner in (0, 1):
-        fabric = Fabric(2)
-        topic = topic_of(fabric, owner)
-        node = fabric.nodes[0]
-        there, late = node.client(), node.client()
-        there.subscribe(topic)
-        fabric.settle()
-        node.publish(topic, "before", 0)
-        node.publish(topic, "kept", 1, True)
-        late.subscribe(topic, retained=True)
-        node.publish(topic, "after", 0)
-        fabric.settle()
-        assert there.payloads == ["before", "kept", "after"]
-        assert sorted(late.payloads) == ["after", "kept"]
-        assert [message.payload for message in late.messages if message.retain] == [b"kept"]
+@pytest.mark.parametrize("keeper", [0, 1])
+def test_what_is_published_first_in_a_turn_comes_before_the_subscription(keeper: int) -> None:
+    fabric = Fabric(2)
+    topic = topic_of(fabric, keeper)
+    node = fabric.nodes[0]
+    there, late = node.client(), node.client()
+    there.subscribe(topic)
+    fabric.settle()
+    node.publish(topic, "before", 0)
+    node.publish(topic, "kept", 1, True)
+    late.subscribe(topic, retained=True)
+    node.publish(topic, "after", 0)
+    fabric.settle()
+    assert there.payloads == ["before", "kept", "after"]
+    assert sorted(late.payloads) == ["after", "kept"]
+    assert [message.payload for message in late.messages if message.retain] == [b"kept"]

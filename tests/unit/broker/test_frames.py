@@ -9,29 +9,37 @@ from robustmq.broker.frames import Kind
 calls = st.integers(0, (1 << 64) - 1)
 names = st.binary(max_size=40)
 u32 = st.integers(0, (1 << 32) - 1)
+pairs = st.lists(st.tuples(calls, calls), max_size=5)
 
 
-@given(calls, u32, st.booleans(), names)
-def test_append(call: int, shard: int, retained: bool, batch: bytes) -> None:
-    frame = frames.append(call, shard, retained, batch)
-    assert frame[0] == Kind.APPEND
-    assert frames.read_append(frame) == (call, shard, retained, batch)
+@given(u32, calls, calls, st.integers(0, 255), names)
+def test_what_a_core_keeps(epoch: int, call: int, position: int, code: int, batch: bytes) -> None:
+    assert frames.read_store(frames.store(epoch, call, batch)) == (epoch, call, batch)
+    assert frames.read_retain(frames.retain(call, position, batch)) == (call, position, batch)
+    assert frames.read_confirm(frames.confirm(call, code)) == (call, code)
+    assert frames.DELIVER_HEAD == bytes((Kind.DELIVER,))
 
 
-@given(calls, st.integers(0, 255), st.lists(st.tuples(u32, u32), max_size=5))
-def test_appended(call: int, code: int, unmatched: list[tuple[int, int]]) -> None:
-    frame = frames.appended(call, code, unmatched)
-    assert frame[0] == Kind.APPENDED
-    assert frames.read_appended(frame) == (call, code, unmatched)
-
-
-@given(calls, calls, st.booleans(), names)
-def test_interest(call: int, position: int, flag: bool, name: bytes) -> None:
-    assert frames.read_want(frames.want(call, flag, name)) == (call, flag, name)
-    assert frames.read_wanted(frames.wanted(call, position)) == (call, position)
-    assert frames.read_scan(frames.scan(call, position, name)) == (call, position, name)
-    assert frames.read_retained(frames.retained(call, flag, name)) == (call, flag, name)
+@given(calls, st.booleans(), st.booleans(), names)
+def test_interest(call: int, durable: bool, retained: bool, name: bytes) -> None:
+    frame = frames.want(call, durable, retained, name)
+    assert frames.read_want(frame) == (call, durable, retained, name)
     assert frames.unwant(name) == bytes((Kind.UNWANT,)) + name
+
+
+@given(calls, calls, st.lists(calls, max_size=5), pairs, st.booleans(), names)
+def test_what_is_retained(
+    call: int,
+    position: int,
+    sent: list[int],
+    until: list[tuple[int, int]],
+    last: bool,
+    name: bytes,
+) -> None:
+    assert frames.read_told(frames.told(position)) == position
+    assert frames.read_wanted(frames.wanted(call, position, sent)) == (call, position, sent)
+    assert frames.read_scan(frames.scan(call, until, name)) == (call, until, name)
+    assert frames.read_retained(frames.retained(call, last, name)) == (call, last, name)
 
 
 @given(calls, calls, st.booleans(), names, names)
@@ -45,19 +53,20 @@ def test_groups(call: int, member: int, ready: bool, key: bytes, batch: bytes) -
 
 def test_kinds_differ_in_the_first_byte() -> None:
     written = [
-        frames.append(1, 1, False, b""),
-        frames.appended(1, 0, []),
+        frames.store(1, 1, b""),
+        frames.confirm(1, 0),
         frames.DELIVER_HEAD,
-        frames.want(1, False, b"a"),
+        frames.want(1, True, True, b"a"),
         frames.unwant(b"a"),
         frames.retained(1, True, b""),
-        frames.wanted(1, 0),
+        frames.wanted(1, 0, []),
         frames.join(1, 1, True, b"g"),
         frames.joined(1),
         frames.leave(1, b"g"),
         frames.assign(1, b"g", b""),
         frames.give_back(b"g", b""),
-        frames.scan(1, 1, b"a"),
-        frames.TOLD,
+        frames.scan(1, [], b"a"),
+        frames.told(1),
+        frames.retain(1, 1, b""),
     ]
     assert [frame[0] for frame in written] == list(Kind)

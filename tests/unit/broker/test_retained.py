@@ -33,11 +33,11 @@ def kept(retained: Retained, topic_filter: bytes = b"#") -> dict[str, str]:
 def test_the_last_one_stays_and_an_empty_one_removes() -> None:
     row = cells()
     retained = Retained(10, 1_000, row)
-    retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("a", "2", 0)))
+    retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_MESSAGES] == 2
     assert row[metrics.RETAINED_BYTES] == 2 * (1 + 1 + 1)
-    retained.apply(batch(("a", "", 0), ("never", "", 0)))
+    retained.apply(batch(("a", "", 0), ("never", "", 0)), 0, 1)
     assert kept(retained) == {"b": "1"}
     assert len(retained) == row[metrics.RETAINED_MESSAGES] == 1
 
@@ -47,23 +47,23 @@ def test_records_without_the_bit_are_not_kept() -> None:
     builder.append(b"a", b"1", NO_HEADERS, 1, 1_000)
     builder.append(b"b", b"1", NO_HEADERS, RETAIN_BIT, 1_000)
     retained = Retained(10, 1_000, cells())
-    retained.apply(builder.take()[0])
+    retained.apply(builder.take()[0], 0, 1)
     assert kept(retained) == {"b": "1"}
 
 
-def test_positions_count_what_was_retained() -> None:
+def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() -> None:
     retained = Retained(10, 1_000, cells())
-    retained.apply(batch(("a", "1", 0), ("b", "1", 0)))
-    retained.apply(batch(("a", "2", 0)))
-    assert retained.position == 3
+    retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 5)
+    retained.apply(batch(("a", "2", 0)), 3, 2)
     records, _ = retained.page(b"#", b"", 100)
-    assert {record.key: record.position for record in records} == {b"a": 3, b"b": 2}
+    found = {record.key: (record.source, record.position) for record in records}
+    assert found == {b"a": (3, 2), b"b": (0, 5)}
 
 
 def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> None:
     row = cells()
     retained = Retained(2, 1_000, row)
-    retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("c", "1", 0), ("a", "2", 0)))
+    retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("c", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_REFUSED] == 1
 
@@ -71,20 +71,22 @@ def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> No
 def test_beyond_the_bytes_a_stale_record_does_not_stay() -> None:
     row = cells()
     retained = Retained(10, 20, row)
-    retained.apply(batch(("a", "1", 0), ("b", "1", 0)))
-    retained.apply(batch(("a", "x" * 30, 0)))
+    retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 1)
+    retained.apply(batch(("a", "x" * 30, 0)), 0, 1)
     # What was retained for the topic before is not what was published last.
     assert kept(retained) == {"b": "1"}
     assert row[metrics.RETAINED_REFUSED] == 1
     assert row[metrics.RETAINED_BYTES] == 3
-    retained.apply(batch(("a", "x" * 10, 0)))
+    retained.apply(batch(("a", "x" * 10, 0)), 0, 1)
     assert kept(retained) == {"a": "x" * 10, "b": "1"}
 
 
 def test_records_go_when_their_time_has_come() -> None:
     row = cells()
     retained = Retained(10, 1_000, row)
-    retained.apply(batch(("a", "1", 5_000), ("b", "1", 4_000), ("c", "1", 0), ("b", "2", 9_000)))
+    retained.apply(
+        batch(("a", "1", 5_000), ("b", "1", 4_000), ("c", "1", 0), ("b", "2", 9_000)), 0, 1
+    )
     seen = []
     for now_ms in (3_999, 4_999, 5_000, 20_000):
         retained.expire(now_ms, 100)
@@ -100,7 +102,7 @@ def test_records_go_when_their_time_has_come() -> None:
 
 def test_expiry_keeps_to_its_budget() -> None:
     retained = Retained(100, 10_000, cells())
-    retained.apply(batch(*((f"{number}", "1", 1_000) for number in range(10))))
+    retained.apply(batch(*((f"{number}", "1", 1_000) for number in range(10))), 0, 1)
     left = []
     for budget in (4, 0, 100):
         retained.expire(2_000, budget)
@@ -111,7 +113,7 @@ def test_expiry_keeps_to_its_budget() -> None:
 def test_a_topic_that_is_retained_anew_for_ever_does_not_grow() -> None:
     retained = Retained(10, 1_000, cells())
     for number in range(20_000):
-        retained.apply(batch(("a", "1", 1_000_000 + number), ("b", "1", 5_000_000)))
+        retained.apply(batch(("a", "1", 1_000_000 + number), ("b", "1", 5_000_000)), 0, 1)
     assert len(retained._expiries) < 2_000
     retained.expire(1_019_998, 100_000)
     assert kept(retained) == {"a": "1", "b": "1"}

@@ -5,12 +5,17 @@ from array import array
 import pytest
 
 from robustmq import metrics
+from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.api import Options
 from robustmq.broker.subscriptions import Subscriptions, overlap
+from robustmq.message.record import NO_HEADERS
 from robustmq.mqtt.headers import describe
+from tests.fabric import decode
+
+WORKERS = 2
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def turn() -> Turn:
 def subscriptions(turn: Turn) -> Subscriptions:
     return Subscriptions(
         turn,
-        owner=lambda topic: topic.count(b"/"),
+        workers=WORKERS,
         describe=describe,
         route_cache=100,
         max_topic_aliases=2,
@@ -30,9 +35,10 @@ def subscriptions(turn: Turn) -> Subscriptions:
 
 
 def add(subscriptions: Subscriptions, window: Window, name: bytes, options: Options) -> None:
-    """Subscribe, with nobody to wait for."""
-    subscriptions.add(window, name, options, 1, {0})
-    subscriptions.settle(window, name, 1, 0)
+    """Subscribe, and let every core know."""
+    subscriptions.add(window, name, options, 1)
+    for core in range(WORKERS):
+        subscriptions.settle(window, name, 1, core)
 
 
 def windows(subscriptions: Subscriptions, topic: bytes) -> set[Window]:
@@ -45,6 +51,19 @@ def new(turn: Turn, version: int = 5) -> Window:
     window = Window(turn, 10, 1_000, 1_000)
     window.attach(Outbox(turn), version, 10, 0, 0)
     return window
+
+
+def batch(turn: Turn, topic: bytes, payload: bytes) -> bytes:
+    """A batch of one message at QoS 0."""
+    builder = BatchBuilder(Turn(turn.row), 0, 1 << 20, None)
+    builder.append(topic, payload, NO_HEADERS, 0, 1_000)
+    return builder.take()[0]
+
+
+def read(window: Window) -> list[bytes]:
+    """The payloads that have come to a window since it was read last."""
+    assert window.outbox is not None
+    return [message.payload for message in decode(window.outbox.take())]
 
 
 def test_filters_and_who_has_them(turn: Turn, subscriptions: Subscriptions) -> None:
@@ -118,36 +137,75 @@ def test_taps_and_subscriptions_share_a_filter(turn: Turn, subscriptions: Subscr
     assert subscriptions._resolve(b"a/b").taps == []
 
 
-def test_a_subscription_hears_a_topic_when_its_owner_has_settled_it(
+def test_a_subscription_hears_a_core_when_that_core_has_settled_it(
     turn: Turn, subscriptions: Subscriptions
 ) -> None:
-    # In this test the owner of a topic is the core with the number of its slashes.
     window = new(turn)
-    subscriptions.add(window, b"#", Options(1), 7, {0, 1})
-    assert windows(subscriptions, b"a") == set()
+    subscriptions.add(window, b"#", Options(0), 7)
+
+    def heard_from() -> list[int]:
+        for core in range(WORKERS):
+            subscriptions.deliver(core, batch(turn, b"a", b"%d" % core))
+        return [int(payload) for payload in read(window)]
+
+    assert heard_from() == []
     subscriptions.settle(window, b"#", 7, 1)
-    assert windows(subscriptions, b"a") == set()
-    assert windows(subscriptions, b"a/b") == {window}
+    assert heard_from() == [1]
     subscriptions.settle(window, b"#", 6, 0)
-    assert windows(subscriptions, b"a") == set()
+    assert heard_from() == [1]
+    # Until all have settled it no route outlives the batch that it was made for.
+    assert not subscriptions.fanout.routes
     subscriptions.settle(window, b"#", 7, 0)
-    assert windows(subscriptions, b"a") == {window}
+    assert heard_from() == [0, 1]
     assert not subscriptions._unsettled
+    assert set(subscriptions.fanout.routes) == {b"a"}
     # New options are for a subscription that is heard already.
-    subscriptions.add(window, b"#", Options(2), 8, {0, 1})
-    assert windows(subscriptions, b"a") == {window}
+    subscriptions.add(window, b"#", Options(1), 8)
+    assert heard_from() == [0, 1]
+
+
+def test_who_is_settled_hears_a_core_that_another_one_does_not(
+    turn: Turn, subscriptions: Subscriptions
+) -> None:
+    old, late = new(turn), new(turn)
+    add(subscriptions, old, b"a/+", Options(0))
+    subscriptions.deliver(0, batch(turn, b"a/b", b"known"))
+    subscriptions.add(late, b"a/b", Options(0), 9)
+    subscriptions.settle(late, b"a/b", 9, 1)
+    for core in (0, 1, 0):
+        subscriptions.deliver(core, batch(turn, b"a/b", b"from %d" % core))
+    assert read(old) == [b"known", b"from 0", b"from 1", b"from 0"]
+    assert read(late) == [b"from 1"]
+
+
+def test_a_settled_filter_is_heard_beside_one_that_waits(
+    turn: Turn, subscriptions: Subscriptions
+) -> None:
+    window = new(turn)
+    add(subscriptions, window, b"a/b", Options(0, identifier=b"\x0b\x01"))
+    subscriptions.add(window, b"a/#", Options(0, identifier=b"\x0b\x02"), 2)
+    subscriptions.settle(window, b"a/#", 2, 0)
+    for core in (0, 1):
+        subscriptions.deliver(core, batch(turn, b"a/b", b"%d" % core))
+    outbox = window.outbox
+    assert outbox is not None
+    got = [(message.payload, message.properties) for message in decode(outbox.take())]
+    assert got == [(b"0", b"\x0b\x01\x0b\x02"), (b"1", b"\x0b\x01")]
 
 
 def test_removing_an_unsettled_subscription_leaves_nothing(
     turn: Turn, subscriptions: Subscriptions
 ) -> None:
     one, two = new(turn), new(turn)
-    subscriptions.add(one, b"a", Options(1), 1, {0})
-    subscriptions.add(two, b"a", Options(1), 2, {0})
+    subscriptions.add(one, b"a", Options(1), 1)
+    subscriptions.add(two, b"a", Options(1), 2)
     subscriptions.remove(one, b"a")
-    subscriptions.settle(one, b"a", 1, 0)
-    subscriptions.settle(two, b"a", 2, 0)
+    for core in range(WORKERS):
+        subscriptions.settle(one, b"a", 1, core)
+        subscriptions.settle(two, b"a", 2, core)
     assert windows(subscriptions, b"a") == {two}
+    subscriptions.add(one, b"a", Options(1), 3)
+    subscriptions.remove(one, b"a")
     subscriptions.remove(two, b"a")
     assert not subscriptions._unsettled
     assert not subscriptions.filters()

@@ -52,7 +52,7 @@ class ScriptedBroker:
         self.opened: list[bool] = []
         self.moves: list[bytes] = []
         self.refusals: dict[bytes, Refused] = {}
-        self.must_pause = False
+        self.blocked = False
 
     def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
         refused = self.refusals.get(topic)
@@ -65,9 +65,6 @@ class ScriptedBroker:
         if refused is None:
             self.published.append(Asked(record, reply))
         return refused
-
-    def must_wait(self, topic: bytes) -> bool:
-        return self.must_pause
 
     def subscribe(
         self,

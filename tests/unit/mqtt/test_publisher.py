@@ -214,9 +214,9 @@ def test_version_3_is_read_no_further_instead(scene: Scene) -> None:
     assert peer.got() == [Puback(number) for number in range(1, 11)]
 
 
-def test_a_publisher_waits_for_an_owner_that_is_behind(scene: Scene) -> None:
+def test_a_publisher_waits_while_some_core_is_behind(scene: Scene) -> None:
     peer = connected(scene)
-    scene.broker.must_pause = True
+    scene.broker.blocked = True
     peer.send(publish(0, 0), publish(0, 0))
     assert len(scene.broker.published) == 1
     assert scene.broker.turn.resumes == [peer.connection.intake]

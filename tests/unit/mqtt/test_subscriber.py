@@ -43,7 +43,7 @@ def test_suback_waits_for_every_filter_and_retained_messages_for_suback(scene: S
         (b"c", b"g", Options(0, False, False, identifier), False),
     ]
     assert scene.cell(metrics.SUBSCRIPTIONS) == 3
-    kept = [Kept(0, 1, 2)]
+    kept = [Kept(0, 1, [2])]
     scene.broker.settle(kept)
     scene.broker.settle()
     assert peer.got() == []
@@ -97,7 +97,7 @@ def test_a_client_that_has_gone_is_told_nothing(scene: Scene) -> None:
     peer.send(Subscribe(1, [Subscription("a", 1)]))
     peer.connection.lost()
     again = connected(scene, clean=False, expiry=100)
-    scene.broker.settle([Kept(0, 1, 2)])
+    scene.broker.settle([Kept(0, 1, [2])])
     assert peer.got() == again.got() == []
     assert scene.broker.kept == []
 
