@@ -10,9 +10,10 @@ from robustmq import metrics
 from robustmq._kernel.choice import KERNEL
 from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
-from robustmq.broker.dispatch import Dispatch
+from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
 from robustmq.broker.shares import Shares
 from robustmq.broker.subscriptions import Subscriptions
@@ -23,8 +24,6 @@ from robustmq.mqtt.headers import describe
 from robustmq.mqtt.packets import V311, Connect, Publish, Subscribe, Subscription
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.admission import Admission
-from robustmq.shard.shard import Shard
-from robustmq.storage.memory_log import MemoryLog
 
 ROUNDS = 300
 TURNS = 50
@@ -45,40 +44,48 @@ class OwnFabric:
         """Nothing ever waits for room."""
         return core
 
+    def epoch(self, core: int) -> int:
+        """It is never replaced."""
+        return core + 1
+
 
 def make_core() -> tuple[Core, Mqtt, OwnFabric]:
     """A broker of one core with MQTT on it."""
     turn = Turn(memoryview(bytearray(8 * metrics.CELLS)).cast("Q"))
     turn.now_ms = 1_700_000_000_000
     fabric = OwnFabric()
-    place = Placement(1, 1)
+    place = Placement(1)
     subscriptions = Subscriptions(
-        turn, owner=place.owner_of, describe=describe, route_cache=65_536, max_topic_aliases=1_024
+        turn, workers=1, describe=describe, route_cache=65_536, max_topic_aliases=1_024
     )
+    interests = Interests(65_536)
+    retained = Retained(1_000, 1 << 20, turn.row)
     core = Core(
         turn,
         core=0,
         placement=place,
         fabric=fabric,
         admission=Admission(128),
+        interests=interests,
         router=Router(
             turn,
-            placement=place,
             core=0,
             epoch=1,
+            placement=place,
             fabric=fabric,
+            interests=interests,
             max_batch_bytes=1 << 20,
-            window_bytes=8 << 20,
+            pressure_bytes=8 << 20,
         ),
-        dispatch=Dispatch(
+        retained=retained,
+        scans=RetainedScans(
             turn,
             core=0,
-            shards={0: Shard(0, MemoryLog())},
-            retained=Retained(1_000, 1 << 20, turn.row),
+            retained=retained,
             fabric=fabric,
             max_batch_bytes=1 << 20,
             pressure_bytes=8 << 20,
-            route_cache=65_536,
+            workers=1,
         ),
         subscriptions=subscriptions,
         shares=Shares(

@@ -65,14 +65,16 @@ class Talker:
         self.present = bool(connack[0])
         return self
 
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> "asyncio.Future[bytes] | None":
+    def publish(
+        self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False
+    ) -> "asyncio.Future[bytes] | None":
         """Send a PUBLISH; return what will hold its PUBACK."""
         properties = b"\0" if self.version == 5 else b""
         if qos == 0:
-            self._writer.write(packet(0x30, text(topic), properties, payload))
+            self._writer.write(packet(0x30 | retain, text(topic), properties, payload))
             return None
         packet_id, answer = self._identified(PUBACK)
-        self._writer.write(packet(0x32, text(topic), packet_id, properties, payload))
+        self._writer.write(packet(0x32 | retain, text(topic), packet_id, properties, payload))
         return answer
 
     async def say(self, topic: str, payload: bytes) -> None:

@@ -17,7 +17,7 @@ def test_what_a_core_keeps(epoch: int, call: int, position: int, code: int, batc
     assert frames.read_store(frames.store(epoch, call, batch)) == (epoch, call, batch)
     assert frames.read_retain(frames.retain(call, position, batch)) == (call, position, batch)
     assert frames.read_confirm(frames.confirm(call, code)) == (call, code)
-    assert frames.DELIVER_HEAD == bytes((Kind.DELIVER,))
+    assert list(frames.DELIVER_HEAD) == [Kind.DELIVER]
 
 
 @given(calls, st.booleans(), st.booleans(), names)
@@ -28,7 +28,7 @@ def test_interest(call: int, durable: bool, retained: bool, name: bytes) -> None
 
 
 @given(calls, calls, st.lists(calls, max_size=5), pairs, st.booleans(), names)
-def test_what_is_retained(
+def test_what_is_retained(  # noqa: PLR0917
     call: int,
     position: int,
     sent: list[int],

@@ -165,20 +165,19 @@ def test_lives_of_one_core_leave_the_others_alone(interests: Interests) -> None:
     assert targets(interests, b"a") == []
 
 
-def test_nothing_is_appended_before_all_have_told(interests: Interests) -> None:
-    assert not interests.awaited
+def test_all_that_are_awaited_must_tell_in_whatever_life(interests: Interests) -> None:
+    waits = [interests.awaited]
     interests.await_from([1, 2])
-    interests.told(1)
-    interests.told(3)
-    assert interests.awaited
+    for core in (1, 3):
+        interests.told(core)
+        waits.append(interests.awaited)
     interests.want(2, b"a", True)
     interests.replaced(2)
-    assert interests.awaited
+    waits.append(interests.awaited)
     interests.told(2)
-    assert not interests.awaited
+    waits.append(interests.awaited)
+    assert waits == [False, True, True, True, False]
     assert targets(interests, b"a") == []
-    interests.await_from([])
-    assert not interests.awaited
 
 
 # -------------------------------------------------------------------- what is remembered
