@@ -2,24 +2,31 @@
 
 `python -m tests.chaos.storage_process MODE ENGINE FLUSH DIRECTORY`. Every record's value is its
 offset and filler that follows from it, so that what is read tells whether it is right.
+The engine `rows` is RocksDB whose table is written too: see `Ledger`.
 """
 
 import os
 import random
 import select
+import struct
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from robustmq._kernel.batch import records
+from robustmq.errors import Refusal
 from robustmq.storage.engine import Engine, EngineSettings, Flush, LogSettings
 from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
+from robustmq.storage.table import Table
 from tests.unit.storage.batches import keyed
 
 SHARDS = (0, 1, 5)
+ROWS = 9
+"""What the turns of rows are told as, beside the shards."""
+TURN_KEY = struct.Struct(">BIH")
 DEADLINE_SECONDS = 60
 
 
@@ -47,6 +54,63 @@ def append_one(shard: int, log: Log, count: int) -> None:
     values = [(b"k", value_at(shard, base + each)) for each in range(count)]
     now_ms = int(time.time() * 1_000)
     log.append(keyed(values, now_ms), count, now_ms)
+
+
+class Ledger:
+    """Turns of rows: each appends a record to shard 0, and each leaves its own rows only.
+
+    Turn n puts a number of rows that follows from n, removes those of the turn before, and says in
+    one more row that it was the last. So the rows are those of one whole turn, or it was torn.
+    """
+
+    def __init__(self, table: Table, flush: str, log: Log) -> None:
+        self.table = table
+        self.log = log
+        self.always = flush == "always"
+        self.turn = self.begun = int(table.get(b"last") or b"0")
+
+    @property
+    def durable(self) -> int:
+        """The last turn that is durable."""
+        return self.begun + self.table.durable
+
+    def put(self) -> None:
+        """Have the next turn in the next commit. Raises Unwritable."""
+        append_one(0, self.log, 1)
+        table, turn = self.table, self.turn + 1
+        for key, value in self.rows_of(turn):
+            table.put(key, value)
+        if turn % 3:
+            for key, _ in self.rows_of(turn - 1):
+                table.delete(key)
+        else:
+            table.erase(TURN_KEY.pack(1, turn - 1, 0), TURN_KEY.pack(1, turn, 0))
+        table.put(b"last", b"%d" % turn)
+        if self.always:
+            table.demand_sync()
+        self.turn = turn
+
+    def rows_of(self, turn: int) -> list[tuple[bytes, bytes]]:
+        count = random.Random(turn).choice((1, 2, 20)) if turn else 0
+        return [(TURN_KEY.pack(1, turn, each), value_at(turn, each)) for each in range(count)]
+
+    def check(self) -> None:
+        assert list(self.table.walk(b"\1", b"\2")) == self.rows_of(self.turn)
+        assert self.log.end_offset == self.turn
+
+
+def append_rows(engine: Engine, ledger: Ledger) -> None:
+    """Put turns for ever, and say which are durable as soon as they are."""
+    told = ledger.durable
+    while True:
+        ledger.put()
+        if engine.commit():
+            engine.completed()
+        else:
+            wait(engine, 0.001)
+        if ledger.durable > told:
+            told = ledger.durable
+            os.write(1, b"%d %d\n" % (ROWS, told))
 
 
 def wait(engine: Engine, seconds: float) -> list[Log]:
@@ -91,7 +155,7 @@ def until(what: Callable[[], bool], engine: Engine) -> None:
         engine.commit()
 
 
-def fill(engine: Engine, logs: dict[int, Log], directory: str) -> None:
+def fill(engine: Engine, logs: dict[int, Log], ledger: Ledger | None, directory: str) -> None:
     """Fill the disk, see the refusal, make room, see writing resume."""
     ballast = Path(directory) / "ballast"
     ballast.write_bytes(bytes(6 << 20))
@@ -99,7 +163,10 @@ def fill(engine: Engine, logs: dict[int, Log], directory: str) -> None:
     while not refusals:
         try:
             for shard in SHARDS:
-                append_one(shard, logs[shard], 300)
+                if ledger is None or shard:
+                    append_one(shard, logs[shard], 300)
+                else:
+                    ledger.put()
         except Unwritable:
             refusals += 1
         wait(engine, 0 if engine.commit() else 0.02)
@@ -108,11 +175,20 @@ def fill(engine: Engine, logs: dict[int, Log], directory: str) -> None:
     for shard, log in logs.items():
         (first, *_) = log.read(0, 1)
         assert records(first.data)[0][4] == value_at(shard, 0)
+    if ledger is not None:
+        refusal = ledger.table.refusal
+        assert refusal is not None
+        assert refusal.code is Refusal.QUOTA_EXCEEDED
     ballast.unlink()
     until(lambda: engine.failure is None, engine)
     for shard in SHARDS:
-        append_one(shard, logs[shard], 1)
+        if ledger is None or shard:
+            append_one(shard, logs[shard], 1)
+        else:
+            ledger.put()
     engine.commit()
+    if ledger is not None:
+        until(lambda: ledger.durable == ledger.turn, engine)
     until(lambda: all(log.durable_offset == log.end_offset for log in logs.values()), engine)
     engine.close()
 
@@ -120,13 +196,22 @@ def fill(engine: Engine, logs: dict[int, Log], directory: str) -> None:
 def main() -> None:
     mode, kind, flush, directory = sys.argv[1:]
     engine, logs = opened(kind, flush, directory)
-    if mode == "append":
-        append(engine, logs)
+    ledger = None
+    if kind == "rows":
+        assert isinstance(engine, RocksdbEngine)
+        ledger = Ledger(engine.table(), flush, logs[0])
+    if mode == "fill":
+        fill(engine, logs, ledger, directory)
     elif mode == "check":
         check(engine, logs)
+        if ledger is not None:
+            ledger.check()
+            print(ROWS, ledger.turn)
         engine.close()
+    elif ledger is not None:
+        append_rows(engine, ledger)
     else:
-        fill(engine, logs, directory)
+        append(engine, logs)
 
 
 if __name__ == "__main__":

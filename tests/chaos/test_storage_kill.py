@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 100
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
-both_engines = pytest.mark.parametrize("kind", ["segment", "rocksdb"])
+every_engine = pytest.mark.parametrize("kind", ["segment", "rocksdb", "rows"])
 both_flushes = pytest.mark.parametrize("flush", ["always", "interval"])
 
 
@@ -51,7 +51,7 @@ def check(arguments: list[str]) -> dict[int, int]:
 
 
 @pytest.mark.slow
-@both_engines
+@every_engine
 @both_flushes
 def test_what_was_durable_survives_kill_9(tmp_path: Path, kind: str, flush: str) -> None:
     rng = random.Random(f"{kind} {flush}")
@@ -75,7 +75,7 @@ def may_mount() -> bool:
 
 
 @pytest.mark.skipif(not may_mount(), reason="no tmpfs may be mounted; unit tests fill a fake disk")
-@both_engines
+@every_engine
 @both_flushes
 def test_a_full_disk_is_survived(tmp_path: Path, kind: str, flush: str) -> None:
     script = (
@@ -93,4 +93,4 @@ def test_a_full_disk_is_survived(tmp_path: Path, kind: str, flush: str) -> None:
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert len(told(run.stdout)) == 3
+    assert len(told(run.stdout)) == (4 if kind == "rows" else 3)

@@ -40,7 +40,9 @@ plain_steps = st.one_of(
     st.tuples(st.sampled_from(["trim", "truncate"]), offsets),
 )
 steps = st.lists(
-    st.one_of(plain_steps, plain_steps, plain_steps, st.tuples(st.just("reopen"))), max_size=60
+    st.one_of(plain_steps, plain_steps, plain_steps, st.tuples(st.just("reopen"))),
+    min_size=20,
+    max_size=60,
 )
 FAULTS = (
     "pwritev", "fdatasync", "allocate", "ftruncate", "sync_directory", "rename", "unlink", "mkdir",
@@ -49,7 +51,7 @@ FAULTS = (
 faults = st.tuples(st.sampled_from(["fault", "heal", "heal"]), st.integers(0, 20))
 crashes = st.tuples(st.sampled_from(["kill", "power", "flip"]), st.integers(0, 1 << 20))
 hard_steps = st.lists(
-    st.one_of(plain_steps, plain_steps, plain_steps, crashes, faults), max_size=60
+    st.one_of(plain_steps, plain_steps, plain_steps, crashes, faults), min_size=20, max_size=60
 )
 flushes = st.sampled_from(["always", "interval", "os"])
 

@@ -42,7 +42,7 @@ turns = st.sampled_from(["commit", "commit", "sync", "complete"]).map(lambda nam
 troubles = st.sampled_from(["refuse", "heal", "heal", "kill", "power", "close"]).map(
     lambda name: (name,)
 )
-steps = st.lists(st.one_of(changes, changes, turns, turns, troubles), max_size=80)
+steps = st.lists(st.one_of(changes, changes, turns, turns, troubles), min_size=20, max_size=80)
 flushes = st.sampled_from(["always", "interval", "os"])
 
 
