@@ -5,8 +5,24 @@ from typing import TYPE_CHECKING
 from robustmq._kernel.choice import COMPILED
 
 if COMPILED and not TYPE_CHECKING:
-    from robustmq._kernel.fast.batch import Acks, BatchBuilder, cut, gather, records
+    from robustmq._kernel.fast.batch import (
+        Acks,
+        BatchBuilder,
+        cut,
+        gather,
+        max_qos,
+        records,
+        slice_of,
+    )
 else:
-    from robustmq._kernel.pure.batch import Acks, BatchBuilder, cut, gather, records
+    from robustmq._kernel.pure.batch import (
+        Acks,
+        BatchBuilder,
+        cut,
+        gather,
+        max_qos,
+        records,
+        slice_of,
+    )
 
-__all__ = ["Acks", "BatchBuilder", "cut", "gather", "records"]
+__all__ = ["Acks", "BatchBuilder", "cut", "gather", "max_qos", "records", "slice_of"]

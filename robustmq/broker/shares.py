@@ -221,7 +221,7 @@ class Shares:
     def _lead(self, key: bytes) -> _Led:
         topic_filter = filter_of(key)
 
-        def tap(batch: bytes, start: int, count: int) -> None:
+        def tap(batch: bytes, start: int, _stop: int, count: int) -> None:
             self._share(key, led, batch, cut(batch, start, count))
 
         led = self._led[key] = _Led(ShareGroup(self._max_pending), tap)

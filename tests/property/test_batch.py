@@ -91,3 +91,30 @@ def test_garbage_behind_a_header(garbage: bytes, count: int, start: int) -> None
             pieces.append(None)
     assert all(each == pieces[0] for each in pieces)
     assert start >= 61 or pieces[0] is None
+    highest = []
+    for kind in SIDES:
+        try:
+            highest.append(Side(kind).max_qos(batch))
+        except Corrupt:
+            highest.append(None)
+    assert all(each == highest[0] for each in highest)
+    assert (highest[0] is None) == (found[0] is None)
+
+
+@pytest.mark.parametrize("kind", SIDES)
+@given(records=RECORDS, first=st.integers(0, 19), count=st.integers(0, 20))
+def test_a_slice_is_what_cut_and_gather_make(
+    kind: str, records: list[tuple[bytes, bytes, bytes, int, int]], first: int, count: int
+) -> None:
+    side = Side(kind)
+    batch = build(side, records)
+    raw = side.cut(batch, 61, len(records))
+    first = min(first, len(raw))
+    chosen = raw[first : first + count]
+    start = 61 + sum(map(len, raw[:first]))
+    part = side.slice_of(batch, start, start + sum(map(len, chosen)), len(chosen))
+    expected = side.gather(batch, chosen)
+    assert part == (batch if len(chosen) == len(records) else expected)
+    assert side.max_qos(part) == max(
+        (each[3] & 3 for each in records[first : first + count]), default=0
+    )

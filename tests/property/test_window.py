@@ -14,28 +14,40 @@ OFFER = st.tuples(
     st.sampled_from([0, 1, 1, 2]),
     st.sampled_from(["plain", "plain", "plain", "expiring", "large", "aliased", "shared"]),
 )
-OPERATIONS = st.lists(
-    st.one_of(
-        OFFER,
-        OFFER,
-        OFFER,
-        st.tuples(st.just("again")),
-        st.tuples(st.just("ack"), st.integers(0, 60), st.booleans()),
-        st.tuples(st.just("ack"), st.just(0), st.just(False)),
-        st.tuples(st.just("ack_all")),
-        st.tuples(st.just("stranger"), st.integers(0, 65535)),
-        st.tuples(st.just("jump"), st.sampled_from([1, 65_500, 65_534, 65_535, 65_536, 200_000])),
-        st.tuples(st.just("detach")),
-        st.tuples(
-            st.just("attach"), st.integers(1, 30), st.sampled_from([0, 0, 60]), st.integers(0, 2)
-        ),
-        st.tuples(st.just("drain")),
-        st.tuples(st.just("withdraw")),
-        st.tuples(st.just("clock"), st.integers(1, 4_000)),
-        st.tuples(st.just("clear")),
-    ),
-    max_size=60,
+STORED = st.tuples(
+    st.just("stored"), st.integers(1, 12), st.sampled_from([0, 1, 1, 2]), st.integers(1, 300)
 )
+OPERATION = st.one_of(
+    OFFER,
+    OFFER,
+    OFFER,
+    st.tuples(st.just("again")),
+    st.tuples(st.just("ack"), st.integers(0, 60), st.booleans()),
+    st.tuples(st.just("ack"), st.just(0), st.just(False)),
+    st.tuples(st.just("ack_all")),
+    st.tuples(st.just("stranger"), st.integers(0, 65535)),
+    st.tuples(st.just("jump"), st.sampled_from([1, 65_500, 65_534, 65_535, 65_536, 200_000])),
+    st.tuples(st.just("detach")),
+    st.tuples(
+        st.just("attach"), st.integers(1, 30), st.sampled_from([0, 0, 60]), st.integers(0, 2)
+    ),
+    st.tuples(st.just("drain")),
+    st.tuples(st.just("withdraw")),
+    st.tuples(st.just("clock"), st.integers(1, 4_000)),
+    st.tuples(st.just("clear")),
+    STORED,
+    STORED,
+    st.tuples(st.just("lag"), st.booleans(), st.integers(0, 300)),
+    st.tuples(st.just("handled")),
+    st.tuples(
+        st.just("restore"),
+        st.lists(st.integers(1, 40), unique=True, max_size=6),
+        st.integers(1, 300),
+        st.integers(1, 2),
+    ),
+)
+# Lists of no least size have five elements on average, and too few to fill a window.
+OPERATIONS = st.lists(OPERATION, max_size=60) | st.lists(OPERATION, min_size=20, max_size=60)
 ORIGIN = "group"
 
 
@@ -116,6 +128,35 @@ class Session:
         self.outbox = self.side.Outbox(self.turn)
         self.window.attach(self.outbox, 5, limit, max_packet, alias_max)
 
+    def stored(self, count: int, qos: int, position: int) -> None:
+        run = run_of(self.side, self.turn, count, qos, b"topic", 8, 5)
+        run.position = position
+        self.window.offer(run)
+
+    def restore(self, ids: list[int], position: int, qos: int) -> None:
+        """Bring exchanges and messages back as after a restart, when nothing else waits."""
+        if self.outbox is not None or self.window.queued or self.released:
+            return
+        for i, packet_id in enumerate(ids):
+            if i % 2:
+                self.window.release(packet_id)
+                self.released.append(packet_id)
+                continue
+            data = publish(b"topic", b"old", qos, packet_id, 5)
+            run = self.side.Run(data, [len(data)], qos, 0)
+            run.position = position + i
+            self.window.restore(run)
+
+    def handled(self) -> None:
+        """Take the window out of the turn's lists."""
+        turn = self.turn
+        exact = [rest for _, *rest in turn.exact]
+        self.log.append((len(turn.hungry), len(turn.acknowledged), exact))
+        for handled in (turn.hungry, turn.acknowledged, turn.exact):
+            handled.clear()
+        self.window.fed()
+        self.window.noted()
+
     def withdraw(self) -> None:
         taken = self.window.withdraw(ORIGIN)
         assert all(run.origin == ORIGIN for run, _ in taken)
@@ -150,6 +191,14 @@ class Session:
                 self.window.pump()
             case ("withdraw",):
                 self.withdraw()
+            case ("stored", count, qos, position):
+                self.stored(count, qos, position)
+            case ("lag", lagging, position):
+                self.window.lagging, self.window.resume = lagging, position
+            case ("handled",):
+                self.handled()
+            case ("restore", ids, position, qos):
+                self.restore(ids, position, qos)
             case ("clock", passed):
                 self.turn.now_ms += passed
             case ("clear",):
@@ -165,6 +214,13 @@ class Session:
                 window.queued,
                 window.queued_bytes,
                 window.dropped,
+                window.lagging,
+                window.resume,
+                window.oldest,
+                window.exchanges(),
+                len(self.turn.hungry),
+                len(self.turn.acknowledged),
+                len(self.turn.exact),
                 *self.turn.row,
             )
         )

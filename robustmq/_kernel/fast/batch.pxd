@@ -41,6 +41,7 @@ cdef class BatchBuilder:
     cdef public object on_full
     cdef public bint blocked
     cdef public bint retained
+    cdef public uint8_t qos
     cdef readonly uint32_t count
     cdef public int64_t producer_id
     cdef public int16_t producer_epoch

@@ -168,6 +168,7 @@ cdef class BatchBuilder:
         self.on_full = on_full
         self.blocked = False
         self.retained = False
+        self.qos = 0
         self.producer_id = -1
         self.producer_epoch = -1
         self.buffer = NULL
@@ -231,6 +232,7 @@ cdef class BatchBuilder:
         self.count = 0
         self.length = HEADER
         self.retained = False
+        self.qos = 0
         if self.capacity > KEPT_CAPACITY:
             free(self.buffer)
             self.buffer = NULL
@@ -276,6 +278,8 @@ cdef class BatchBuilder:
         self.count += 1
         if attributes & 4:
             self.retained = True
+        if attributes & 3 > self.qos:
+            self.qos = attributes & 3
         return 0
 
     cdef int expect_raw(self, object target, uint64_t ticket) except -1:
@@ -349,3 +353,47 @@ def gather(bytes batch not None, list raw not None):
     put32(p + 17, 0)
     put32(p + 57, <uint32_t>len(raw))
     return whole
+
+
+def slice_of(bytes batch not None, Py_ssize_t start, Py_ssize_t stop, uint32_t count):
+    """A batch of the `count` consecutive records in the bytes from `start` to before `stop`.
+
+    It is `batch` itself when they are all of it, else without CRC; Corrupt when outside of it.
+    """
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(batch)
+    cdef const uint8_t* given = <const uint8_t*>PyBytes_AS_STRING(batch)
+    cdef bytes whole
+    cdef uint8_t* p
+    if length < HEADER:
+        raise Corrupt("record batch: shorter than its header")
+    if start < HEADER or stop < start or stop > length:
+        raise Corrupt("record batch: a record outside of it")
+    if start == HEADER and stop == length and count == big32(given + 57):
+        return batch
+    whole = PyBytes_FromStringAndSize(NULL, HEADER + stop - start)
+    p = <uint8_t*>PyBytes_AS_STRING(whole)
+    memcpy(p, given, HEADER)
+    memcpy(p + HEADER, given + start, stop - start)
+    put32(p + 8, <uint32_t>(HEADER + stop - start - 12))
+    put32(p + 17, 0)
+    put32(p + 57, count)
+    return whole
+
+
+def max_qos(bytes batch not None):
+    """The highest QoS bits of the records of `batch`; Corrupt when it is damaged."""
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+    cdef RecordView view
+    cdef uint32_t i, count
+    cdef int highest = 0
+    if end - p < HEADER:
+        raise Corrupt("record batch: shorter than its header")
+    count = big32(p + 57)
+    p += HEADER
+    for i in range(count):
+        if not read_record(p, end, &view):
+            raise Corrupt(f"record batch: record {i} of {count}")
+        highest = max(highest, view.attributes & 3)
+        p = view.end
+    return highest

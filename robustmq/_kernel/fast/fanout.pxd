@@ -11,6 +11,7 @@ cdef class Group:
     cdef readonly uint8_t qos
     cdef readonly bint retain_as_published
     cdef readonly bint no_local
+    cdef readonly bint stored
     cdef readonly bytes identifiers
     cdef readonly list windows
     cdef Run run
@@ -29,9 +30,9 @@ cdef class Fanout:
     cdef object describe
     cdef uint32_t max_routes
 
-    cdef int walk(self, bytes batch, Route fixed) except -1
+    cdef int walk(self, bytes batch, Route fixed, uint64_t position) except -1
     cdef Route route(self, const uint8_t* topic, size_t length)
     cdef int deliver_run(self, Route route, bytes batch, const uint8_t* start, uint32_t count,
-                         const uint8_t* end) except -1
-    cdef Run encode(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
-                    uint32_t count, const uint8_t* end, bytes properties)
+                         const uint8_t* end, uint64_t position, bint by_key) except -1
+    cdef Run encode_run(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
+                        uint32_t count, const uint8_t* end, bytes properties, uint16_t own_id)

@@ -7,7 +7,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from robustmq._kernel.fast.batch cimport HEADER, big32, put32, read_record
-from robustmq._kernel.fast.run cimport new_run
+from robustmq._kernel.fast.run cimport IDS, new_run
 from robustmq.errors import Corrupt
 from robustmq.metrics import MESSAGES_DROPPED_TOO_LARGE as _TOO_LARGE
 
@@ -17,23 +17,26 @@ cdef enum:
     MAX_TOPIC = 65535
     MAX_REMAINING = 268435455
     LARGE_VALUE = 1 << 27
+    PASSED_OVER = 255
 
 
 cdef class Group:
     """Subscribers of a topic for whom a message is encoded alike.
 
     `identifiers` are the subscription identifier properties, encoded; with `no_local` the
-    windows of the publisher itself are passed over.
+    windows of the publisher itself are passed over. The windows of a `stored` group get
+    records of QoS 1 and 2 from their inbox.
     """
 
     def __init__(self, uint8_t version, uint8_t qos, bint retain_as_published, bint no_local,
-                 bytes identifiers not None, list windows not None):
+                 bytes identifiers not None, list windows not None, bint stored=False):
         self.version = version
         self.qos = qos
         self.retain_as_published = retain_as_published
         self.no_local = no_local
         self.identifiers = identifiers
         self.windows = windows
+        self.stored = stored
         self.run = None
 
 
@@ -67,13 +70,47 @@ cdef class Fanout:
 
     def deliver(self, bytes batch not None):
         """Give every record of `batch` to the subscribers of its key; Corrupt when damaged."""
-        self.walk(batch, None)
+        self.walk(batch, None, 0)
 
-    def deliver_to(self, Route route not None, bytes batch not None):
-        """Give every record of `batch` to `route`, whatever its key; Corrupt when damaged."""
-        self.walk(batch, route)
+    def deliver_to(self, Route route not None, bytes batch not None, uint64_t position=0):
+        """Give every record of `batch` to `route`, whatever its key; Corrupt when damaged.
 
-    cdef int walk(self, bytes batch, Route fixed) except -1:
+        With a `position` the runs are stored ones: record i has the position `position + i`.
+        """
+        self.walk(batch, route, position)
+
+    def encode(self, Group group not None, bytes batch not None, uint64_t position,
+               int packet_id):
+        """The one record of `batch` as a stored run with that packet identifier, or None."""
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+        cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+        cdef RecordView view
+        cdef uint8_t qos
+        cdef bytes properties = b""
+        cdef int64_t deadline = 0
+        cdef Run run
+        if end - p < HEADER:
+            raise Corrupt("record batch: shorter than its header")
+        if big32(p + 57) != 1 or packet_id < 1 or packet_id > IDS:
+            raise ValueError("one record is encoded, and with an identifier")
+        if not read_record(p + HEADER, end, &view):
+            raise Corrupt("record batch: its first record")
+        qos = min(view.attributes & 3, group.qos)
+        if view.key_length < 0 or view.key_length > MAX_TOPIC or not qos:
+            return None
+        if view.headers[0]:
+            headers = PyBytes_FromStringAndSize(<char*>view.headers, view.end - view.headers)
+            properties, deadline, _ = self.describe(headers, group.version)
+        run = self.encode_run(group, qos, group.retain_as_published and view.attributes & 4,
+                              view.start, 1, view.end, properties, packet_id)
+        if run is not None:
+            run.position = position
+            run.deadline = deadline
+            if deadline and group.version == 5:
+                run.expiry_at = expiry_position(run.data, qos)
+        return run
+
+    cdef int walk(self, bytes batch, Route fixed, uint64_t position) except -1:
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
         cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
         cdef const uint8_t* start
@@ -108,7 +145,8 @@ cdef class Fanout:
             if first.key_length < 0 or first.key_length > MAX_TOPIC:
                 continue
             route = fixed if fixed is not None else self.route(first.key, first.key_length)
-            self.deliver_run(route, batch, start, count, stop)
+            self.deliver_run(route, batch, start, count, stop,
+                             position + i - count if position else 0, fixed is None)
         return 0
 
     def forget(self, bytes topic=None):
@@ -131,7 +169,7 @@ cdef class Fanout:
         return route
 
     cdef int deliver_run(self, Route route, bytes batch, const uint8_t* start, uint32_t count,
-                         const uint8_t* end) except -1:
+                         const uint8_t* end, uint64_t position, bint by_key) except -1:
         cdef Group group, other
         cdef Window window
         cdef RecordView view
@@ -148,9 +186,13 @@ cdef class Fanout:
         if described:
             headers = PyBytes_FromStringAndSize(<char*>view.headers, view.end - view.headers)
         for tap in route.taps:
-            tap(batch, start - <const uint8_t*>PyBytes_AS_STRING(batch), count)
+            tap(batch, start - <const uint8_t*>PyBytes_AS_STRING(batch),
+                end - <const uint8_t*>PyBytes_AS_STRING(batch), count)
         for g in range(len(route.groups)):
             group = <Group>route.groups[g]
+            if group.stored and by_key and qos:
+                group.effective = PASSED_OVER
+                continue
             effective = qos if qos < group.qos else group.qos
             retain = group.retain_as_published and view.attributes & 4
             if described:
@@ -164,12 +206,14 @@ cdef class Fanout:
                     run = other.run
                     break
             if run is None:
-                run = self.encode(group, effective, retain, start, count, end, properties)
+                run = self.encode_run(
+                    group, effective, retain, start, count, end, properties, 0)
                 if run is None:
                     group.run = None
                     self.turn.cells[TOO_LARGE] += count * len(group.windows)
                     continue
                 run.alias = route.alias if group.version == 5 else 0
+                run.position = position
                 run.deadline = deadline
                 if route.origin is not None:
                     run.origin = route.origin
@@ -188,12 +232,13 @@ cdef class Fanout:
             group.run = None
         return 0
 
-    cdef Run encode(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
-                    uint32_t count, const uint8_t* end, bytes properties):
+    cdef Run encode_run(self, Group group, uint8_t qos, bint retain, const uint8_t* start,
+                        uint32_t count, const uint8_t* end, bytes properties, uint16_t own_id):
         """`count` records of one topic as PUBLISH packets, with ids from the core's sequence.
 
-        None when one is larger than a packet can be.
+        With an `own_id` the ids begin there. None when one is larger than a packet can be.
         """
+        cdef Run run
         cdef uint32_t* ends
         cdef uint64_t sequence = 0
         cdef uint32_t i, id_size = 2 if qos else 0, length, property_length = 0, packet_id = 0
@@ -225,7 +270,9 @@ cdef class Fanout:
         if total > 0xFFFFFFFF:
             free(ends)
             raise Corrupt("record batch: larger than 4 GiB")
-        if qos:
+        if own_id:
+            sequence = own_id - 1
+        elif qos:
             sequence = self.turn.sequence + 1
             self.turn.sequence += count
         try:
@@ -245,7 +292,7 @@ cdef class Fanout:
             memcpy(out + 2, view.key, view.key_length)
             out += 2 + view.key_length
             if qos:
-                packet_id = <uint32_t>((sequence + i) % 65535 + 1)
+                packet_id = <uint32_t>((sequence + i) % IDS + 1)
                 out[0] = <uint8_t>(packet_id >> 8)
                 out[1] = <uint8_t>packet_id
                 out += 2
@@ -257,7 +304,10 @@ cdef class Fanout:
             if view.value_length > 0:
                 memcpy(out, view.value, view.value_length)
                 out += view.value_length
-        return new_run(data, ends, count, qos, sequence)
+        run = new_run(data, ends, count, qos, sequence)
+        if own_id:
+            run.sequence = 0
+        return run
 
 
 cdef inline int variable_size(uint32_t value) noexcept nogil:

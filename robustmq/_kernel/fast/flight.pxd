@@ -3,6 +3,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from robustmq._kernel.fast.run cimport Run
+from robustmq._kernel.fast.turn cimport Turn
 
 cdef struct Entry:
     PyObject* run
@@ -11,14 +12,21 @@ cdef struct Entry:
     uint32_t out
 
 cdef class Flight:
-    cdef readonly uint32_t in_flight
+    cdef Turn turn
     cdef Entry* ring
     cdef uint64_t head, sent, tail
-    cdef uint32_t capacity
-    cdef bint mixed
+    cdef uint64_t front, last
     cdef uint64_t floor, ceiling
     cdef dict released
+    cdef uint32_t capacity
+    cdef readonly uint32_t in_flight
+    cdef bint mixed
+    cdef uint8_t unordered
+    cdef uint8_t noted_once
 
+    cdef uint64_t lowest(self) noexcept
+    cdef int progress(self) except -1
+    cdef int insert(self, Run run, uint32_t depth) except -1
     cdef int drop_all(self) noexcept
     cdef int puback_raw(self, uint16_t packet_id, uint8_t qos) except -1
     cdef int find(self, uint16_t packet_id, uint8_t qos, uint64_t* at, uint32_t* depth) noexcept

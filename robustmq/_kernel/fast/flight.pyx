@@ -21,10 +21,13 @@ cdef class Flight:
     rest is queued. A packet id is the run's; ids come from one sequence per core, so they clash
     only for a session whose oldest unacknowledged message is 65535 messages behind the core;
     then its messages are numbered privately.
+
+    Of stored messages, no entry before `front` has any; `last` is the position of the last
+    one, and `unordered` says that the positions may not ascend along the ring.
     """
 
     def __cinit__(self):
-        self.head = self.sent = self.tail = ORIGIN
+        self.head = self.sent = self.tail = self.front = ORIGIN
         self.ring = NULL
         self.released = None
 
@@ -52,6 +55,7 @@ cdef class Flight:
                 self.blank(&self.ring[s & (self.capacity - 1)])
         self.sent = at if self.sent == self.tail else sent
         self.tail = at
+        self.front = self.head
         return 0
 
     cdef int grow(self) except -1:
@@ -101,6 +105,8 @@ cdef class Flight:
                     self.in_flight -= 1
                     if entry.left == 0:
                         self.pop_head()
+                    if run.position:
+                        self.progress()
                     return 1
         if not self.find(packet_id, qos, &at, &depth):
             return 0
@@ -129,6 +135,8 @@ cdef class Flight:
     cdef int remove(self, uint64_t at, uint32_t depth) except -1:
         """Message `depth` of the entry `at`, which is in flight, is done."""
         cdef Entry* entry
+        if (<Run>self.ring[at & (self.capacity - 1)].run).position:
+            self.progress()
         if depth:
             self.split(at, depth)
         entry = &self.ring[at & (self.capacity - 1)]
@@ -151,6 +159,8 @@ cdef class Flight:
         for s in range(self.head, at + 1):
             self.ring[(s - 1) & (self.capacity - 1)] = self.ring[s & (self.capacity - 1)]
         self.head -= 1
+        if self.front <= at:
+            self.front -= 1
         before = &self.ring[(at - 1) & (self.capacity - 1)]
         entry = &self.ring[at & (self.capacity - 1)]
         Py_INCREF(<object>entry.run)
@@ -160,6 +170,60 @@ cdef class Flight:
         before.left = depth
         if before.out > depth:
             before.out = depth
+        return 0
+
+    cdef int insert(self, Run run, uint32_t depth) except -1:
+        """Put `run` behind the first `depth` messages of the ring, of which none is in flight."""
+        cdef uint64_t s = self.head, at
+        cdef Entry* entry
+        while s < self.tail and depth >= self.ring[s & (self.capacity - 1)].left:
+            depth -= self.ring[s & (self.capacity - 1)].left
+            s += 1
+        if depth:
+            self.split(s, depth)
+        if self.tail - self.head == self.capacity:
+            self.grow()
+        for at in range(self.tail, s, -1):
+            self.ring[at & (self.capacity - 1)] = self.ring[(at - 1) & (self.capacity - 1)]
+        self.tail += 1
+        self.sent = self.front = self.head
+        entry = &self.ring[s & (self.capacity - 1)]
+        Py_INCREF(run)
+        entry.run = <PyObject*>run
+        entry.first = entry.out = 0
+        entry.left = run.count
+        return 0
+
+    cdef uint64_t lowest(self) noexcept:
+        """The lowest position of a stored message; 0 when there is none."""
+        cdef uint64_t s, position, before = 0, found = 0
+        cdef Entry* entry
+        cdef bint ascending = True
+        self.front = max(self.front, self.head)
+        for s in range(self.front, self.tail):
+            entry = &self.ring[s & (self.capacity - 1)]
+            if entry.left == 0 or (<Run>entry.run).position == 0:
+                continue
+            position = (<Run>entry.run).position + entry.first
+            if not self.unordered:
+                self.front = s
+                return position
+            if position < before:
+                ascending = False
+            if found == 0 or position < found:
+                found = position
+            before = position + entry.left - 1
+        if not self.unordered:
+            self.front = self.tail
+        elif ascending:
+            self.unordered = False
+        return found
+
+    cdef int progress(self) except -1:
+        """A stored message is done with: the cursor of the session may move on."""
+        if not self.noted_once:
+            self.noted_once = True
+            self.turn.acknowledged.append(self)
         return 0
 
     cdef Entry* next_entry(self) except NULL:

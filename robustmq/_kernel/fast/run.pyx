@@ -125,6 +125,7 @@ cdef class Run:
         private.deadline = self.deadline
         private.expiry_at = self.expiry_at
         private.alias = self.alias
+        private.position = self.position + first if self.position else 0
         private.origin = self.origin
         if self.source is not None:
             private.source = (self.source[0], self.source[1], self.source[2] + first)
@@ -149,6 +150,7 @@ cdef class Run:
             expiry_at = id_position(<const uint8_t*>PyBytes_AS_STRING(packet), len(packet)) + 4
         run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
         run.alias = self.alias if version == 5 else 0
+        run.position = self.position
         run.origin = self.origin
         run.source = self.source
         return run

@@ -10,6 +10,9 @@ cdef class Turn:
     cdef public list outboxes
     cdef public list builders
     cdef public list resumes
+    cdef public list hungry
+    cdef public list acknowledged
+    cdef public list exact
     cdef public uint64_t sequence
     cdef readonly object row
     cdef uint64_t[::1] view

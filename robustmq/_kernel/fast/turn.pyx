@@ -18,6 +18,9 @@ cdef class Turn:
         self.outboxes = []
         self.builders = []
         self.resumes = []
+        self.hungry = []
+        self.acknowledged = []
+        self.exact = []
         self.sequence = 0
         self.pooled = 0
 

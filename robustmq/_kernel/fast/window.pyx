@@ -2,8 +2,11 @@
 """A session's outgoing messages: in flight, then queued; the twin is `pure/window.py`."""
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdlib cimport free
 
 from robustmq._kernel.fast.alias cimport ALIAS_GROWTH, aliased_packet
+from robustmq._kernel.fast.run cimport IDS
+from robustmq._kernel.fast.turn cimport Turn
 from robustmq.metrics import (
     MESSAGES_DROPPED_EXPIRED as _EXPIRED,
     MESSAGES_DROPPED_QUEUE as _QUEUE,
@@ -52,9 +55,56 @@ cdef class Window(Flight):
 
     def detach(self):
         """The connection is gone; what was in flight waits at the front of the queue."""
+        cdef uint64_t lowest
         self.outbox = None
         self.aliases = None
         self.take_back()
+        lowest = self.drop_stored()
+        if not self.lagging:
+            self.lagging = True
+            self.resume = lowest
+        elif lowest and (self.resume == 0 or lowest < self.resume):
+            self.resume = lowest
+
+    @property
+    def oldest(self):
+        """The lowest position of a stored message that is in flight or queued; 0: none."""
+        return self.lowest()
+
+    cdef uint64_t drop_stored(self) except? 0:
+        """Take what is stored and was never sent out of the queue; the lowest position."""
+        cdef uint64_t s, lowest = 0
+        cdef uint32_t kept, first, earlier = self.redeliver
+        cdef Entry* entry
+        cdef Run run
+        self.last = 0
+        for s in range(self.head, self.tail):
+            entry = &self.ring[s & (self.capacity - 1)]
+            if entry.left == 0:
+                continue
+            run = <Run>entry.run
+            kept = min(entry.left, earlier)
+            earlier -= kept
+            if run.position == 0:
+                continue
+            first = entry.first + kept
+            if kept:
+                self.last = max(self.last, run.position + first - 1)
+            if kept == entry.left:
+                continue
+            if lowest == 0 or run.position + first < lowest:
+                lowest = run.position + first
+            self.queued -= entry.left - kept
+            self.queued_bytes -= run.size(first, entry.left - kept)
+            entry.left = kept
+            if kept == 0:
+                self.blank(entry)
+        self.pop_head()
+        if self.head == self.tail:
+            free(self.ring)
+            self.ring = NULL
+            self.capacity = 0
+        return lowest
 
     cdef int take_back(self) except -1:
         cdef uint64_t s
@@ -99,6 +149,9 @@ cdef class Window(Flight):
         self.in_flight = self.queued = self.redeliver = 0
         self.queued_bytes = 0
         self.released = None
+        self.lagging = False
+        self.resume = self.last = 0
+        self.unordered = False
 
     def offer(self, Run run not None):
         """Deliver `run`: at once, or queued, or dropped and counted."""
@@ -133,6 +186,7 @@ cdef class Window(Flight):
                 self.released = {}
             self.released[packet_id] = sequence
             self.in_flight += 1
+            self.check_hunger()
         else:
             self.pump_raw()
         return True
@@ -145,6 +199,68 @@ cdef class Window(Flight):
             self.in_flight -= 1
         self.pump_raw()
         return True
+
+    def restore(self, Run run not None):
+        """The stored messages of `run` were sent on an earlier connection."""
+        if self.outbox is not None or run.position == 0 or run.qos == 0:
+            raise ValueError("what is restored was stored, and there is no connection")
+        self.insert(run, self.redeliver)
+        self.redeliver += run.count
+        self.queued += run.count
+        self.queued_bytes += run.ends[run.count - 1]
+        self.ascend(run)
+
+    def release(self, int packet_id):
+        """A QoS 2 exchange waits for its PUBCOMP: PUBREL goes out on `attach`."""
+        if self.outbox is not None or packet_id < 1 or packet_id > IDS:
+            raise ValueError("an exchange has an identifier, and there is no connection")
+        if self.released is None:
+            self.released = {}
+        self.released[packet_id] = 0
+
+    def exchanges(self):
+        """The identifiers of the QoS 2 exchanges that wait for their PUBCOMP."""
+        return [] if self.released is None else list(self.released)
+
+    def fed(self):
+        """The window was taken out of `turn.hungry`; it may come again."""
+        self.hungry_once = False
+
+    def noted(self):
+        """The window was taken out of `turn.acknowledged`; it may come again."""
+        self.noted_once = False
+
+    cdef bint admits(self, Run run) noexcept:
+        """Is there room for a stored run? The window lags from it when not."""
+        cdef bint full
+        if self.lagging:
+            return False
+        if self.outbox is None:
+            full = True
+        elif run.qos:
+            full = self.queued and (
+                self.queued + run.count > self.max_queued
+                or self.queued_bytes + run.ends[run.count - 1] > self.max_queued_bytes)
+        else:
+            full = self.outbox.size > self.max_outbox_bytes and not (
+                run.deadline and run.deadline <= self.turn.now_ms)
+        if full:
+            self.lagging = True
+            self.resume = run.position
+        return not full
+
+    cdef int check_hunger(self) except -1:
+        if self.lagging and not self.hungry_once and not self.queued and self.outbox is not None:
+            self.hungry_once = True
+            self.turn.hungry.append(self)
+        return 0
+
+    cdef void ascend(self, Run run) noexcept:
+        """A stored run has come behind all others, or (restored) not."""
+        if run.position < self.last:
+            self.unordered = True
+        else:
+            self.last = run.position + run.count - 1
 
     def withdraw(self, origin):
         """Take out what came from `origin` and may go to somebody else: [(run, index), …].
@@ -186,36 +302,24 @@ cdef class Window(Flight):
 
     cdef int offer_run(self, Run run) except -1:
         cdef Entry* entry
-        cdef uint32_t i
         cdef uint64_t size
-        cdef uint64_t* cells = self.turn.cells
+        if run.position and not self.admits(run):
+            return 0
         if run.qos == 0:
             if self.outbox is None:
                 return 0
-            if run.deadline and run.deadline <= self.turn.now_ms:
-                cells[EXPIRED] += run.count
-                self.dropped += run.count
-                return 0
-            if self.outbox.size > self.max_outbox_bytes:
-                cells[SLOW] += run.count
-                self.dropped += run.count
-                return 0
-            if self.max_packet and run.largest > self.max_packet:
-                for i in range(run.count):
-                    if run.size(i, 1) > self.max_packet:
-                        cells[TOO_LARGE] += 1
-                        self.dropped += 1
-                    else:
-                        self.emit(run, i, 1, False)
-                return 0
-            return self.emit(run, 0, run.count, False)
+            if run.position:
+                self.progress()
+            return self.offer_at_most_once(run)
         size = run.ends[run.count - 1]
         if (self.queued + run.count > self.max_queued
                 or self.queued_bytes + size > self.max_queued_bytes) and (
                 self.queued or self.outbox is None):
-            cells[QUEUE] += run.count
+            self.turn.cells[QUEUE] += run.count
             self.dropped += run.count
             return 0
+        if run.position:
+            self.ascend(run)
         if self.tail - self.head == self.capacity:
             self.compact()
             if self.tail - self.head >= self.capacity // 2:
@@ -233,6 +337,27 @@ cdef class Window(Flight):
             self.pump_raw()
         return 0
 
+    cdef int offer_at_most_once(self, Run run) except -1:
+        cdef uint32_t i
+        cdef uint64_t* cells = self.turn.cells
+        if run.deadline and run.deadline <= self.turn.now_ms:
+            cells[EXPIRED] += run.count
+            self.dropped += run.count
+            return 0
+        if self.outbox.size > self.max_outbox_bytes:
+            cells[SLOW] += run.count
+            self.dropped += run.count
+            return 0
+        if self.max_packet and run.largest > self.max_packet:
+            for i in range(run.count):
+                if run.size(i, 1) > self.max_packet:
+                    cells[TOO_LARGE] += 1
+                    self.dropped += 1
+                else:
+                    self.emit(run, i, 1, False)
+            return 0
+        return self.emit(run, 0, run.count, False)
+
     cdef int drop_unsent(self, uint32_t count, int cell) except -1:
         """The next `count` messages of the entry at `sent` are not sent."""
         cdef Entry* entry = self.next_entry()
@@ -244,6 +369,8 @@ cdef class Window(Flight):
         entry.left -= count
         self.turn.cells[cell] += count
         self.dropped += count
+        if run.position:
+            self.progress()
         return 0
 
     cdef int pump_raw(self) except -1:
@@ -281,6 +408,8 @@ cdef class Window(Flight):
                     return 0
                 continue
             self.emit(run, first, count, again)
+            if run.position and run.qos == 2 and not again:
+                self.note_exact(run, first, count)
             self.note(run, first, count)
             entry.out += count
             self.in_flight += count
@@ -290,6 +419,14 @@ cdef class Window(Flight):
                 self.redeliver -= count
             if entry.out == entry.left:
                 self.sent += 1
+        if self.lagging:
+            self.check_hunger()
+        return 0
+
+    cdef int note_exact(self, Run run, uint32_t first, uint32_t count) except -1:
+        cdef uint32_t i
+        for i in range(first, first + count):
+            self.turn.exact.append((self, run.position + i, run.packet_id(i)))
         return 0
 
     cdef int emit(self, Run run, uint32_t first, uint32_t count, bint again) except -1:

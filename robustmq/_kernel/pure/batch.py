@@ -160,15 +160,16 @@ class BatchBuilder:
 
     The first record puts the builder into `turn.builders`. `on_full(builder)` is called by
     `settle_if_full` when the batch has `max_bytes` or more. `blocked` is set by whoever wants
-    publishers to wait; `retained` says that the batch has a record with the retain bit;
-    `shard` is the owner's business. With a `producer_id` of 0 or more the batches carry
-    `producer_epoch` and a running base sequence (`sequence` is the next one, of 31 bits).
+    publishers to wait; `retained` says that the batch has a record with the retain bit, `qos`
+    is the highest QoS of its records; `shard` is the owner's business. With a `producer_id` of
+    0 or more the batches carry `producer_epoch` and a running base sequence (`sequence` is the
+    next one, of 31 bits).
     """
 
     __slots__ = (
         "_acks", "_base_timestamp", "_last_timestamp", "_max_bytes", "_records", "_turn",
-        "blocked", "count", "on_full", "producer_epoch", "producer_id", "retained", "sequence",
-        "shard", "size",
+        "blocked", "count", "on_full", "producer_epoch", "producer_id", "qos", "retained",
+        "sequence", "shard", "size",
     )  # fmt: skip
 
     def __init__(
@@ -187,6 +188,7 @@ class BatchBuilder:
         self.on_full = on_full
         self.blocked = False
         self.retained = False
+        self.qos = 0
         self.count = 0
         self.size = HEADER
         self.producer_id = -1
@@ -226,6 +228,7 @@ class BatchBuilder:
         self.count += 1
         if attributes & 4:
             self.retained = True
+        self.qos = max(self.qos, attributes & 3)
         return index
 
     def expect(self, target: AckTarget | Callable[[int, bool], object], ticket: int) -> None:
@@ -268,6 +271,7 @@ class BatchBuilder:
         self.count = 0
         self.size = HEADER
         self.retained = False
+        self.qos = 0
         return batch, acks
 
 
@@ -319,3 +323,34 @@ def gather(batch: bytes, raw: list[bytes]) -> bytes:
     whole = with_records(batch, raw)
     whole[57:61] = len(raw).to_bytes(4, "big")
     return bytes(whole)
+
+
+def slice_of(batch: bytes, start: int, stop: int, count: int) -> bytes:
+    """Return a batch of the `count` consecutive records in the bytes `start` … `stop - 1`.
+
+    It has the header of `batch` with their count and length and, unless it is `batch` itself
+    since they are all of it, no CRC. Their structure is not looked at. Raises Corrupt when
+    they lie outside of the batch.
+    """
+    total = count_of(batch)
+    if not HEADER <= start <= stop <= len(batch):
+        raise Corrupt("record batch: a record outside of it")
+    if start == HEADER and stop == len(batch) and count == total:
+        return batch
+    whole = with_records(batch, [batch[start:stop]])
+    whole[57:61] = count.to_bytes(4, "big")
+    return bytes(whole)
+
+
+def max_qos(batch: bytes) -> int:
+    """Return the highest QoS bits of the records of `batch`; Corrupt when it is damaged."""
+    count = count_of(batch)
+    highest = 0
+    at = HEADER
+    for i in range(count):
+        view = read_record(batch, at, len(batch))
+        if view is None:
+            raise Corrupt(f"record batch: record {i} of {count}")
+        highest = max(highest, view.attributes & 3)
+        at = view.end
+    return highest

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from robustmq._kernel.pure.turn import Turn
     from robustmq._kernel.pure.window import Window
 
-    Tap = Callable[[bytes, int, int], object]
+    Tap = Callable[[bytes, int, int, int], object]
     Describe = Callable[[bytes, int], tuple[bytes, int, int]]
 
 MAX_TOPIC: Final = 65535
@@ -35,10 +35,13 @@ class Group:
     `version` is 3, 4 or 5, `qos` the granted maximum; `identifiers` are the subscription
     identifier properties, encoded (MQTT 5). The retain bit is kept with `retain_as_published`
     (MQTT5 3.8.3.1), else cleared. With `no_local` the windows of the publisher itself (by
-    `key`) are passed over.
+    `key`) are passed over. The windows of a `stored` group get records of QoS 1 and 2 from
+    their inbox, so `Fanout.deliver` passes over it with these.
     """
 
-    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "version", "windows")
+    __slots__ = (
+        "identifiers", "no_local", "qos", "retain_as_published", "stored", "version", "windows",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0917
         self,
@@ -48,6 +51,7 @@ class Group:
         no_local: bool,
         identifiers: bytes,
         windows: list[Window],
+        stored: bool = False,
     ) -> None:
         self.version = version
         self.qos = qos
@@ -55,16 +59,17 @@ class Group:
         self.no_local = no_local
         self.identifiers = identifiers
         self.windows = windows
+        self.stored = stored
 
 
 class Route:
     """Who gets the messages of one topic: groups of windows, and taps.
 
-    A tap is called with `(batch, position, count)`: where the first of `count` records of the
-    topic begins. `alias` is the topic's alias for MQTT 5 clients (0: none); a number must
-    stand for the same topic for ever. With an `origin`, runs are marked with it, and their
-    `source` says where their records lie: (batch, byte position of the first record, number
-    of records to skip).
+    A tap is called with `(batch, start, stop, count)`: `count` records of the topic are the
+    bytes `start` … `stop - 1` of the batch. `alias` is the topic's alias for MQTT 5
+    clients (0: none); a number must stand for the same topic for ever. With an `origin`, runs
+    are marked with it, and their `source` says where their records lie: (batch, byte position
+    of the first record, number of records to skip).
     """
 
     __slots__ = ("alias", "groups", "origin", "taps")
@@ -109,11 +114,42 @@ class Fanout:
         Records without a key, or with one that is no MQTT topic for its length, are passed
         over. The runs of records before the damaged one have been delivered.
         """
-        self._walk(batch, None)
+        self._walk(batch, None, 0)
 
-    def deliver_to(self, route: Route, batch: bytes) -> None:
-        """Give every record of `batch` to `route`, whatever its key; Corrupt when damaged."""
-        self._walk(batch, route)
+    def deliver_to(self, route: Route, batch: bytes, position: int = 0) -> None:
+        """Give every record of `batch` to `route`, whatever its key; Corrupt when damaged.
+
+        With a `position` above 0 the runs are stored ones: record i of the batch has the
+        position `position + i`. Whether a group is `stored` plays no part.
+        """
+        self._walk(batch, route, position)
+
+    def encode(self, group: Group, batch: bytes, position: int, packet_id: int) -> Run | None:
+        """Return the one record of `batch` as a stored run with that packet identifier.
+
+        The core's sequence is not touched. None when it is no message of QoS 1 or 2 for this
+        group, or larger than a packet can be. Raises Corrupt when it is damaged, ValueError
+        when it is not one record or the identifier is not of 1 … 65535.
+        """
+        if count_of(batch) != 1 or not 1 <= packet_id <= IDS:
+            raise ValueError("one record is encoded, and with an identifier")
+        view = read_record(batch, HEADER, len(batch))
+        if view is None:
+            raise Corrupt("record batch: its first record")
+        qos = min(view.attributes & 3, group.qos)
+        if view.key is None or len(view.key) > MAX_TOPIC or not qos:
+            return None
+        properties, deadline = b"", 0
+        if view.headers[0]:
+            properties, deadline, _ = self._describe(view.headers, group.version)
+        retain = group.retain_as_published and bool(view.attributes & 4)
+        run = self._encode(group, qos, retain, [view], properties, packet_id)
+        if run is not None:
+            run.position = position
+            run.deadline = deadline
+            if deadline and group.version == 5:
+                run.expiry_at = _expiry_position(run.data, qos)
+        return run
 
     def forget(self, topic: bytes | None = None) -> None:
         """Learn that the subscriptions of `topic` (or of everything) have changed."""
@@ -122,7 +158,7 @@ class Fanout:
         else:
             self.routes.pop(topic, None)
 
-    def _walk(self, batch: bytes, fixed: Route | None) -> None:
+    def _walk(self, batch: bytes, fixed: Route | None, position: int) -> None:
         total = count_of(batch)
         at = HEADER
         views: list[RecordView] = []
@@ -131,12 +167,12 @@ class Fanout:
             if view is None:
                 raise Corrupt(f"record batch: record {i} of {total}")
             if views and not _alike(views[0], view):
-                self._deliver_run(fixed, batch, views)
+                self._deliver_run(fixed, batch, views, position and position + i - len(views))
                 views = []
             views.append(view)
             at = view.end
         if views:
-            self._deliver_run(fixed, batch, views)
+            self._deliver_run(fixed, batch, views, position and position + total - len(views))
 
     def _route(self, topic: bytes) -> Route:
         route = self.routes.get(topic)
@@ -147,17 +183,21 @@ class Fanout:
             self.routes[topic] = route
         return route
 
-    def _deliver_run(self, fixed: Route | None, batch: bytes, views: list[RecordView]) -> None:
+    def _deliver_run(
+        self, fixed: Route | None, batch: bytes, views: list[RecordView], position: int
+    ) -> None:
         """Deliver records that are alike to `fixed`, or to the route of their key."""
         first = views[0]
         if first.key is None or len(first.key) > MAX_TOPIC:
             return
         route = fixed if fixed is not None else self._route(first.key)
         for tap in route.taps:
-            tap(batch, first.start, len(views))
+            tap(batch, first.start, views[-1].end, len(views))
         encoded: dict[tuple[int, int, bool, bytes], Run | None] = {}
         properties, deadline, publisher = b"", 0, 0
         for group in route.groups:
+            if group.stored and fixed is None and first.attributes & 3:
+                continue
             qos = min(first.attributes & 3, group.qos)
             retain = group.retain_as_published and bool(first.attributes & 4)
             if first.headers[0]:
@@ -168,6 +208,7 @@ class Fanout:
                 encoded[alike] = run
                 if run is not None:
                     run.alias = route.alias if group.version == 5 else 0
+                    run.position = position
                     run.deadline = deadline
                     if deadline and group.version == 5:
                         run.expiry_at = _expiry_position(run.data, qos)
@@ -183,10 +224,16 @@ class Fanout:
                 if not (group.no_local and publisher and window.key == publisher):
                     window.offer(run)
 
-    def _encode(
-        self, group: Group, qos: int, retain: bool, views: list[RecordView], properties: bytes
+    def _encode(  # noqa: PLR0917
+        self,
+        group: Group,
+        qos: int,
+        retain: bool,
+        views: list[RecordView],
+        properties: bytes,
+        own_id: int = 0,
     ) -> Run | None:
-        """Return the records as PUBLISH packets with ids from the core's sequence.
+        """Return the records as PUBLISH packets with ids from `own_id`, or the core's sequence.
 
         None when one of them is larger than a packet can be.
         """
@@ -200,9 +247,10 @@ class Fanout:
         if fixed + max(len(view.value or b"") for view in views) > MAX_REMAINING:
             return None
         first_byte = bytes((0x30 | qos << 1 | retain,))
-        sequence = self._turn.sequence + 1 if qos else 0
-        if qos:
-            self._turn.sequence += len(views)
+        sequence = own_id - 1
+        if not own_id:
+            sequence = self._turn.sequence + 1 if qos else 0
+            self._turn.sequence += len(views) if qos else 0
         parts: list[bytes] = []
         ends: list[int] = []
         at = 0
@@ -215,7 +263,7 @@ class Fanout:
             parts += (first_byte, length, head, packet_id, block, value)
             at += 1 + len(length) + fixed + len(value)
             ends.append(at)
-        return Run(b"".join(parts), ends, qos, sequence)
+        return Run(b"".join(parts), ends, qos, 0 if own_id else sequence)
 
 
 def _alike(first: RecordView, view: RecordView) -> bool:

@@ -34,14 +34,16 @@ class Run:
     none) ends the message; `expiry_at`, for a run of one packet, is where in `data` its message
     expiry interval lies (0 for nowhere). `alias` is the topic alias that the core gave to the
     topic, 0 for none. `origin` says on whose behalf it came (a shared subscription), `source`
-    where its records lie: (batch, byte position of the first record, records to skip).
+    where its records lie: (batch, byte position of the first record, records to skip). A
+    stored run has the inbox's `position` of its first packet, packet i that of `position + i`;
+    0 is a run that is not stored.
 
     Raises ValueError when ends, qos or expiry_at do not fit the data.
     """
 
     __slots__ = (
         "_aliased", "_ends", "alias", "count", "data", "deadline", "expiry_at", "first_id",
-        "largest", "origin", "qos", "sequence", "source",
+        "largest", "origin", "position", "qos", "sequence", "source",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917
@@ -68,6 +70,7 @@ class Run:
         self.deadline = deadline
         self.expiry_at = expiry_at
         self.alias = 0
+        self.position = 0
         self.origin: object = None
         self.source: tuple[bytes, int, int] | None = None
         self._ends = list(ends)
@@ -127,6 +130,7 @@ class Run:
             ends.append(self._ends[first + i] - base)
         private = Run(bytes(data), ends, self.qos, 0, self.deadline, self.expiry_at)
         private.alias = self.alias
+        private.position = self.position + first if self.position else 0
         private.origin = self.origin
         if self.source is not None:
             batch, position, skipped = self.source
@@ -146,6 +150,7 @@ class Run:
         ends = list(accumulate(map(len, packets)))
         run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
         run.alias = self.alias if version == 5 else 0
+        run.position = self.position
         run.origin = self.origin
         run.source = self.source
         return run

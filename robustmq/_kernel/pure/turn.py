@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robustmq._kernel.pure.batch import BatchBuilder
     from robustmq._kernel.pure.intake import Intake
     from robustmq._kernel.pure.outbox import Outbox
+    from robustmq._kernel.pure.window import Window
 
 
 class Turn:
@@ -22,9 +23,17 @@ class Turn:
     `outboxes` and `builders` are those that took something since they were flushed; `resumes`
     are the intakes that stopped and can be resumed. `sequence` numbers the QoS 1 and 2
     messages that this core has encoded; packet identifiers come from it.
+
+    Of stored messages: `hungry` are the windows that want to be fed from their inbox (each
+    once until `Window.fed`), `acknowledged` those that have done with a message (each once
+    until `Window.noted`), `exact` the `(window, position, packet_id)` of the QoS 2 messages
+    that went out for the first time. Whoever handles these lists empties them.
     """
 
-    __slots__ = ("builders", "now_ms", "outboxes", "resumes", "row", "sequence")
+    __slots__ = (
+        "acknowledged", "builders", "exact", "hungry", "now_ms", "outboxes", "resumes", "row",
+        "sequence",
+    )  # fmt: skip
 
     def __init__(self, row: Buffer) -> None:
         view = memoryview(row)
@@ -35,6 +44,9 @@ class Turn:
         self.outboxes: list[Outbox] = []
         self.builders: list[BatchBuilder] = []
         self.resumes: list[Intake] = []
+        self.hungry: list[Window] = []
+        self.acknowledged: list[Window] = []
+        self.exact: list[tuple[Window, int, int]] = []
         self.sequence = 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from robustmq._kernel.pure.alias import ALIAS_GROWTH, with_alias
@@ -35,6 +36,10 @@ class _Piece:
         self.first = first
         self.count = count
 
+    def position(self) -> int:
+        """Return the inbox's position of the first packet; 0 when the run is not stored."""
+        return self.run.position + self.first if self.run.position else 0
+
     def ids(self, count: int) -> list[int]:
         """Return the identifiers of the first `count` packets."""
         return [self.run._packet_id(self.first + i) for i in range(count)]
@@ -59,12 +64,20 @@ class Window:
     `max_queued_bytes` waiting, `max_outbox_bytes` unsent beyond which QoS 0 messages are
     dropped and others wait. `key` is the session's number (no local), `session` the owner's
     business. `in_flight`, `queued`, `queued_bytes` and `dropped` count messages and bytes.
+    `version` is what all that waits is encoded for (0: as the first connection speaks).
+
+    Stored runs (`Run.position`) come from the session's inbox and are offered in the order of
+    their positions. What the window has no room for is not lost: it is then `lagging`, takes
+    no stored run, and wants the inbox to be read from position `resume` on (0: from what comes
+    next). With a connection and nothing queued it says so in `turn.hungry`. Whoever feeds it
+    clears `lagging` and offers what it has read.
     """
 
     __slots__ = (
-        "_aliases", "_flying", "_ids", "_redeliver", "_released", "_turn", "_waiting",
-        "alias_max", "dropped", "in_flight", "key", "limit", "max_outbox_bytes", "max_packet",
-        "max_queued", "max_queued_bytes", "outbox", "queued", "queued_bytes", "session", "version",
+        "_aliases", "_flying", "_hungry", "_ids", "_noted", "_redeliver", "_released", "_turn",
+        "_waiting", "alias_max", "dropped", "in_flight", "key", "lagging", "limit",
+        "max_outbox_bytes", "max_packet", "max_queued", "max_queued_bytes", "outbox", "queued",
+        "queued_bytes", "resume", "session", "version",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +104,16 @@ class Window:
         self.queued = 0
         self.queued_bytes = 0
         self.dropped = 0
+        self.lagging = False
+        self.resume = 0
+        self._hungry = False
+        self._noted = False
+
+    @property
+    def oldest(self) -> int:
+        """The lowest position of a stored message that is in flight or queued; 0: there is none."""
+        pieces = chain(self._flying, self._waiting)
+        return min((piece.position() for piece in pieces if piece.run.position), default=0)
 
     def attach(
         self, outbox: Outbox, version: int, limit: int, max_packet: int, alias_max: int
@@ -116,9 +139,19 @@ class Window:
         self.pump()
 
     def detach(self) -> None:
-        """Learn that the connection is gone: what was in flight waits first in the queue."""
+        """Learn that the connection is gone: what was in flight waits first in the queue.
+
+        The window lags from now on. Stored messages that were never sent leave the queue, and
+        `resume` is the lowest of their positions, or stays what it was when that is lower.
+        """
         self.outbox = None
         self._take_back()
+        lowest = self._drop_stored()
+        if not self.lagging:
+            self.lagging = True
+            self.resume = lowest
+        elif lowest:
+            self.resume = min(self.resume or lowest, lowest)
 
     def clear(self) -> None:
         """Forget everything, the exchanges under way included."""
@@ -127,13 +160,18 @@ class Window:
         self._ids.clear()
         self._released.clear()
         self._redeliver = self.in_flight = self.queued = self.queued_bytes = 0
+        self.lagging = False
+        self.resume = 0
 
     def offer(self, run: Run) -> None:
         """Deliver `run`: at once, or queued, or dropped and counted.
 
         A run of QoS 1 or 2 that exceeds what may be queued is dropped as a whole, unless
-        nothing waits and there is a connection. QoS 0 is dropped when there is none.
+        nothing waits and there is a connection. QoS 0 is dropped when there is none. Of a
+        stored run nothing is dropped for want of room: the window lags from there.
         """
+        if run.position and not self._admits(run):
+            return
         if run.qos == 0:
             self._offer_at_most_once(run)
             return
@@ -152,6 +190,10 @@ class Window:
 
     def pump(self) -> None:
         """Send what the window and the outbox have room for."""
+        self._pump()
+        self._check_hunger()
+
+    def _pump(self) -> None:
         while self._waiting and self.outbox is not None:
             if self.in_flight >= self.limit or self.outbox.size > self.max_outbox_bytes:
                 return
@@ -174,6 +216,10 @@ class Window:
                     return
                 continue
             self._emit(self.outbox, run, first, count, again)
+            if run.position and run.qos == 2 and not again:
+                self._turn.exact += [
+                    (self, run.position + i, run._packet_id(i)) for i in range(first, first + count)
+                ]
             if again:
                 self._redeliver -= count
             self._ids.update(piece.ids(count))
@@ -205,6 +251,7 @@ class Window:
             self._released[packet_id] = None
             self._ids.add(packet_id)
             self.in_flight += 1
+            self._check_hunger()
         return True
 
     def pubcomp(self, packet_id: int) -> bool:
@@ -220,6 +267,48 @@ class Window:
             self.in_flight -= 1
         self.pump()
         return True
+
+    def restore(self, run: Run) -> None:
+        """Learn that the stored messages of `run` were sent on an earlier connection.
+
+        They come behind what is to be sent again, before what is queued. Raises ValueError when
+        there is a connection, or the run is not stored or of QoS 0.
+        """
+        if self.outbox is not None or not run.position or not run.qos:
+            raise ValueError("what is restored was stored, and there is no connection")
+        index, earlier = 0, self._redeliver
+        while index < len(self._waiting) and earlier >= self._waiting[index].count:
+            earlier -= self._waiting[index].count
+            index += 1
+        if earlier:
+            self._waiting.insert(index, self._waiting[index].take(earlier))
+            index += 1
+        self._waiting.insert(index, _Piece(run, 0, run.count))
+        self._redeliver += run.count
+        self.queued += run.count
+        self.queued_bytes += run._ends[-1]
+
+    def release(self, packet_id: int) -> None:
+        """Learn of a QoS 2 exchange that waits for its PUBCOMP: PUBREL goes out on `attach`.
+
+        Raises ValueError when there is a connection, or no such identifier.
+        """
+        if self.outbox is not None or not 1 <= packet_id <= IDS:
+            raise ValueError("an exchange has an identifier, and there is no connection")
+        self._released[packet_id] = None
+        self._ids.add(packet_id)
+
+    def exchanges(self) -> list[int]:
+        """Return the identifiers of the QoS 2 exchanges that wait for their PUBCOMP."""
+        return list(self._released)
+
+    def fed(self) -> None:
+        """Learn that the window was taken out of `turn.hungry`; it may come again."""
+        self._hungry = False
+
+    def noted(self) -> None:
+        """Learn that the window was taken out of `turn.acknowledged`; it may come again."""
+        self._noted = False
 
     def withdraw(self, origin: object) -> list[tuple[Run, int]]:
         """Take out what came from `origin` and may go to somebody else: `[(run, index), …]`.
@@ -248,6 +337,55 @@ class Window:
         self.pump()
         return taken
 
+    def _admits(self, run: Run) -> bool:
+        """Say whether there is room for a stored run; the window lags from it when not."""
+        if self.lagging:
+            return False
+        if self.outbox is None:
+            full = True
+        elif run.qos:
+            size = self.queued_bytes + run._ends[-1]
+            full = self.queued > 0 and (
+                self.queued + run.count > self.max_queued or size > self.max_queued_bytes
+            )
+        else:
+            expired = 0 < run.deadline <= self._turn.now_ms
+            full = self.outbox.size > self.max_outbox_bytes and not expired
+        if full:
+            self.lagging = True
+            self.resume = run.position
+        return not full
+
+    def _check_hunger(self) -> None:
+        if self.lagging and not self._hungry and not self.queued and self.outbox is not None:
+            self._hungry = True
+            self._turn.hungry.append(self)
+
+    def _progress(self, run: Run) -> None:
+        """Messages of `run` are done with: the cursor of the session may move on."""
+        if run.position and not self._noted:
+            self._noted = True
+            self._turn.acknowledged.append(self)
+
+    def _drop_stored(self) -> int:
+        """Take what is stored and was never sent out of the queue; return the lowest position."""
+        lowest = 0
+        kept: deque[_Piece] = deque()
+        earlier = self._redeliver
+        for piece in self._waiting:
+            sent = min(piece.count, earlier)
+            earlier -= sent
+            if not piece.run.position or sent == piece.count:
+                kept.append(piece)
+                continue
+            if sent:
+                kept.append(piece.take(sent))
+            lowest = min(lowest or piece.position(), piece.position())
+            self.queued -= piece.count
+            self.queued_bytes -= piece.run._bytes(piece.first, piece.count)
+        self._waiting = kept
+        return lowest
+
     def _offer_at_most_once(self, run: Run) -> None:
         if self.outbox is None:
             return
@@ -263,6 +401,7 @@ class Window:
                     self._emit(self.outbox, run, i, 1, False)
         else:
             self._emit(self.outbox, run, 0, run.count, False)
+        self._progress(run)
 
     def _take_back(self) -> None:
         """Put what is in flight at the front of the queue; exchanges under way stay."""
@@ -299,6 +438,7 @@ class Window:
                 del self._flying[position + bool(depth)]
             self._ids.discard(packet_id)
             self.in_flight -= 1
+            self._progress(piece.run)
             return True
         return False
 
@@ -318,7 +458,7 @@ class Window:
 
     def _drop_waiting(self, count: int, cell: int) -> None:
         self._redeliver -= min(self._redeliver, count)
-        self._unqueue(count)
+        self._progress(self._unqueue(count).run)
         self._drop(cell, count)
 
     def _renumber(self, piece: _Piece) -> bool:

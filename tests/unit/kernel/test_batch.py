@@ -176,3 +176,37 @@ def test_records_with_impossible_lengths_are_corrupt(side: Side) -> None:
     ):
         with pytest.raises(Corrupt):
             side.records(side.gather(header, [raw]))
+
+
+def test_slice_is_a_batch_of_consecutive_records(side: Side) -> None:
+    batch = batch_of(side, *((b"k%d" % i, bytes(i * 50), 1) for i in range(6)))
+    raw = side.cut(batch, 61, 6)
+    start, stop = 61 + len(raw[0]), len(batch) - len(raw[5])
+    part = side.slice_of(batch, start, stop, 4)
+    assert part == side.gather(batch, raw[1:5])
+    assert [record[3] for record in side.records(part)] == [b"k1", b"k2", b"k3", b"k4"]
+    assert side.slice_of(batch, 61, len(batch), 6) is batch
+    assert side.slice_of(batch, 61, stop, 5) == side.gather(batch, raw[:5])
+    assert side.records(side.slice_of(batch, 61, 61, 0)) == []
+    before = bytes(bytearray(batch))
+    assert batch == before
+    for first, end in ((60, 70), (-1, 70), (70, 69), (61, len(batch) + 1)):
+        with pytest.raises(Corrupt):
+            side.slice_of(batch, first, end, 1)
+    with pytest.raises(Corrupt):
+        side.slice_of(batch[:60], 61, 61, 0)
+
+
+def test_highest_qos_of_a_batch_and_of_its_builder(side: Side) -> None:
+    builder = side.BatchBuilder(side.turn(), None, 1 << 20, None)
+    for given, highest in (((4, 0), 0), ((1, 4), 1), ((0, 6, 1), 2)):
+        assert builder.qos == 0
+        for attributes in given:
+            builder.append(b"k", b"v", b"\0", attributes, 0)
+        assert builder.qos == highest
+        batch, _ = builder.take()
+        assert side.max_qos(batch) == highest
+        with pytest.raises(Corrupt):
+            side.max_qos(batch[:-1])
+        with pytest.raises(Corrupt):
+            side.max_qos(batch[:60])

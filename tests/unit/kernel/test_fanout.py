@@ -46,6 +46,7 @@ class Core:
             options.get("no_local", False),
             options.get("identifiers", b""),
             list(windows),
+            options.get("stored", False),
         )
 
     def subscribe(
@@ -151,12 +152,13 @@ def test_no_local_passes_over_the_publisher_alone(side: Side) -> None:
 
 def test_taps_are_told_where_the_records_lie(side: Side) -> None:
     core = Core(side)
-    taps: list[tuple[bytes, int, int]] = []
+    taps: list[tuple[bytes, int, int, int]] = []
     core.subscribe(b"t", taps=[lambda *where: taps.append(where)])
     batch = core.deliver((b"x", b"0", 0), (b"t", b"1", 0), (b"t", b"2", 0), (b"t", b"3", 1))
-    assert [count for _, _, count in taps] == [2, 1]
-    assert all(where is batch for where, _, _ in taps)
-    cut = [side.cut(batch, position, count) for _, position, count in taps]
+    assert [count for _, _, _, count in taps] == [2, 1]
+    assert all(where is batch for where, _, _, _ in taps)
+    assert (taps[0][2], taps[1][2]) == (taps[1][1], len(batch))
+    cut = [side.cut(batch, start, count) for _, start, _, count in taps]
     found = side.records(side.gather(batch, cut[0] + cut[1]))
     assert [record[4] for record in found] == [b"1", b"2", b"3"]
 
@@ -274,3 +276,67 @@ def test_damaged_batches_are_corrupt(side: Side) -> None:
     for cut in (0, 60, 61, 66, len(batch) - 1):
         with pytest.raises(Corrupt):
             core.fanout.deliver(batch[:cut])
+
+
+def test_a_stored_group_gets_qos_1_and_2_from_its_inbox(side: Side) -> None:
+    core = Core(side)
+    live, stored = core.window(), core.window()
+    group = core.group(stored, stored=True)
+    core.subscribe(b"t", group, core.group(live))
+    core.deliver((b"t", b"0", 0), (b"t", b"1", 1), (b"t", b"2", 2, b"\x02\0\0"), (b"t", b"3", 0))
+    assert [packet.payload for packet in got(live)] == [b"0", b"1", b"2", b"3"]
+    assert [packet.payload for packet in got(stored)] == [b"0", b"3"]
+    # Nothing was encoded, nor described, for the stored group alone.
+    assert (core.turn.sequence, len(core.described)) == (2, 1)
+    assert (live.oldest, stored.oldest, stored.lagging) == (0, 0, False)
+    batch = batch_of(side, (b"t", b"1", 1), (b"t", b"2", 2))
+    core.fanout.deliver_to(side.Route([group], [], 0), batch)
+    assert [packet.payload for packet in got(stored)] == [b"1", b"2"]
+    assert stored.oldest == 0
+
+
+def test_stored_runs_have_positions_over_the_whole_batch(side: Side) -> None:
+    core = Core(side)
+    window = core.window()
+    records = [(b"%d" % (i // 2), b"%d" % i, 2) for i in range(6)]
+    null = bytes((14, 0, 0, 0, 1, 2)) + b"v\0"
+    batch = batch_of(side, *records)
+    raw = side.cut(batch, 61, 6)
+    route = side.Route([core.group(window)], [], 0)
+    core.fanout.deliver_to(route, side.gather(batch, [null, *raw]), 100)
+    ids = [packet.packet_id for packet in got(window)]
+    assert core.turn.exact == [(window, 101 + i, ids[i]) for i in range(6)]
+    assert window.oldest == 101
+
+
+def test_one_record_is_encoded_with_the_identifier_that_it_had(side: Side) -> None:
+    core = Core(side)
+    group = core.group(core.window(5), retain=True, identifiers=b"\x0b\x07")
+    batch = batch_of(side, (b"topic", b"x", 2 | 4))
+    for packet_id in (1, 77, 65_535):
+        run = core.fanout.encode(group, batch, 9, packet_id)
+        assert (run.position, run.first_id, run.sequence, run.alias) == (9, packet_id, 0, 0)
+        (packet,) = published(run.data, 5)
+        expected = Publish(b"topic", b"x", 2, True, False, packet_id, b"\x0b\x07")
+        assert packet == expected
+    assert core.turn.sequence == 0
+    core.description = (b"\x02\0\0\0\x05", core.turn.now_ms + 5_000, 0)
+    run = core.fanout.encode(group, batch_of(side, (b"t", b"x", 1, b"\x02\0\0")), 9, 3)
+    assert (run.qos, run.deadline) == (1, core.turn.now_ms + 5_000)
+    assert run.data[run.expiry_at : run.expiry_at + 4] == b"\0\0\0\x05"
+
+
+def test_what_cannot_be_encoded_with_an_identifier(side: Side) -> None:
+    core = Core(side)
+    group = core.group(core.window())
+    good = batch_of(side, (b"t", b"x", 1))
+    null = side.gather(good, [bytes((14, 0, 1, 0, 1, 2)) + b"v\0"])
+    long = batch_of(side, (b"k" * 65_536, b"x", 1))
+    for batch in (batch_of(side, (b"t", b"x", 0)), null, long):
+        assert core.fanout.encode(group, batch, 1, 1) is None
+    for batch, packet_id in ((good, 0), (good, 65_536), (side.gather(good, []), 1)):
+        with pytest.raises(ValueError, match="one record"):
+            core.fanout.encode(group, batch, 1, packet_id)
+    for end in (0, 60, 61, len(good) - 1):
+        with pytest.raises(Corrupt):
+            core.fanout.encode(group, good[:end], 1, 1)

@@ -14,6 +14,7 @@ def test_turn_begins_with_nothing_to_do(kind: str) -> None:
     turn = Side(kind).Turn(row)
     assert (turn.now_ms, turn.sequence) == (0, 0)
     assert (turn.outboxes, turn.builders, turn.resumes) == ([], [], [])
+    assert (turn.hungry, turn.acknowledged, turn.exact) == ([], [], [])
     turn.row[3] += 5
     assert row[3] == 5
 
