@@ -169,7 +169,9 @@ class RocksdbEngine:
         rows = self._table.rows
         if not rows and not self._touched:
             return
-        if self._gate.error is not None:
+        pausing = self._stalled or self._pausing
+        if self._gate.error is not None or (pausing and not wait):
+            # While much waits a batch costs too much to be made in every turn for nothing.
             self._table.held_up()
             return
         operations: list[Operation | Erase] = []

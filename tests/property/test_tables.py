@@ -281,8 +281,9 @@ def run(subject: Subject, model: Model, doings: list[tuple[object, ...]]) -> Non
     subject.heal()
     subject.commit()
     model.commit()
-    subject.sync()
-    subject.sync()
+    # After a stall: it pauses, the pause ends, what waited is synced.
+    for _ in range(3):
+        subject.sync()
     check(subject, model)
     assert subject.table.durable == len(model.history) - 1
     assert subject.table.refusal is None
