@@ -321,6 +321,23 @@ def test_retained_messages_of_a_core_that_died_are_not_waited_for() -> None:
     check_books(fabric)
 
 
+def test_a_core_is_not_answered_what_its_predecessor_asked() -> None:
+    fabric = Fabric(3)
+    fabric.stalled = {(2, 1)}
+    fabric.nodes[2].publish(topic_of(fabric, 1), "x", 1, True)
+    fabric.settle()
+    fabric.nodes[0].client().subscribe("t/+", retained=True)
+    fabric.settle()
+    fabric.replace(0)
+    fabric.notice(1, 0)
+    fabric.stalled.clear()
+    fabric.turn(2)
+    fabric.turn(1)
+    assert Kind.RETAINED not in kinds(fabric, 1, 0)
+    fabric.settle()
+    check_books(fabric)
+
+
 def test_an_answer_that_nobody_waits_for_is_passed_over() -> None:
     fabric = Fabric(2)
     client = fabric.nodes[0].client()
