@@ -17,6 +17,7 @@ from typing import Any
 from perf import brokers, comparison, generator, machine, processes
 from perf.measurement import Measurement, Plan, measure
 from perf.scenarios import Scenario, select
+from perf.scenarios import peers as usual_peers
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 3.0
@@ -26,11 +27,16 @@ QUICK_SECONDS = 1.0
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one run of one second for each")
-    parser.add_argument("--scenario", metavar="NAME,...", help="only these scenarios")
-    parser.add_argument("--peers", default="robustmq,mosquitto", metavar="NAME,...")
+    parser.add_argument(
+        "--scenario", metavar="NAME,...", help="only these scenarios or groups (live; durable)"
+    )
+    parser.add_argument("--peers", metavar="NAME,...", help="others than those of the group")
     parser.add_argument("--runs", type=int, help="interleaved runs of each (3; --quick 1)")
     parser.add_argument("--seconds", type=float, help="measured seconds of a run (3; --quick 1)")
     parser.add_argument("-w", "--workers", type=int, default=2, help="workers of robustmq (2)")
+    parser.add_argument(
+        "--directory", type=Path, help="where all peers keep their data: it decides which disk"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="instead of perf/results/DATE")
     parser.add_argument(
         "--peer-command",
@@ -50,6 +56,22 @@ def _commands(words: list[str]) -> dict[str, str]:
         if not name or not command:
             raise ValueError(f"--peer-command needs NAME=WORDS, not {name!r}")
     return {name: command for name, _, command in pairs}
+
+
+def _versions(named: list[str], usual: list[str], commands: dict[str, str]) -> dict[str, str]:
+    """The version of each peer; the usual ones are left out, and that is said, when missing.
+
+    Raises BrokerError when one that the user has named, or ours, is missing.
+    """
+    found: dict[str, str] = {}
+    for peer in dict.fromkeys([*(named or usual), *commands]):
+        try:
+            found[peer] = brokers.version(peer, commands)
+        except brokers.BrokerError as error:
+            if named or peer.startswith(comparison.OURS):
+                raise
+            print(f"perf: {peer} is left out: {error}", file=sys.stderr)
+    return found
 
 
 def _compare(
@@ -86,24 +108,30 @@ def main(words: list[str] | None = None) -> int:
     seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     try:
         commands = _commands(options.peer_command)
-        peers = list(dict.fromkeys([*filter(None, options.peers.split(",")), *commands]))
-        scenarios = select(options.scenario)
         if options.list:
-            print("\n".join(f"{each.name:<16} {each.load}" for each in scenarios))
+            listed = select(options.scenario or "live,durable")
+            print("\n".join(f"{each.group:<8} {each.name:<16} {each.load}" for each in listed))
             return 0
-        versions = {peer: brokers.version(peer, commands) for peer in peers}
+        scenarios = select(options.scenario)
+        named = [name for name in (options.peers or "").split(",") if name]
+        versions = _versions(named, usual_peers(scenarios), commands)
+        peers = list(versions)
         generator.binary()
     except (ValueError, brokers.BrokerError, generator.GeneratorError) as error:
         print(f"perf: {error}", file=sys.stderr)
         return 2
-    plan = Plan(seconds, options.workers, commands)
+    plan = Plan(seconds, options.workers, commands, options.directory)
     # An ordinary end, so that the broker and the generator that run now are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Brokers inherit the limit; ten thousand connections need it.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    started, steal, about = datetime.now(UTC), processes.steal_seconds(), machine.describe()
+    started, steal, about = (
+        datetime.now(UTC),
+        processes.steal_seconds(),
+        machine.describe(options.directory),
+    )
     measurements = _compare(scenarios, peers, runs, plan)
     bars = comparison.bars(scenarios, measurements)
     about["stolen_percent"] = round(_stolen(steal), 2)
@@ -111,8 +139,8 @@ def main(words: list[str] | None = None) -> int:
         f"\n{about['processor']}, {about['cores']} cores, {about['stolen_percent']} % stolen; "
         f"medians of {runs} interleaved runs of {plan.seconds:g} s, {plan.workers} workers"
     )
-    if "mosquitto" in peers:
-        print(brokers.MOSQUITTO_NOTE)
+    notes = [f"{peer}: {brokers.NOTES[peer]}" for peer in peers if peer in brokers.NOTES]
+    print("\n".join(notes))
     print(f"\n{comparison.table(scenarios, peers, measurements)}")
     print(f"\n{comparison.verdicts(bars, measurements)}")
     _write(
@@ -121,7 +149,7 @@ def main(words: list[str] | None = None) -> int:
             "date": started.isoformat(timespec="seconds"),
             "machine": about,
             "versions": versions,
-            "notes": [brokers.MOSQUITTO_NOTE],
+            "notes": notes,
             "runs": runs,
             "seconds": plan.seconds,
             "workers": plan.workers,

@@ -19,12 +19,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-PEERS = ("robustmq", "robustmq-pure", "mosquitto")
+PEERS = (
+    "robustmq",
+    "robustmq-always",
+    "robustmq-pure",
+    "mosquitto",
+    "mosquitto-persistent",
+    "nats",
+)
 
 MOSQUITTO = """\
 listener {port} 127.0.0.1
 allow_anonymous true
-persistence false
 max_connections -1
 max_inflight_messages 0
 max_queued_messages 0
@@ -32,9 +38,31 @@ max_queued_bytes 0
 set_tcp_nodelay true
 log_dest none
 """
-MOSQUITTO_NOTE = (
-    "mosquitto: no persistence, no logging, no limit on inflight or queued messages, TCP_NODELAY"
-)
+PERSISTENCE = {
+    "mosquitto": "persistence false\n",
+    "mosquitto-persistent": (
+        "persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
+    ),
+}
+NATS = """\
+server_name: perf
+listen: 127.0.0.1:{inner}
+jetstream {{ store_dir: "{folder}/jetstream" }}
+mqtt {{ host: 127.0.0.1, port: {port}, max_ack_pending: 30000 }}
+"""
+NOTES = {
+    "mosquitto": "no persistence, no logging, no limit on inflight or queued messages, TCP_NODELAY",
+    "mosquitto-persistent": (
+        "the same, but all its state is written to the disk each second, without fsync, after the "
+        "acknowledgements: kill -9 loses what was acknowledged since (robustmq: nothing)"
+    ),
+    "nats": (
+        "nats-server's MQTT over JetStream in files, max_ack_pending 30000; written before the "
+        "acknowledgement, synced every 2 minutes (robustmq: each second, or always)"
+    ),
+    "robustmq-always": "robustmq with storage.flush = always: fsync before the acknowledgement",
+}
+"""What one has to know about a peer to compare its figures with others."""
 
 
 class BrokerError(Exception):
@@ -43,11 +71,12 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker that runs: its name, its MQTT port and the root of its process tree."""
+    """A broker that runs: its name, its MQTT port, the root of its process tree, its files."""
 
     name: str
     port: int
     pid: int
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +96,11 @@ def free_port() -> int:
         return port
 
 
-def _mosquitto() -> str:
-    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+def _debian(package: str) -> str:
+    """The path of a peer's program, which has the name of its package."""
+    found = shutil.which(package, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if not found:
-        raise BrokerError("mosquitto is not installed")
+        raise BrokerError(f"{package} is not installed: apt-get install {package}")
     return found
 
 
@@ -90,11 +120,16 @@ def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str,
     if name in commands:
         words = shlex.split(commands[name].format(port=port, folder=folder, workers=workers))
         return Launch(words, {})
-    if name == "mosquitto":
+    if name in PERSISTENCE:
         configuration = folder / "mosquitto.conf"
         user = "user root\n" if os.geteuid() == 0 else ""
-        configuration.write_text(MOSQUITTO.format(port=port) + user)
-        return Launch([_mosquitto(), "-c", str(configuration)], {})
+        text = MOSQUITTO + PERSISTENCE[name] + user
+        configuration.write_text(text.format(port=port, folder=folder))
+        return Launch([_debian("mosquitto"), "-c", str(configuration)], {})
+    if name == "nats":
+        configuration = folder / "nats.conf"
+        configuration.write_text(NATS.format(port=port, inner=free_port(), folder=folder))
+        return Launch([_debian("nats-server"), "-c", str(configuration)], {})
     if name not in PEERS:
         raise BrokerError(f"unknown peer {name!r}: {', '.join([*PEERS, *commands])}")
     http = free_port()
@@ -102,6 +137,8 @@ def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str,
     command += ["--set", f"mqtt_runtime.server.tcp_port={port}", "--set", f"http_port={http}"]
     # The generator is busy on the same cores, and no peer is pinned.
     command += ["--set", "runtime.pin=false"]
+    if name == "robustmq-always":
+        command += ["--set", "storage.flush=always"]
     environment = {"ROBUSTMQ_PURE": "1" if name == "robustmq-pure" else "0"}
     return Launch(command, environment, f"http://127.0.0.1:{http}/health/ready")
 
@@ -110,9 +147,12 @@ def version(name: str, commands: dict[str, str]) -> str:
     """What the peer says about its version, in one line."""
     if name in commands:
         return commands[name]
-    if name == "mosquitto":
-        done = subprocess.run([_mosquitto(), "-h"], capture_output=True, text=True, check=False)
-        return done.stdout.splitlines()[0] if done.stdout else "mosquitto"
+    if name in PERSISTENCE or name == "nats":
+        words = [_debian("mosquitto"), "-h"]
+        if name == "nats":
+            words = [_debian("nats-server"), "--version"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()[0] if done.stdout else name
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     words = []
     for command in ([_supervisor(), "--version"], git):
@@ -166,13 +206,18 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running(name: str, workers: int, commands: dict[str, str]) -> Iterator[Broker]:
+def running(
+    name: str, workers: int, commands: dict[str, str], directory: Path | None = None
+) -> Iterator[Broker]:
     """Starts the peer, waits until it accepts connections, and stops it at the end.
 
     `workers` is for robustmq; `commands` maps the names of further peers to command lines with
-    `{port}`, `{folder}` and `{workers}` in them. Raises BrokerError when it does not start.
+    `{port}`, `{folder}` and `{workers}` in them. Its data are in a new folder of `directory`, and
+    removed at the end. Raises BrokerError when it does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="perf-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix="perf-", dir=directory, ignore_cleanup_errors=True
+    ) as temporary:
         folder = Path(temporary)
         port = free_port()
         how = launch(name, port, folder, workers, commands)
@@ -191,6 +236,6 @@ def running(name: str, workers: int, commands: dict[str, str]) -> Iterator[Broke
                 raise BrokerError(f"{how.command[0]} cannot be run: {error}") from error
         try:
             _await(process, how, port, log)
-            yield Broker(name, port, process.pid)
+            yield Broker(name, port, process.pid, folder)
         finally:
             _stop(process)

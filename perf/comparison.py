@@ -1,11 +1,11 @@
 """Many measurements to one answer: medians, ratios to robustmq, and the bars that it must clear."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
 from perf.measurement import Measurement
-from perf.scenarios import Scenario
+from perf.scenarios import DURABLE, Scenario
 
 OURS = "robustmq"
 BAR_PEER = "mosquitto"
@@ -19,6 +19,7 @@ class Median:
     runs: int
     cpu_us: float
     rate: float
+    publish_rate: float
     p50_us: float
     p99_us: float
     p999_us: float
@@ -29,7 +30,7 @@ class Median:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Something that is asked of robustmq beside mosquitto, and whether it holds."""
+    """Something that is asked of robustmq, and whether it holds."""
 
     scenario: str
     asked: str
@@ -47,6 +48,7 @@ def summarize(measurements: Iterable[Measurement], scenario: str, peer: str) -> 
         len(rows),
         cpu_us=median(m.cpu_us for m in rows),
         rate=median(m.rate for m in rows),
+        publish_rate=median(m.publish_rate for m in rows),
         p50_us=median(m.p50_us for m in rows),
         p99_us=median(m.p99_us for m in rows),
         p999_us=median(m.p999_us for m in rows),
@@ -65,6 +67,7 @@ def bars(scenarios: Iterable[Scenario], measurements: list[Measurement]) -> list
     """The bars of these scenarios; those for which a side has no figures are left out."""
     found: list[Bar] = []
     for scenario in scenarios:
+        found += _own_bars(scenario, measurements)
         ours = summarize(measurements, scenario.name, OURS)
         theirs = summarize(measurements, scenario.name, BAR_PEER)
         if ours is None or theirs is None:
@@ -81,24 +84,44 @@ def bars(scenarios: Iterable[Scenario], measurements: list[Measurement]) -> list
     return found
 
 
+def _own_bars(scenario: Scenario, measurements: list[Measurement]) -> Iterator[Bar]:
+    """What is asked of robustmq alone: what durability may cost, and rates."""
+    durable = summarize(measurements, scenario.name, OURS)
+    live = summarize(measurements, scenario.live, OURS)
+    if durable is not None and live is not None:
+        cost = durable.cpu_us / live.cpu_us
+        values = f"{cost:.2f} x ({durable.cpu_us:.3f} against {live.cpu_us:.3f} us)"
+        asked = f"CPU <= {DURABLE:g} x {scenario.live}'s"
+        yield Bar(scenario.name, asked, values, cost <= DURABLE)
+    for peer, floor in scenario.rates:
+        row = summarize(measurements, scenario.name, peer)
+        if row is not None:
+            rate, what = row.publish_rate, "acknowledged/s"
+            if scenario.load.backlog:
+                rate, what = row.rate, "deliveries/s"
+            passed = rate >= floor
+            yield Bar(scenario.name, f"{peer}: {what} >= {floor:,.0f}", f"{rate:,.0f}", passed)
+
+
 def _figures(scenario: Scenario, row: Median) -> str:
     text = f"{row.cpu_us:10.3f} {row.rate / 1000:10.1f}"
     if scenario.load.topology == "connect":
         return f"{text}   {row.connection_bytes / 1024:.2f} KiB, {row.idle_cores:.3f} cores idle"
-    return (
-        f"{text} {row.p50_us:9.0f} {row.p99_us:9.0f} {row.p999_us:9.0f} {row.generator_cpu_us:8.3f}"
-    )
+    acked = f"{row.publish_rate / 1000:10.1f}" if scenario.load.qos else f"{'':10}"
+    quantiles = f"{row.p50_us:9.0f} {row.p99_us:9.0f} {row.p999_us:9.0f}"
+    return f"{text} {acked} {quantiles} {row.generator_cpu_us:8.3f}"
 
 
 def table(scenarios: list[Scenario], peers: list[str], measurements: list[Measurement]) -> str:
     """The printed table: a line for each scenario and peer, medians of the runs."""
-    head = f"{'scenario':<15} {'peer':<14} {'us/deliv':>10} {'k/s':>10} {'p50 us':>9} {'p99 us':>9}"
-    lines = [f"{head} {'p99.9 us':>9} {'gen us':>8}  peer/robustmq"]
+    head = f"{'scenario':<16} {'peer':<20} {'us/deliv':>10} {'k/s':>10} {'acked k/s':>10}"
+    head += f" {'p50 us':>9} {'p99 us':>9} {'p99.9 us':>9} {'gen us':>8}  peer/robustmq"
+    lines = [head]
     for scenario in scenarios:
         ours = summarize(measurements, scenario.name, OURS)
         for peer in peers:
             row = summarize(measurements, scenario.name, peer)
-            place = f"{scenario.name:<15} {peer:<14}"
+            place = f"{scenario.name:<16} {peer:<20}"
             if row is None:
                 lines.append(f"{place} {'no figures':>10}")
                 continue
@@ -114,7 +137,7 @@ def table(scenarios: list[Scenario], peers: list[str], measurements: list[Measur
 def verdicts(found: list[Bar], measurements: list[Measurement]) -> str:
     """The bars with pass or fail, then every verification that failed."""
     lines = [
-        f"{'pass' if bar.passed else 'FAIL'}  {bar.scenario:<15} {bar.asked}: {bar.found}"
+        f"{'pass' if bar.passed else 'FAIL'}  {bar.scenario:<16} {bar.asked}: {bar.found}"
         for bar in found
     ]
     faults = [m for m in measurements if m.fault]

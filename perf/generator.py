@@ -29,12 +29,16 @@ class Load:
     """What one run publishes, and to whom.
 
     `topology` is "fan" (every subscriber receives every publisher), "pair" (subscriber i receives
-    publisher i) or "connect" (`subscribers` connections and nothing else). `rate` is in publishes
-    per second of all publishers (open loop, stamped with the scheduled time); 0 is the closed loop,
-    in which each publisher has at most `window` messages that are not delivered everywhere and
-    acknowledged. `payload` is in bytes, `batch` in PUBLISH packets a send, `protocol` 4 or 5.
-    `realtime` asks for a real-time priority (the report says whether it was granted), so that other
-    programs do not delay the schedule.
+    publisher i), "connect" (`subscribers` connections and nothing else) or "offline". `rate` is in
+    publishes per second of all publishers (open loop, stamped with the scheduled time); 0 is the
+    closed loop, in which each publisher has at most `window` messages that are not delivered
+    everywhere and acknowledged. `payload` is in bytes, `batch` in PUBLISH packets a send,
+    `protocol` 4 or 5.
+    `durable` gives the subscribers sessions that outlive their connections. With a `backlog` they
+    subscribe and leave, so many messages are published and acknowledged, then they come back and
+    take them; with the topology "offline" `subscribers` clients subscribe to a filter each and
+    leave, and that is all. `realtime` asks for a real-time priority (the report says whether it
+    was granted), so that other programs do not delay the schedule.
     """
 
     topology: str = "fan"
@@ -48,6 +52,8 @@ class Load:
     protocol: int = 4
     topics: int = 1
     wildcard: bool = False
+    durable: bool = False
+    backlog: int = 0
     realtime: bool = False
 
     def arguments(self) -> list[str]:
@@ -57,7 +63,7 @@ class Load:
             value = getattr(self, each.name)
             if isinstance(value, bool):
                 words += [f"--{each.name}"] if value else []
-            elif value or each.name not in {"window", "rate"}:
+            elif value or each.name not in {"window", "rate", "backlog"}:
                 words += [f"--{each.name}", str(value)]
         return words
 
@@ -79,7 +85,9 @@ class Report:
     """What the generator saw; times in seconds, rates per second.
 
     `deliveries` counts the whole run, `throughput` and `latency_us` the part after the warm-up.
-    `lag_us` is how late the generator itself sent (open loop): that part of a latency is its own.
+    With a backlog `publish_rate` is that of the `fill_seconds`, in which it was published, and the
+    rest is about its delivery. `lag_us` is how late the generator itself sent (open loop): that
+    part of a latency is its own.
     """
 
     connections: int
@@ -89,6 +97,7 @@ class Report:
     expected: int
     deliveries: int
     seconds: float
+    fill_seconds: float
     throughput: float
     publish_rate: float
     cpu_seconds: float
@@ -180,17 +189,19 @@ def run(
     options: tuple[str, ...] = (),
     ready: Callable[[], None] | None = None,
     done: Callable[[], None] | None = None,
+    filled: Callable[[], None] | None = None,
 ) -> Report:
     """Runs the generator against 127.0.0.1:`port` and returns what it saw.
 
     `seconds` and `warmup` are the measured and the unmeasured part of the load; `options` are
     further words of its command line. `ready` is called when all clients are connected and
-    subscribed and nothing was published yet, `done` when everything was delivered and all clients
+    subscribed and nothing was published yet, `filled` when the backlog is there and its subscribers
+    are not, `done` when everything was delivered and all clients
     are still connected. Raises GeneratorError when the clients could not connect.
     """
     command = [str(binary()), "--port", str(port), "--seconds", str(seconds)]
     command += ["--warmup", str(warmup), "--gate", *load.arguments(), *options]
-    calls = {"ready": ready, "done": done}
+    calls = {"ready": ready, "filled": filled, "done": done}
     report: dict[str, Any] | None = None
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from perf import brokers, generator, processes
@@ -14,11 +15,16 @@ MICRO = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a comparison is made: seconds of load, robustmq's workers, peers that the user added."""
+    """How a comparison is made.
+
+    Seconds of load, robustmq's workers, peers that the user added, and where all peers keep their
+    data (None: where temporary files are).
+    """
 
     seconds: float
     workers: int
     commands: dict[str, str]
+    directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +32,11 @@ class Measurement:
     """What one run of one scenario gave.
 
     `cpu_us`: the broker's CPU time for a delivery (for a connection in conn10k), in microseconds;
-    `rate`: deliveries (connections) per second; `pss_bytes`: the broker's memory at the end of the
-    load; `connection_bytes` and `idle_cores` are measured in conn10k only. `fault` says why there
-    are no figures, or which verification failed; it is empty when all is well.
+    with a backlog that of its delivery; `rate`: deliveries (connections) per second;
+    `publish_rate`: publishes, above QoS 0 all acknowledged, per second; `pss_bytes`: the broker's
+    memory at the end of the load; `connection_bytes` and `idle_cores` are measured in conn10k only.
+    `fault` says why there are no figures, or which verification failed; it is empty when all is
+    well.
     """
 
     scenario: str
@@ -37,6 +45,7 @@ class Measurement:
     fault: str
     cpu_us: float = 0.0
     rate: float = 0.0
+    publish_rate: float = 0.0
     p50_us: float = 0.0
     p99_us: float = 0.0
     p999_us: float = 0.0
@@ -67,6 +76,10 @@ class _Watch:
             seconds = time.monotonic() - began
             self.idle_cores = processes.cpu(self.pid).since(start) / seconds
 
+    def filled(self) -> None:
+        """From here on a backlog is delivered, and that is what is measured."""
+        self.before = processes.cpu(self.pid)
+
     def done(self) -> None:
         self.after = processes.cpu(self.pid)
         if not self.idle_seconds:
@@ -79,7 +92,7 @@ class _Watch:
 
 
 def _connections(scenario: Scenario, plan: Plan, number: int, peer: str) -> Measurement:
-    with brokers.running(peer, plan.workers, plan.commands) as broker:
+    with brokers.running(peer, plan.workers, plan.commands, plan.directory) as broker:
         time.sleep(SETTLE_SECONDS)
         memory, start = processes.memory(broker.pid), processes.cpu(broker.pid)
         watch = _Watch(broker.pid, idle_seconds=plan.seconds)
@@ -107,7 +120,9 @@ def _connections(scenario: Scenario, plan: Plan, number: int, peer: str) -> Meas
 
 
 def _messages(scenario: Scenario, plan: Plan, number: int, peer: str) -> Measurement:
-    with brokers.running(peer, plan.workers, plan.commands) as broker:
+    # How long a backlog takes to be published says the broker, not the plan.
+    options = ("--timeout=150", "--drain=10") if scenario.load.backlog else ()
+    with brokers.running(peer, plan.workers, plan.commands, plan.directory) as broker:
         watch = _Watch(broker.pid, idle_seconds=0.0)
         report = generator.run(
             scenario.load,
@@ -116,6 +131,8 @@ def _messages(scenario: Scenario, plan: Plan, number: int, peer: str) -> Measure
             warmup=WARMUP_SECONDS,
             ready=watch.ready,
             done=watch.done,
+            filled=watch.filled,
+            options=options,
         )
     deliveries = max(report.deliveries, 1)
     return Measurement(
@@ -125,6 +142,7 @@ def _messages(scenario: Scenario, plan: Plan, number: int, peer: str) -> Measure
         report.faults(),
         cpu_us=watch.cpu_seconds() * MICRO / deliveries,
         rate=report.throughput,
+        publish_rate=report.publish_rate,
         p50_us=report.latency_us.p50,
         p99_us=report.latency_us.p99,
         p999_us=report.latency_us.p999,

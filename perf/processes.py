@@ -71,6 +71,18 @@ def cpu(root: int) -> CpuSample:
     return CpuSample(ticks, reaped, threads)
 
 
+def resident(root: int) -> int:
+    """Bytes of resident memory (RSS) of the tree of `root`, summed: what is shared counts twice."""
+    total = 0
+    for pid in tree(root):
+        try:
+            pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+        except OSError:
+            continue
+        total += pages * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
 def memory(root: int) -> int:
     """Bytes of memory of the tree of `root`: the proportional set sizes (PSS), summed.
 

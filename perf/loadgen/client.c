@@ -150,6 +150,18 @@ static const uint8_t *scan(Run *run, Client *client, const uint8_t *at, const ui
     return at;
 }
 
+/* The broker has taken note of the DISCONNECT and closed the connection. */
+static void left(Run *run, Client *client)
+{
+    close(client->fd);
+    free(client->rest.bytes);
+    free(client->out.bytes);
+    client->rest = client->out = (Buffer){0};
+    client->state = STATE_CLOSED;
+    run->opening--;
+    run->ready++;
+}
+
 static void receive(Run *run, Client *client)
 {
     size_t rest = client->rest.length;
@@ -158,6 +170,11 @@ static void receive(Run *run, Client *client)
     ssize_t got = recv(client->fd, run->scratch + rest, READ_BYTES, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
+    if (client->state == STATE_LEAVING) {
+        if (got <= 0)
+            left(run, client);
+        return;
+    }
     if (got <= 0) {
         client_fail(run, client, got ? strerror(errno) : "the broker closed the connection");
         return;

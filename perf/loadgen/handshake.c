@@ -6,6 +6,12 @@
 
 static void ready(Run *run, Client *client)
 {
+    if (run->leaving && client->role == ROLE_SUBSCRIBER) {
+        uint8_t bytes[4];
+        client->state = STATE_LEAVING;
+        client_send(run, client, bytes, wire_disconnect(bytes));
+        return;
+    }
     client->state = STATE_READY;
     run->opening--;
     run->ready++;
@@ -16,7 +22,7 @@ uint32_t handshake_filters(const Run *run)
     const Options *o = &run->options;
     if (o->topology == TOPOLOGY_CONNECT)
         return 0;
-    if (o->wildcard)
+    if (o->wildcard || o->topology == TOPOLOGY_OFFLINE)
         return 1;
     return o->topology == TOPOLOGY_PAIR ? o->topics : o->publishers * o->topics;
 }
@@ -25,6 +31,10 @@ static const char *filter(const Run *run, const Client *client, uint32_t number,
                           size_t size)
 {
     const Options *o = &run->options;
+    if (o->topology == TOPOLOGY_OFFLINE) {
+        wire_topic(room, (o->first + client->index) / 10000, (o->first + client->index) % 10000);
+        return room;
+    }
     if (o->wildcard && o->topology == TOPOLOGY_FAN)
         return "perf/#";
     if (o->wildcard) {
@@ -43,7 +53,8 @@ void handshake_connect(Run *run, Client *client)
     snprintf(id, sizeof id, "%s%u",
              client->role == ROLE_PUBLISHER ? o->publisher_prefix : o->subscriber_prefix,
              o->first + client->index);
-    client_send(run, client, bytes, wire_connect(bytes, o->protocol, id));
+    bool durable = o->durable && client->role == ROLE_SUBSCRIBER;
+    client_send(run, client, bytes, wire_connect(bytes, o->protocol, durable, id));
 }
 
 static void connack(Run *run, Client *client, const uint8_t *body, size_t length)
@@ -59,7 +70,12 @@ static void connack(Run *run, Client *client, const uint8_t *body, size_t length
         if (run->options.qos && most < publisher->window)
             publisher->window = most > run->options.batch ? most : run->options.batch;
     }
-    client->filters = client->role == ROLE_SUBSCRIBER ? handshake_filters(run) : 0;
+    bool returns = run->returning && client->role == ROLE_SUBSCRIBER;
+    if (returns && !(body[0] & 1)) {
+        client_fail(run, client, "the session was forgotten");
+        return;
+    }
+    client->filters = client->role == ROLE_SUBSCRIBER && !returns ? handshake_filters(run) : 0;
     if (client->filters == 0) {
         ready(run, client);
         return;

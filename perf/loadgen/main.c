@@ -15,7 +15,7 @@
 
 typedef struct {
     uint64_t limit; /* when the run ends whatever happens */
-    double connect_seconds, seconds, cpu_seconds;
+    double connect_seconds, seconds, fill_seconds, cpu_seconds;
     uint64_t deliveries, published;
     bool timed_out;
 } Outcome;
@@ -112,6 +112,30 @@ static void measure(Run *run, Outcome *outcome)
     outcome->cpu_seconds = own_cpu() - cpu;
 }
 
+/* The offline subscribers come back and take what was published meanwhile; `seconds` is the time
+ * from the first connection to the last delivery. */
+static void measure_backlog(Run *run, Outcome *outcome)
+{
+    uint64_t start = clock_ns(), goal = run->quota * run->options.publishers;
+    publishers_start(run, start);
+    publishers_push(run);
+    while (run->acknowledged < goal && run->errors == 0 && clock_ns() < outcome->limit) {
+        run_turn(run, publishers_due(run) == 0 ? 0 : ns(run->options.drain));
+        publishers_push(run);
+    }
+    outcome->fill_seconds = (double)(clock_ns() - start) / (double)NS_PER_S;
+    outcome->published = run->acknowledged;
+    gate(run, outcome, "filled");
+    double cpu = own_cpu();
+    start = clock_ns();
+    run_return(run);
+    if (run_connect(run, 0, run->options.subscribers, outcome->limit))
+        drain(run, outcome);
+    outcome->seconds = (double)(run->now - start) / (double)NS_PER_S;
+    outcome->deliveries = run->deliveries;
+    outcome->cpu_seconds = own_cpu() - cpu;
+}
+
 static bool clean(const Run *run)
 {
     return run->errors == 0 && run->corrupt == 0 && run->ledger.reordered == 0 &&
@@ -130,14 +154,16 @@ int main(int argc, char **argv)
     bool connected = run_open(&run) && connect_all(&run, &outcome);
     if (connected) {
         gate(&run, &outcome, "ready");
-        if (run.options.topology == TOPOLOGY_CONNECT)
+        if (run.options.publishers == 0)
             run_turn(&run, 0);
+        else if (run.options.backlog)
+            measure_backlog(&run, &outcome);
         else
             measure(&run, &outcome);
         gate(&run, &outcome, "done");
     }
     report_print(&run, outcome.connect_seconds, outcome.seconds, outcome.deliveries,
-                 outcome.published, outcome.cpu_seconds, outcome.timed_out);
+                 outcome.published, outcome.fill_seconds, outcome.cpu_seconds, outcome.timed_out);
     run_close(&run);
     return !connected ? 3 : clean(&run) ? 0 : 1;
 }

@@ -8,6 +8,8 @@
 #include "payload.h"
 
 #define MAX_CLIENTS 60000
+#define MAX_SESSIONS 10000000
+#define MAX_BACKLOG 100000000
 #define MAX_PAYLOAD (1u << 20)
 #define MAX_WINDOW 32768
 #define MAX_TOPICS 1000
@@ -83,9 +85,17 @@ static bool consistent(Options *o, unsigned port, const char *topology)
         o->topology = TOPOLOGY_PAIR;
     else if (!strcmp(topology, "connect"))
         o->topology = TOPOLOGY_CONNECT;
+    else if (!strcmp(topology, "offline"))
+        o->topology = TOPOLOGY_OFFLINE;
     else
-        return fail("topology", "is fan, pair or connect");
-    if (o->topology == TOPOLOGY_CONNECT)
+        return fail("topology", "is fan, pair, connect or offline");
+    if (o->subscribers > MAX_CLIENTS && o->topology != TOPOLOGY_OFFLINE)
+        return fail("subscribers", "is out of its bounds");
+    if (o->backlog && (o->qos == 0 || o->rate > 0 || o->publishers == 0 ||
+                       o->backlog % (o->publishers * o->batch)))
+        return fail("backlog", "is for the closed loop above QoS 0, in whole batches of each");
+    o->durable = o->durable || o->backlog || o->topology == TOPOLOGY_OFFLINE;
+    if (o->topology == TOPOLOGY_CONNECT || o->topology == TOPOLOGY_OFFLINE)
         o->publishers = 0;
     else if (o->publishers == 0 || o->subscribers == 0)
         return fail("publishers", "and --subscribers must be at least 1");
@@ -116,7 +126,7 @@ bool options_parse(Options *o, int argc, char **argv)
         {"port", KIND_UNSIGNED, &port, 1, 65535},
         {"topology", KIND_STRING, &topology, 0, 0},
         {"publishers", KIND_UNSIGNED, &o->publishers, 0, MAX_CLIENTS},
-        {"subscribers", KIND_UNSIGNED, &o->subscribers, 0, MAX_CLIENTS},
+        {"subscribers", KIND_UNSIGNED, &o->subscribers, 0, MAX_SESSIONS},
         {"topics", KIND_UNSIGNED, &o->topics, 1, MAX_TOPICS},
         {"protocol", KIND_UNSIGNED, &o->protocol, 4, 5},
         {"qos", KIND_UNSIGNED, &o->qos, 0, 2},
@@ -126,6 +136,8 @@ bool options_parse(Options *o, int argc, char **argv)
         {"burst", KIND_UNSIGNED, &o->burst, 1, MAX_WINDOW},
         {"parallel", KIND_UNSIGNED, &o->parallel, 1, MAX_CLIENTS},
         {"first", KIND_UNSIGNED, &o->first, 0, 1e9},
+        {"backlog", KIND_UNSIGNED, &o->backlog, 0, MAX_BACKLOG},
+        {"durable", KIND_SWITCH, &o->durable, 0, 0},
         {"wildcard", KIND_SWITCH, &o->wildcard, 0, 0},
         {"gate", KIND_SWITCH, &o->gate, 0, 0},
         {"realtime", KIND_SWITCH, &o->realtime, 0, 0},

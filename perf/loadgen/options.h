@@ -9,6 +9,7 @@ typedef enum {
     TOPOLOGY_FAN,     /* every subscriber receives what every publisher sends */
     TOPOLOGY_PAIR,    /* subscriber i receives what publisher i sends */
     TOPOLOGY_CONNECT, /* connections only, nothing is published */
+    TOPOLOGY_OFFLINE, /* each subscriber subscribes to a filter of its own and leaves */
 } Topology;
 
 typedef struct {
@@ -16,7 +17,7 @@ typedef struct {
     uint16_t port;
     Topology topology;
     unsigned publishers;
-    unsigned subscribers;  /* TOPOLOGY_CONNECT: the number of connections */
+    unsigned subscribers;  /* TOPOLOGY_CONNECT, TOPOLOGY_OFFLINE: the number of clients */
     unsigned topics;       /* topics of each publisher, used in rotation */
     unsigned protocol;     /* 4 is MQTT 3.1.1, 5 is MQTT 5 */
     unsigned qos;
@@ -26,6 +27,8 @@ typedef struct {
     unsigned burst;        /* sends of one publisher before the others have their turn */
     unsigned parallel;     /* connections that are being opened at the same time */
     unsigned first;        /* the number of the first client of each kind */
+    unsigned backlog;      /* messages published while the subscribers are away; 0: they stay */
+    bool durable;          /* the subscribers' sessions outlive their connections */
     bool wildcard;         /* subscribe with a wildcard filter */
     bool gate;             /* wait for a line on stdin before the load and after it */
     bool realtime;         /* ask for a real-time priority, so that other programs do not delay us */

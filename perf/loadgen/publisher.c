@@ -127,7 +127,7 @@ static void patch(Run *run, Publisher *p, uint32_t index, uint8_t *frame, uint64
         frame[run->layout.identifier + 1] = (uint8_t)identifier;
     }
     payload_write(frame + run->layout.payload, &s);
-    p->waiting[serial & run->mask] = run->copies + (o->qos ? 1 : 0);
+    p->waiting[serial & run->mask] = run->held + (o->qos ? 1 : 0);
     p->state[serial & run->mask] = ACK_AWAITED;
 }
 
@@ -146,7 +146,7 @@ static bool able(const Run *run, uint32_t index)
     const Publisher *p = &run->publishers[index];
     const Client *client = &run->clients[run->options.subscribers + index];
     return client->state == STATE_READY && client->out.length == 0 &&
-           p->next - p->head + run->options.batch <= p->window;
+           p->next - p->head + run->options.batch <= p->window && p->next < run->quota;
 }
 
 static uint64_t period(const Run *run)

@@ -15,7 +15,7 @@ uint64_t report_lost(const Run *run)
 {
     const Options *o = &run->options;
     uint64_t lost = 0;
-    if (o->topology == TOPOLOGY_CONNECT)
+    if (o->publishers == 0)
         return 0;
     for (uint32_t s = 0; s < o->subscribers; s++) {
         bool pair = o->topology == TOPOLOGY_PAIR;
@@ -51,9 +51,10 @@ static void print_string(const char *name, const char *text)
 }
 
 void report_print(const Run *run, double connect_seconds, double seconds, uint64_t deliveries,
-                  uint64_t publishes, double cpu_seconds, bool timed_out)
+                  uint64_t publishes, double fill_seconds, double cpu_seconds, bool timed_out)
 {
     const Options *o = &run->options;
+    double publishing = o->backlog ? fill_seconds : seconds;
     uint64_t awaited = o->qos ? run->published - run->acknowledged : 0;
     printf("{\"event\": \"report\", \"connections\": %u, \"connect_seconds\": %.6f, "
            "\"connect_rate\": %.1f, \"published\": %llu, \"expected\": %llu, \"deliveries\": %llu",
@@ -61,9 +62,9 @@ void report_print(const Run *run, double connect_seconds, double seconds, uint64
            (unsigned long long)run->published, (unsigned long long)(run->published * run->copies),
            (unsigned long long)run->deliveries);
     printf(", \"seconds\": %.6f, \"throughput\": %.1f, \"publish_rate\": %.1f, "
-           "\"cpu_seconds\": %.6f",
+           "\"fill_seconds\": %.6f, \"cpu_seconds\": %.6f",
            seconds, seconds > 0 ? deliveries / seconds : 0.0,
-           seconds > 0 ? publishes / seconds : 0.0, cpu_seconds);
+           publishing > 0 ? publishes / publishing : 0.0, fill_seconds, cpu_seconds);
     print_histogram("latency_us", &run->latency);
     print_histogram("lag_us", &run->lag);
     printf(", \"lost\": %llu, \"reordered\": %llu, \"duplicates\": %llu, \"corrupt\": %llu, "

@@ -35,7 +35,7 @@ static uint32_t slots(unsigned window)
 static size_t stream_count(const Options *o)
 {
     size_t each = o->topology == TOPOLOGY_PAIR ? o->topics : (size_t)o->publishers * o->topics;
-    return o->topology == TOPOLOGY_CONNECT ? 0 : each * o->subscribers;
+    return o->publishers ? each * o->subscribers : 0;
 }
 
 static bool allocate(Run *run)
@@ -68,6 +68,9 @@ bool run_open(Run *run)
     run->count = o->subscribers + o->publishers;
     run->mask = slots(o->window) - 1;
     run->copies = o->topology == TOPOLOGY_PAIR ? 1 : o->subscribers;
+    run->held = o->backlog ? 0 : run->copies;
+    run->quota = o->backlog ? o->backlog / o->publishers : UINT64_MAX;
+    run->leaving = o->backlog || o->topology == TOPOLOGY_OFFLINE;
     run->tag = (uint32_t)(clock_ns() ^ (uint64_t)getpid() << 16);
     run->measure_from = UINT64_MAX;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
@@ -119,6 +122,15 @@ bool run_connect(Run *run, uint32_t from, uint32_t to, uint64_t deadline)
         run_turn(run, deadline - now);
     }
     return run->errors == 0;
+}
+
+void run_return(Run *run)
+{
+    for (uint32_t i = 0; i < run->options.subscribers; i++)
+        run->clients[i].state = STATE_NEW;
+    run->leaving = false;
+    run->returning = true;
+    run->ready -= run->options.subscribers;
 }
 
 void run_close(Run *run)

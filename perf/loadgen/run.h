@@ -29,6 +29,7 @@ typedef enum {
     STATE_GREETING,   /* CONNECT was sent */
     STATE_SUBSCRIBING,
     STATE_READY,
+    STATE_LEAVING, /* DISCONNECT was sent; the broker closes the connection */
     STATE_CLOSED,
 } State;
 
@@ -67,6 +68,10 @@ struct Run {
     uint32_t tag;
     uint32_t mask;          /* slots of a publisher's window - 1 */
     uint32_t copies;        /* deliveries of one message */
+    uint32_t held;          /* those of them for which a message holds its place in the window */
+    uint64_t quota;         /* messages of each publisher; UINT64_MAX: as many as the time allows */
+    bool leaving;           /* subscribers leave as soon as they have subscribed */
+    bool returning;         /* subscribers have subscribed before, and are remembered */
     PublishLayout layout;
     Client *clients;        /* subscribers first, then publishers */
     uint32_t count, opened, opening, ready;
@@ -95,6 +100,8 @@ bool run_connect(Run *run, uint32_t from, uint32_t to, uint64_t deadline);
 /* One pass over the sockets that are ready; waits for at most `wait_ns`. */
 void run_turn(Run *run, uint64_t wait_ns);
 void run_error(Run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes the subscribers, who have left, new clients of the sessions that they had. */
+void run_return(Run *run);
 void run_close(Run *run);
 
 /* client.c */
@@ -130,6 +137,6 @@ void publishers_start(Run *run, uint64_t at);
 /* report.c */
 uint64_t report_lost(const Run *run);
 void report_print(const Run *run, double connect_seconds, double seconds, uint64_t deliveries,
-                  uint64_t publishes, double cpu_seconds, bool timed_out);
+                  uint64_t publishes, double fill_seconds, double cpu_seconds, bool timed_out);
 
 #endif

@@ -38,7 +38,7 @@ static void account(Run *run, const Client *client, const Stamp *stamp, Stream *
     (void)client;
     ledger_delivery(&run->ledger, expected, stamp->sequence);
     /* A message that was skipped no longer holds the window, or one loss would stop the load. */
-    for (uint64_t n = from; n < expected->next; n++)
+    for (uint64_t n = from; run->held && n < expected->next; n++)
         publisher_complete(run, stamp->publisher, n * o->topics + stamp->topic, 1);
     if (stamp->stamp >= run->measure_from)
         histogram_record(&run->latency, run->now > stamp->stamp ? run->now - stamp->stamp : 0);

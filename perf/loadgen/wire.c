@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define RECEIVE_MAXIMUM_DEFAULT 65535
+#define PROPERTY_SESSION_EXPIRY 0x11
 #define PROPERTY_RECEIVE_MAXIMUM 0x21
 
 static uint8_t *put_varint(uint8_t *at, size_t value)
@@ -39,15 +40,21 @@ size_t wire_topic(char out[WIRE_TOPIC_BYTES], unsigned publisher, unsigned topic
                             topic % 10000u);
 }
 
-size_t wire_connect(uint8_t *out, unsigned protocol, const char *client_id)
+size_t wire_connect(uint8_t *out, unsigned protocol, bool durable, const char *client_id)
 {
     uint8_t body[WIRE_CONTROL_BYTES], *at = put_string(body, "MQTT");
     *at++ = (uint8_t)protocol;
-    *at++ = 0x02; /* clean session, clean start */
+    *at++ = durable ? 0 : 0x02; /* clean session, clean start */
     *at++ = KEEP_ALIVE_S >> 8;
     *at++ = KEEP_ALIVE_S & 255;
-    if (protocol == 5)
-        *at++ = 0;
+    if (protocol == 5) {
+        *at++ = durable ? 5 : 0;
+        if (durable) {
+            *at++ = PROPERTY_SESSION_EXPIRY;
+            for (int shift = 24; shift >= 0; shift -= 8)
+                *at++ = (uint8_t)(EXPIRY_S >> shift);
+        }
+    }
     at = put_string(at, client_id);
     return put_packet(out, PACKET_CONNECT << 4, body, (size_t)(at - body));
 }

@@ -22,6 +22,7 @@ enum {
 };
 
 #define KEEP_ALIVE_S 3600
+#define EXPIRY_S 86400
 #define WIRE_TOPIC_BYTES 16
 #define WIRE_CONTROL_BYTES 512
 
@@ -34,7 +35,8 @@ typedef struct {
 /* "perf/PPPPP/TTTT": always 15 characters, so that all packets of a run are equally long. */
 size_t wire_topic(char out[WIRE_TOPIC_BYTES], unsigned publisher, unsigned topic);
 
-size_t wire_connect(uint8_t *out, unsigned protocol, const char *client_id);
+/* A durable session is kept for a day after its connection has ended, and found again. */
+size_t wire_connect(uint8_t *out, unsigned protocol, bool durable, const char *client_id);
 size_t wire_subscribe(uint8_t *out, unsigned protocol, unsigned qos, const char *filter);
 size_t wire_publish(uint8_t *out, unsigned protocol, unsigned qos, const char *topic,
                     size_t payload, PublishLayout *layout);

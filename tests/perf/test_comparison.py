@@ -4,7 +4,7 @@ import pytest
 
 from perf import comparison
 from perf.measurement import Measurement
-from perf.scenarios import SCENARIOS, Scenario, select
+from perf.scenarios import DURABLE_PEERS, LIVE_PEERS, SCENARIOS, Scenario, peers, select
 
 
 def known(scenario: str, ours: list[float], theirs: list[float]) -> list[Measurement]:
@@ -74,3 +74,46 @@ def test_scenario_names() -> None:
     assert [scenario.name for scenario in select("conn10k,rate1k_q0")] == ["conn10k", "rate1k_q0"]
     with pytest.raises(ValueError, match="unknown scenario nonsense"):
         select("nonsense,conn10k")
+
+
+def test_durable_scenarios_are_a_group_of_their_own() -> None:
+    usual = select(None)
+    assert usual == select("live")
+    assert {scenario.group for scenario in usual} == {"live"}
+    assert peers(usual) == list(LIVE_PEERS)
+    durable = select("durable")
+    assert peers(durable) == list(DURABLE_PEERS)
+    assert {scenario.name for scenario in durable if scenario.group == "live"} == {
+        scenario.live for scenario in durable if scenario.live
+    }
+    assert len(select("live,durable")) == len(SCENARIOS)
+    assert all(scenario.load.durable and scenario.load.qos for scenario in durable[2:])
+
+
+def of(scenario: str, peer: str, cpu_us: float, rate: float = 0.0) -> Measurement:
+    return Measurement(
+        scenario, peer, 1, "", cpu_us, rate=rate, publish_rate=rate, report={"deliveries": 1}
+    )
+
+
+@pytest.mark.parametrize(("cpu_us", "passed"), [(2.0, True), (2.1, False)])
+def test_the_bar_on_what_durability_costs(cpu_us: float, passed: bool) -> None:
+    measured = [of("pr100_q1_256", "robustmq", 1.0), of("dpr100_q1_256", "robustmq", cpu_us)]
+    (bar,) = comparison.bars([one("dpr100_q1_256")], measured)
+    assert bar.passed is passed
+    assert comparison.bars([one("dpr100_q1_256")], measured[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "rate", "passed"),
+    [
+        ("dfi200_q1_64_w32", "robustmq-always", 50_000, True),
+        ("dfi200_q1_64_w32", "robustmq-always", 49_999, False),
+        ("backlog1_q1_64", "robustmq", 100_000, True),
+        ("backlog1_q1_64", "robustmq", 99_999, False),
+    ],
+)
+def test_bars_on_rates(name: str, peer: str, rate: float, passed: bool) -> None:
+    (bar,) = comparison.bars([one(name)], [of(name, peer, 1.0, rate)])
+    assert bar.passed is passed
+    assert comparison.bars([one(name)], [of(name, "nats", 1.0, rate)]) == []

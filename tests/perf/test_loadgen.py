@@ -195,3 +195,56 @@ def test_the_gates_are_where_they_should_be(mosquitto: int) -> None:
         done=lambda: seen.append("done"),
     )
     assert seen == ["ready", "done"]
+
+
+@pytest.fixture
+def persistent() -> Iterator[int]:
+    with brokers.running("mosquitto-persistent", 1, {}) as broker:
+        yield broker.port
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_backlog_waits_for_those_who_return(persistent: int, qos: int, protocol: int) -> None:
+    load = Load("fan", 4, 2, qos=qos, window=20, protocol=protocol, wildcard=True, backlog=2_000)
+    seen: list[str] = []
+    report = run(
+        load,
+        persistent,
+        options=QUICK,
+        ready=lambda: seen.append("ready"),
+        filled=lambda: seen.append("filled"),
+        done=lambda: seen.append("done"),
+    )
+    assert wrong(report) == {}, report.first_error
+    assert seen == ["ready", "filled", "done"]
+    assert (report.published, report.deliveries) == (2_000, 4_000)
+    assert report.throughput == pytest.approx(4_000 / report.seconds, rel=0.01)
+    assert report.publish_rate == pytest.approx(2_000 / report.fill_seconds, rel=0.01)
+
+
+def test_durable_sessions_are_found_by_the_next_run(persistent: int) -> None:
+    load = Load("pair", 3, 3, qos=1, window=8, durable=True)
+    assert short(load, persistent).clean
+    assert short(load, persistent).clean
+
+
+def test_offline_sessions_are_left_behind(persistent: int) -> None:
+    report = short(Load("offline", 0, 300, qos=1), persistent, "--first", "7")
+    assert wrong(report) == {}, report.first_error
+    assert report.connections == 300
+
+
+def test_a_forgotten_session_is_said() -> None:
+    # This broker says `session present` 0 to everybody.
+    with serving(Fault.NONE) as port:
+        report = short(Load("fan", 1, 1, qos=1, window=8, backlog=40), port)
+    assert "the session was forgotten" in report.first_error
+    assert report.lost == 40
+
+
+def test_a_backlog_is_shared_out_evenly() -> None:
+    with pytest.raises(GeneratorError, match=r"status 2.*whole batches"):
+        short(Load("fan", 3, 1, qos=1, backlog=100), 1)
+    with pytest.raises(GeneratorError, match=r"status 2.*above QoS 0"):
+        short(Load("fan", 2, 1, backlog=100), 1)
