@@ -8,7 +8,8 @@ def check_books(fabric: Fabric) -> None:
     for node in fabric.nodes:
         core, interests = node.core, node.interests
         assert not core._waits
-        assert not core._fetches
+        assert not core._fetches._fetches
+        assert not core._fetches._heard
         assert not node.shares._joins
         assert not node.subscriptions._unsettled
         assert not node.subscriptions._provisional

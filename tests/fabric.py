@@ -13,20 +13,16 @@ from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.api import Kept, Options
-from robustmq.broker.core import Core
-from robustmq.broker.interests import Interests
+from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
-from robustmq.broker.retained import Retained
-from robustmq.broker.retained_scans import RetainedScans
-from robustmq.broker.router import Router
-from robustmq.broker.shares import KEY_SHIFT, Shares
-from robustmq.broker.subscriptions import Subscriptions
+from robustmq.broker.shares import KEY_SHIFT
+from robustmq.config import Config, MqttProtocol, MqttRetained, MqttRuntime, MqttShared, Runtime
 from robustmq.errors import Refused
 from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS
 from robustmq.mqtt.headers import describe
-from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
+from robustmq.storage.memory_table import MemoryTable
 
 START_MS: Final = 1_700_000_000_000
 ROUNDS: Final = 10_000
@@ -89,6 +85,23 @@ class Limits(NamedTuple):
     max_pending: int = 1 << 20
     route_cache: int = 1 << 16
 
+    def config(self) -> Config:
+        """The configuration with these limits."""
+        return Config(
+            runtime=Runtime(
+                max_batch_bytes=self.max_batch_bytes, pressure_bytes=self.pressure_bytes
+            ),
+            mqtt_runtime=MqttRuntime(
+                protocol=MqttProtocol(
+                    route_cache=self.route_cache, max_server_topic_aliases=0, max_topic_levels=100
+                ),
+                retained=MqttRetained(
+                    max_messages=self.max_retained, max_bytes=self.max_retained_bytes
+                ),
+                shared=MqttShared(max_pending=self.max_pending),
+            ),
+        )
+
 
 class _Frame(NamedTuple):
     source_life: int
@@ -134,60 +147,32 @@ class Links:
 class Node:
     """One core with all its parts, and its clients."""
 
-    def __init__(self, fabric: "Fabric", index: int, limits: Limits) -> None:
+    def __init__(
+        self, fabric: "Fabric", index: int, limits: Limits, table: MemoryTable | None = None
+    ) -> None:
         self.index = index
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
         self.turn.now_ms = START_MS
         self.links = Links(fabric, index)
-        placement = fabric.placement
-        self.retained = Retained(limits.max_retained, limits.max_retained_bytes, self.turn.row)
-        self.interests = Interests(limits.route_cache)
-        self.router = Router(
+        self.table = table or MemoryTable()
+        self.assembly = assemble(
             self.turn,
+            limits.config(),
             core=index,
             epoch=self.links.life,
-            placement=placement,
+            placement=fabric.placement,
             fabric=self.links,
-            interests=self.interests,
-            max_batch_bytes=limits.max_batch_bytes,
-            pressure_bytes=limits.pressure_bytes,
-        )
-        self.scans = RetainedScans(
-            self.turn,
-            core=index,
-            retained=self.retained,
-            fabric=self.links,
-            max_batch_bytes=limits.max_batch_bytes,
-            pressure_bytes=limits.pressure_bytes,
-            workers=placement.workers,
-        )
-        self.subscriptions = Subscriptions(
-            self.turn,
-            workers=placement.workers,
+            table=self.table,
+            committer=self.table,
             describe=describe,
-            route_cache=limits.route_cache,
-            max_topic_aliases=0,
         )
-        self.shares = Shares(
-            self.turn,
-            placement=placement,
-            fabric=self.links,
-            subscriptions=self.subscriptions,
-            max_pending=limits.max_pending,
-        )
-        self.core = Core(
-            self.turn,
-            core=index,
-            placement=placement,
-            fabric=self.links,
-            admission=Admission(100),
-            interests=self.interests,
-            router=self.router,
-            retained=self.retained,
-            scans=self.scans,
-            subscriptions=self.subscriptions,
-            shares=self.shares,
-        )
+        self.core = self.assembly.core
+        self.interests = self.assembly.interests
+        self.router = self.assembly.router
+        self.retained = self.assembly.retained
+        self.scans = self.assembly.scans
+        self.subscriptions = self.assembly.subscriptions
+        self.shares = self.assembly.shares
         self.keys = index << KEY_SHIFT | self.links.life << 32
 
     def own_frames(self) -> bool:
@@ -361,7 +346,7 @@ class Fabric:
         }
         self.nodes = [Node(self, index, limits) for index in range(cores)]
         for node in self.nodes:
-            node.core.start(range(cores))
+            node.core.start()
         self.settle()
 
     def turn(self, index: int, frames: int = 1 << 30) -> bool:
@@ -376,6 +361,7 @@ class Fabric:
         if node.own_frames():
             active = True
             node.core.run_turn()
+        node.core.commit()
         before = {core: len(queue) for core, queue in node.links.waiting.items()}
         node.links.flush()
         active |= any(len(node.links.waiting[core]) < size for core, size in before.items())
@@ -429,7 +415,7 @@ class Fabric:
                 for _ in range(min(lost, len(ring))):
                     ring.pop()
         node = self.nodes[index] = Node(self, index, self.limits)
-        node.core.start(range(len(self.nodes)))
+        node.core.start()
         return node
 
     def settle(self) -> None:

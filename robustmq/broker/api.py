@@ -1,6 +1,6 @@
 """The port: all that a protocol may ask of the broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from robustmq._kernel.intake import Handle
@@ -44,6 +44,39 @@ class Kept(NamedTuple):
     sent: list[int]
 
 
+class State(Protocol):
+    """The durable rows of this core; what is put in a turn is written as one, or not at all.
+
+    A key begins with a byte that says what the row is, so that protocols do not meet:
+    `s` and from there to `z` are theirs.
+    """
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why nothing can be kept now (the disk is full, or fails); None while writing works."""
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        """Set a row."""
+
+    def delete(self, key: bytes, /) -> None:
+        """Remove a row; it may be missing."""
+
+    def erase(self, first: bytes, stop: bytes, /) -> None:
+        """Remove the rows from `first` on and below `stop`; for a thousand rows and more."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """Return a written row's value; None when there is none."""
+
+    def walk(self, first: bytes, stop: bytes, /) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the written rows from `first` on and below `stop`, ascending."""
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back when everything that was put so far is durable; not before the turn's end."""
+
+    def next_number(self, name: bytes, /) -> int:
+        """A number that was never given before under this name, also before a restart."""
+
+
 class Broker(Protocol):
     """What a protocol sees of its core. No call waits; answers come to the callable given.
 
@@ -53,6 +86,10 @@ class Broker(Protocol):
 
     turn: Turn
 
+    @property
+    def state(self) -> State:
+        """What of this core survives it."""
+
     def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
         """Decide once whether and where this principal's messages to `topic` go.
 
@@ -60,12 +97,18 @@ class Broker(Protocol):
         """
 
     def publish(
-        self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
+        self,
+        principal: Principal,
+        record: Record,
+        reply: Callable[[int, bool], None] | None,
+        once: bool = False,
     ) -> Refused | None:
         """Append one record.
 
-        `reply(code, matched)` follows when its shard has it: `code` is 0 or a Refusal,
-        `matched` False when no subscription wants the topic.
+        `reply(code, matched)` follows when every core that owes it to a durable session has it:
+        `code` is 0 or a Refusal, `matched` False when no subscription wants the topic. With
+        `once` it is not delivered before the rows that were put with it are durable, and then
+        exactly once, also when this core dies in between: the publisher must not repeat it.
         """
 
     @property
@@ -88,6 +131,36 @@ class Broker(Protocol):
         After `reply(kept)` no publish on any core is missed. With `retained`, `kept` is what
         `send_retained` must be given for the retained messages that were there before; a
         message is either among them or delivered, never both.
+        """
+
+    def keep(self, window: Window, position: int | None = None) -> None:
+        """Keep for the session on disk what its subscriptions of QoS 1 and 2 match.
+
+        To be said before it subscribes, once; `window.key` is its number for ever
+        (`state.next_number`). After a restart `position` is None, and the session stands where
+        it stood.
+        """
+
+    def drop(self, window: Window) -> None:
+        """The durable session has ended: nothing is owed to it any more."""
+
+    @property
+    def position(self) -> int:
+        """Where a subscription stands that begins now (see `restore`)."""
+
+    def pump(self, window: Window) -> None:
+        """The window's connection has room again: let it send on, in this turn or the next."""
+
+    def released(self, window: Window, packet_id: int) -> None:
+        """The client has a QoS 2 message of a durable session (PUBREC), before it is answered."""
+
+    def completed(self, window: Window, packet_id: int) -> None:
+        """A QoS 2 exchange of a durable session is over (PUBCOMP, or refused by PUBREC)."""
+
+    def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
+        """After a restart: the durable session had this subscription, from that position on.
+
+        To be called before the core starts; nobody is asked, and nothing is answered.
         """
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:

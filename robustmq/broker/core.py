@@ -1,28 +1,46 @@
 """One core of the broker: it routes between the sides, and decides nothing itself."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
 
 from robustmq import metrics
-from robustmq._kernel.fanout import Group, Route
 from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
+from robustmq.broker.cursors import Cursors
 from robustmq.broker.frames import Kind
+from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
+from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.shares import Shares
+from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.broker.timers import Timer, Timers
 from robustmq.errors import Refused
+from robustmq.message.batch import count_of
 from robustmq.message.record import Record
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
+
+_COMMITS: Final = 16
+"""Commits that a turn makes at most: what follows from one that is durable may need another."""
+
+
+class Committer(Protocol):
+    """Whatever writes what the turn has put into the state."""
+
+    def commit(self) -> bool:
+        """Write; True: call `completed`."""
+
+    def completed(self) -> object:
+        """Take notice of what has become durable."""
 
 
 class _Wait:
@@ -49,15 +67,6 @@ class _Wait:
         self.kept: list[Kept] = []
 
 
-class _Fetch(NamedTuple):
-    """Retained messages on their way from a core to a window."""
-
-    core: int
-    window: Window
-    topic_filter: bytes
-    options: Options
-
-
 class Core:
     """The port's implementation, and the door for frames from other cores."""
 
@@ -75,8 +84,14 @@ class Core:
         scans: RetainedScans,
         subscriptions: Subscriptions,
         shares: Shares,
+        state: State,
+        committer: Committer,
+        inbox: Inbox,
+        cursors: Cursors,
+        cursor_interval_ms: int,
     ) -> None:
         self.turn = turn
+        self.state = state
         self.timers = Timers()
         self._core = core
         self._placement = placement
@@ -88,10 +103,18 @@ class Core:
         self._scans = scans
         self._subscriptions = subscriptions
         self._shares = shares
+        self._committer = committer
+        self._inbox = inbox
+        self._cursors = cursors
+        self._cursor_interval_ms = cursor_interval_ms
+        self._noting: Timer | None = None
+        self._seen: dict[int, tuple[int, int]] = {}
+        self._seen_anew: set[int] = set()
         self._waits: dict[int, _Wait] = {}
-        self._fetches: dict[int, _Fetch] = {}
         self._last_call = 0
         router.deliver_here = lambda batch: subscriptions.deliver(core, batch)
+        self._fetches = RetainedFetches(placement, subscriptions)
+        self._fetches.send = self._send
         router.receive_here = scans.receive_here = lambda frame: self.receive(core, frame)
         shares.want = lambda topic_filter, reply: self._want(
             topic_filter, None, False, lambda _: reply()
@@ -123,7 +146,11 @@ class Core:
         return refused or Handle(topic, self._router.builder)
 
     def publish(
-        self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
+        self,
+        principal: Principal,
+        record: Record,
+        reply: Callable[[int, bool], None] | None,
+        once: bool = False,
     ) -> Refused | None:
         """See `api.Broker.publish`."""
         refused = self._admission.publish(principal, record.key)
@@ -136,6 +163,8 @@ class Core:
         )
         if reply is not None:
             builder.expect(reply, 0)
+        if once:
+            self._router.once = True
         builder.settle_if_full()
         return None
 
@@ -159,11 +188,44 @@ class Core:
         """See `api.Broker.subscribe`."""
         # What was published here before goes before: it is not for this subscription.
         self._router.flush()
-        self._subscriptions.add(window, topic_filter, options, self._last_call + 1)
+        call = self._last_call + 1
+        self._subscriptions.add(window, topic_filter, options, call, self.position)
+        if retained:
+            self._fetches.listen(window, topic_filter)
         self._want(topic_filter, window, retained, reply)
+
+    @property
+    def position(self) -> int:
+        """See `api.Broker.position`."""
+        return self._inbox.next_position
+
+    def keep(self, window: Window, position: int | None = None) -> None:
+        """See `api.Broker.keep`."""
+        self._cursors.add(window, position)
+
+    def drop(self, window: Window) -> None:
+        """See `api.Broker.drop`."""
+        self._cursors.drop(window)
+
+    def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
+        """See `api.Broker.restore`."""
+        self._subscriptions.add(window, topic_filter, options, 0, position)
+
+    def pump(self, window: Window) -> None:
+        """See `api.Broker.pump`."""
+        self._cursors.pump(window)
+
+    def released(self, window: Window, packet_id: int) -> None:
+        """See `api.Broker.released`."""
+        self._cursors.released(window, packet_id)
+
+    def completed(self, window: Window, packet_id: int) -> None:
+        """See `api.Broker.completed`."""
+        self._cursors.completed(window, packet_id)
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
         """See `api.Broker.unsubscribe`."""
+        self._fetches.forget(window, topic_filter)
         self._subscriptions.remove(window, topic_filter)
         self._unwant(topic_filter)
 
@@ -185,6 +247,8 @@ class Core:
     def open(self, window: Window, ready: bool) -> None:
         """See `api.Broker.open`."""
         self._shares.ready(window, ready)
+        if not ready:
+            self._cursors.detached(window)
 
     def moved(self, topic_filter: bytes) -> None:
         """A subscriber of the filter speaks another version of its protocol now."""
@@ -194,14 +258,7 @@ class Core:
         self, window: Window, topic_filter: bytes, options: Options, kept: list[Kept]
     ) -> None:
         """See `api.Broker.send_retained`."""
-        if not kept:
-            return
-        answers = sorted(kept)
-        for place, core in enumerate(self._placement.retained_cores(topic_filter)):
-            self._last_call += 1
-            self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
-            until = [(position, sent[place]) for _, position, sent in answers]
-            self._send(core, frames.scan(self._last_call, until, topic_filter))
+        self._fetches.ask(window, topic_filter, options, kept)
 
     def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
         """See `api.Broker.at`."""
@@ -209,28 +266,82 @@ class Core:
 
     # ------------------------------------------------------------------ the turn
 
-    def start(self, alive: Iterable[int]) -> None:
-        """Begin: tell the others that nothing is wanted yet, and hear what they want.
+    def start(self) -> None:
+        """Begin, with the sessions of the last life restored: tell what they want, and hear it.
 
-        `alive` are the cores that may have subscribers: until all of them have told what they
-        want, or have died, nothing is appended here.
+        Until all the others have told what they want nothing is appended here: somebody may be
+        owed it.
         """
-        self._interests.await_from(core for core in alive if core != self._core)
+        for key, value in self.state.walk(b"E", b"F"):
+            source = int.from_bytes(key[1:], "big")
+            self._seen[source] = int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big")
+        self._retained.restore()
+        self._cursors.restore()
+        self._router.restore()
+        cores = range(self._placement.workers)
+        self._interests.await_from(core for core in cores if core != self._core)
+        for topic_filter in self._subscriptions.filters():
+            self._interests.want(
+                self._core, topic_filter, self._subscriptions.is_durable(topic_filter)
+            )
+        for core in cores:
+            if core != self._core:
+                self._tell_all(core)
         if self._interests.awaited:
             self._router.hold()
-        for core in range(self._placement.workers):
-            if core != self._core:
-                self._fabric.send(core, frames.told(self._router.retained))
+
+    def _tell_all(self, core: int) -> None:
+        """Tell a core everything that is wanted here."""
+        for topic_filter in self._subscriptions.filters():
+            durable = self._subscriptions.is_durable(topic_filter)
+            self._fabric.send(core, frames.want(0, durable, False, topic_filter))
+        self._router.resend(core)
+        self._fabric.send(core, frames.told(self._router.retained))
 
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
-        return self._scans.busy or self._router.busy
+        return self._scans.busy or self._router.busy or self._inbox.busy or self._cursors.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
         self._router.flush()
         self._scans.run()
+
+    def commit(self) -> None:
+        """After `run_turn`: write what was put, and do what waits for it to be durable.
+
+        Nothing may leave for a socket or another core between the two.
+        """
+        for _ in range(_COMMITS):
+            self._put_notes()
+            if self._committer.commit():
+                self._committer.completed()
+            self.state.settle()
+            self._cursors.settle()
+            if not (self.turn.exact or self.state.is_midway):
+                break
+        self._inbox.run()
+        if self.turn.acknowledged and self._noting is None:
+            when_ms = self.turn.now_ms + self._cursor_interval_ms
+            self._noting = self.timers.at(when_ms, self._note)
+
+    def _put_notes(self) -> None:
+        self._cursors.note_exchanges()
+        for source in self._seen_anew:
+            epoch, call = self._seen[source]
+            value = epoch.to_bytes(4, "big") + call.to_bytes(8, "big")
+            self.state.put(b"E" + source.to_bytes(2, "big"), value)
+        self._seen_anew.clear()
+
+    def _note(self) -> None:
+        self._noting = None
+        self._cursors.note()
+
+    def close(self) -> None:
+        """The core stops: note what else would be sent again after the restart."""
+        self._cursors.note()
+        self.commit()
 
     def receive(self, source: int, frame: bytes) -> None:
         """Take a frame from another core (or from this one)."""
@@ -240,18 +351,16 @@ class Core:
         """Core `core` was replaced: say again what its predecessor knew or had not answered."""
         self._interests.replaced(core)
         self._scans.drop_core(core)
-        for call in [call for call, fetch in self._fetches.items() if fetch.core == core]:
-            del self._fetches[call]
+        self._fetches.drop_core(core)
         for call, wait in self._waits.items():
             if core in wait.owing:
-                self._fabric.send(core, frames.want(call, False, wait.retained, wait.topic_filter))
+                durable = self._subscriptions.is_durable(wait.topic_filter)
+                frame = frames.want(call, durable, wait.retained, wait.topic_filter)
+                self._fabric.send(core, frame)
                 if not self._subscriptions.is_wanted(wait.topic_filter):
                     self._fabric.send(core, frames.unwant(wait.topic_filter))
-        for topic_filter in self._subscriptions.filters():
-            self._fabric.send(core, frames.want(0, False, False, topic_filter))
         self._shares.drop_core(core)
-        self._router.resend(core)
-        self._fabric.send(core, frames.told(self._router.retained))
+        self._tell_all(core)
 
     # ------------------------------------------------------------------ interest
 
@@ -266,7 +375,8 @@ class Core:
         self._last_call += 1
         call = self._last_call
         self._waits[call] = _Wait(topic_filter, cores, window, retained, reply)
-        self._tell(frames.want(call, False, retained, topic_filter))
+        durable = self._subscriptions.is_durable(topic_filter)
+        self._tell(frames.want(call, durable, retained, topic_filter))
 
     def _unwant(self, topic_filter: bytes) -> None:
         if not self._subscriptions.is_wanted(topic_filter):
@@ -286,15 +396,29 @@ class Core:
     # ------------------------------------------------------------------ frames
 
     def _on_store(self, source: int, frame: bytes) -> None:
-        _, call, batch = frames.read_store(frame)
-        self._subscriptions.deliver(source, batch)
-        self._confirm(source, call, 0)
+        epoch, call, batch = frames.read_store(frame)
+        if (epoch, call) > self._seen.get(source, (0, 0)):
+            refusal = self.state.refusal
+            if refusal is not None:
+                self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
+                self._confirm(source, call, refusal.code)
+                return
+            position = self._inbox.next_position
+            self._subscriptions.deliver(source, batch)
+            self._seen[source] = epoch, call
+            if self._inbox.next_position != position:
+                self._seen_anew.add(source)
+        self.state.then(partial(self._confirm, source, call, 0))
 
     def _on_retain(self, source: int, frame: bytes) -> None:
         call, position, batch = frames.read_retain(frame)
-        self._retained.apply(batch, source, position)
         self._scans.arrived(source, position)
-        self._confirm(source, call, 0)
+        refusal = self.state.refusal
+        if refusal is not None:
+            self._confirm(source, call, refusal.code)
+            return
+        self._retained.apply(batch, source, position)
+        self.state.then(partial(self._confirm, source, call, 0))
 
     def _confirm(self, core: int, call: int, code: int) -> None:
         if core == self._core:
@@ -337,16 +461,7 @@ class Core:
 
     def _on_retained(self, source: int, frame: bytes) -> None:
         del source
-        call, last, batch = frames.read_retained(frame)
-        fetch = self._fetches.get(call)
-        if fetch is None:
-            return
-        if last:
-            del self._fetches[call]
-        _, window, topic_filter, options = fetch
-        if batch and self._subscriptions.has(window, topic_filter):
-            group = Group(window.version, options.qos, True, False, options.identifier, [window])
-            self._subscriptions.fanout.deliver_to(Route([group], [], 0), batch)
+        self._fetches.arrived(*frames.read_retained(frame))
 
     def _on_told(self, source: int, frame: bytes) -> None:
         self._interests.told(source)

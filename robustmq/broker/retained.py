@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.batch import records
+from robustmq._kernel.batch import cut, gather, records
+from robustmq.broker.state import State
+from robustmq.message.batch import HEADER, count_of
 from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
 from robustmq.message.topic_map import TopicMap
 
@@ -35,9 +37,13 @@ class RetainedRecord(NamedTuple):
 
 
 class Retained:
-    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row."""
+    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row.
 
-    def __init__(self, max_messages: int, max_bytes: int, cells: memoryview) -> None:
+    On disk a record is the batch in row `T` topic.
+    """
+
+    def __init__(self, state: State, max_messages: int, max_bytes: int, cells: memoryview) -> None:
+        self._state = state
         self._topics: TopicMap[RetainedRecord] = TopicMap()
         self._expiries: list[tuple[int, bytes]] = []
         self._bytes = 0
@@ -48,20 +54,32 @@ class Retained:
     def __len__(self) -> int:
         return len(self._topics)
 
+    def restore(self) -> None:
+        """After a restart: take what is on the disk."""
+        for _, batch in self._state.walk(b"T", b"U"):
+            ((attributes, timestamp, _, key, value, headers),) = records(batch)
+            assert key is not None
+            assert value is not None
+            self._put(
+                RetainedRecord(attributes, timestamp, key, value, headers, _deadline(headers), 0, 0)
+            )
+        self._count()
+
     def apply(self, batch: bytes, source: int, position: int) -> None:
         """Keep, replace or (with an empty payload) remove what the batch retains."""
-        for attributes, timestamp, _, key, value, headers in records(batch):
+        raws = cut(batch, HEADER, count_of(batch))
+        for raw, record in zip(raws, records(batch), strict=True):
+            attributes, timestamp, _, key, value, headers = record
             if not attributes & RETAIN_BIT or key is None:
                 continue
             if not value:
                 self._remove(key)
                 continue
-            deadline = 0 if headers == NO_HEADERS else expires_at(headers)
-            self._put(
-                RetainedRecord(
-                    attributes, timestamp, key, value, headers, deadline, source, position
-                )
+            kept = RetainedRecord(
+                attributes, timestamp, key, value, headers, _deadline(headers), source, position
             )
+            if self._put(kept):
+                self._state.put(b"T" + key, gather(batch, [raw]))
         self._count()
 
     def page(
@@ -84,19 +102,21 @@ class Retained:
         """When the next record expires."""
         return self._expiries[0][0] if self._expiries else None
 
-    def _put(self, record: RetainedRecord) -> None:
+    def _put(self, record: RetainedRecord) -> bool:
+        """Keep a record; False when it exceeds a limit, and then the topic has none."""
         known = self._topics.get(record.key)
         grown = self._bytes + record.size - (known.size if known else 0)
         if (known is None and len(self._topics) >= self._max_messages) or grown > self._max_bytes:
             self._cells[metrics.RETAINED_REFUSED] += 1
             self._remove(record.key)
-            return
+            return False
         self._topics.put(record.key, record)
         self._bytes = grown
         if record.expires_ms:
             heapq.heappush(self._expiries, (record.expires_ms, record.key))
             if len(self._expiries) > 2 * len(self._topics) + _SPARE_EXPIRIES:
                 self._forget_replaced()
+        return True
 
     def _forget_replaced(self) -> None:
         """Keep only the times of records that are there: a topic may be retained for ever anew."""
@@ -111,7 +131,12 @@ class Retained:
         known = self._topics.pop(topic)
         if known is not None:
             self._bytes -= known.size
+            self._state.delete(b"T" + topic)
 
     def _count(self) -> None:
         self._cells[metrics.RETAINED_MESSAGES] = len(self._topics)
         self._cells[metrics.RETAINED_BYTES] = self._bytes
+
+
+def _deadline(headers: bytes) -> int:
+    return 0 if headers == NO_HEADERS else expires_at(headers)

@@ -1,9 +1,13 @@
 """The publisher's side of a core: a batch a turn, its parts to the cores that want them, answers.
 
 Here a message is accepted: its publisher is told when every core that has to keep it has it.
+Rows: `O` epoch, call -> a batch that must reach those cores once, also when this one dies.
 """
 
+import struct
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from robustmq import metrics
@@ -12,12 +16,14 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
 from robustmq.broker.interests import CORE, DURABLE, Interests
 from robustmq.broker.placement import Placement
+from robustmq.broker.state import State
+from robustmq.message.batch import HEADER, count_of
 from robustmq.message.record import RETAIN_BIT
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
 
-_HEADER: Final = 61
+_ONCE: Final = struct.Struct(">cIQ")
 
 
 class Fabric(Protocol):
@@ -34,21 +40,29 @@ class Fabric(Protocol):
 
 
 class _Append:
-    """A batch that some cores have not confirmed; `code` is the first refusal among them."""
+    """A batch that some cores have not confirmed; `code` is the first refusal among them.
 
-    __slots__ = ("acks", "code", "owing", "unmatched")
+    It is numbered by `epoch` and `call` in this core's stream. `forget` is called at the end.
+    """
 
-    def __init__(self, acks: Acks, unmatched: list[tuple[int, int]]) -> None:
+    __slots__ = ("acks", "call", "code", "epoch", "forget", "owing", "unmatched")
+
+    def __init__(self, acks: Acks, unmatched: list[tuple[int, int]], epoch: int, call: int) -> None:
         self.acks = acks
         self.unmatched = unmatched
-        self.owing = 0
+        self.epoch = epoch
+        self.call = call
+        self.owing = 1
         self.code = 0
+        self.forget: Callable[[], None] | None = None
 
     def confirm(self, code: int) -> None:
         """One core less; the publishers hear of it when it was the last."""
         self.code = self.code or code
         self.owing -= 1
         if not self.owing:
+            if self.forget is not None:
+                self.forget()
             self.acks.settle(self.code, self.unmatched)
 
 
@@ -75,6 +89,10 @@ class Router:
     What a core must keep (`DURABLE` targets, retained messages) is asked of it and answered;
     the rest is sent and forgotten. Publishers pause while more than `pressure_bytes` wait for
     room to some core or for its answer, until it is half of that.
+
+    A batch with a message that is to be delivered `once` is on this core's disk before any part
+    of it leaves, and parts are numbered: a core takes each number once. `stream` is the epoch of
+    these numbers, never the same in two lives, unlike `epoch`, which the fabric counts.
     """
 
     def __init__(
@@ -86,6 +104,7 @@ class Router:
         placement: Placement,
         fabric: Fabric,
         interests: Interests,
+        state: State,
         max_batch_bytes: int,
         pressure_bytes: int,
     ) -> None:
@@ -95,6 +114,12 @@ class Router:
         self._placement = placement
         self._fabric = fabric
         self._interests = interests
+        self._state = state
+        self._stream = state.next_number(b"stream", 1)
+        self._put_off: deque[Callable[[], None]] = deque()
+        self._replays: list[tuple[bytes, bytes]] = []
+        self.once = False
+        """Whether the batch that is being built has a message to be delivered once."""
         self._pressure_bytes = pressure_bytes
         self._peers = [_Peer() for _ in range(placement.workers)]
         self._behind: set[int] = set()
@@ -112,7 +137,9 @@ class Router:
 
     @property
     def busy(self) -> bool:
-        """Whether publishers may go on although nothing has arrived."""
+        """Whether there is something to append, or publishers may go on."""
+        if self.builder.count and not self._interests.awaited:
+            return True
         return bool(self._behind) and all(map(self._has_caught_up, self._behind))
 
     def hold(self) -> None:
@@ -123,6 +150,8 @@ class Router:
         """Append what this turn has gathered, and let publishers go on when all have caught up."""
         if self._interests.awaited:
             return
+        if self._replays:
+            self._replay()
         while self.builder.count:
             # Whoever is answered by this may publish again.
             self._append(self.builder)
@@ -144,28 +173,59 @@ class Router:
         parts, unmatched = self._interests.split(batch)
         for start, stop in unmatched:
             cells[metrics.MESSAGES_UNMATCHED] += stop - start
-        append = _Append(acks, unmatched)
-        append.owing = 1
+        self._last_call += 1
+        append = _Append(acks, unmatched, self._stream, self._last_call)
+        once, self.once = self.once, False
+        if not (once or self._put_off):
+            self._send(append, parts, batch if retained else None)
+            return
+        if once and (retained or any(target & DURABLE for target, _ in parts)):
+            key = _ONCE.pack(b"O", append.epoch, append.call)
+            self._state.put(key, batch)
+            append.forget = partial(self._state.delete, key)
+        # What follows waits behind it: the messages of a publisher keep their order.
+        self._put_off.append(partial(self._send, append, parts, batch if retained else None))
+        self._state.then(self._send_next)
+
+    def _send_next(self) -> None:
+        self._put_off.popleft()()
+
+    def _send(
+        self, append: _Append, parts: list[tuple[int, bytes]], retained: bytes | None
+    ) -> None:
         for target, part in parts:
             if target & DURABLE:
-                self._store(target & CORE, append, part)
+                frame = frames.store(append.epoch, append.call, part)
+                self._ask(target & CORE, append, append.call, frame)
             elif target == self._core:
                 self.deliver_here(part)
             else:
                 self._fabric.send(target, frames.DELIVER_HEAD + part)
                 self._watch(target)
-        if retained:
-            self._retain(append, batch, count)
+        if retained is not None:
+            self._retain(append, retained)
         append.confirm(0)
 
-    def _store(self, core: int, append: _Append, part: bytes) -> None:
-        self._last_call += 1
-        self._ask(core, append, frames.store(self._epoch, self._last_call, part))
+    def restore(self) -> None:
+        """After a restart: take up what was to be delivered once and is not confirmed."""
+        self._replays = list(self._state.walk(b"O", b"P"))
+        for key, _ in self._replays:
+            self._last_call = max(self._last_call, _ONCE.unpack(key)[2])
 
-    def _retain(self, append: _Append, batch: bytes, count: int) -> None:
+    def _replay(self) -> None:
+        """Ask again for what the last life had not heard to be kept; who has it says so."""
+        replays, self._replays = self._replays, []
+        for key, batch in replays:
+            _, epoch, call = _ONCE.unpack(key)
+            append = _Append(Acks(), [], epoch, call)
+            append.forget = partial(self._state.delete, key)
+            parts, _ = self._interests.split(batch)
+            self._send(append, [part for part in parts if part[0] & DURABLE], batch)
+
+    def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""
         kept: dict[int, list[bytes]] = {}
-        raws = cut(batch, _HEADER, count)
+        raws = cut(batch, HEADER, count_of(batch))
         for raw, (attributes, _, _, topic, _, _) in zip(raws, records(batch), strict=True):
             if attributes & RETAIN_BIT and topic is not None:
                 kept.setdefault(self._placement.retained_core(topic), []).append(raw)
@@ -174,12 +234,13 @@ class Router:
             self.retained += 1
             self._peers[core].retained = self.retained
             part = gather(batch, some)
-            self._ask(core, append, frames.retain(self._last_call, self.retained, part))
+            frame = frames.retain(self._last_call, self.retained, part)
+            self._ask(core, append, self._last_call, frame)
 
-    def _ask(self, core: int, append: _Append, frame: bytes) -> None:
+    def _ask(self, core: int, append: _Append, call: int, frame: bytes) -> None:
         append.owing += 1
         peer = self._peers[core]
-        peer.calls[self._last_call] = _Call(append, frame)
+        peer.calls[call] = _Call(append, frame)
         peer.unanswered += len(frame)
         if core == self._core:
             self.receive_here(frame)

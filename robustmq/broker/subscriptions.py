@@ -1,6 +1,7 @@
 """The subscriber's side of a core: filters of its sessions, and the route of each topic."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from robustmq._kernel.fanout import Fanout, Group, Route
@@ -9,13 +10,28 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import topic_cache
 from robustmq.broker.api import Options
+from robustmq.broker.cursors import Cursors
+from robustmq.broker.inbox import FilterLog
+from robustmq.broker.overlap import overlap
 from robustmq.message.topic import is_wildcard
+from robustmq.policy.topic_rules import TopicRules
 
-Tap: TypeAlias = Callable[[bytes, int, int], object]
-"""Called with (batch, byte position of the first record, count) of a run of one topic."""
+Tap: TypeAlias = Callable[[bytes, int, int, int], object]
+"""Called with (batch, start, stop, count) of a run of one topic: byte positions, and records."""
 
 Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
 """(header block, protocol version) -> (properties, deadline in ms or 0, publisher or 0)."""
+
+
+class _Alike(NamedTuple):
+    """What subscribers have in common for whom a message is encoded once (see `Group`)."""
+
+    version: int
+    qos: int
+    retain_as_published: bool
+    no_local: bool
+    identifier: bytes
+
 
 class _Unsettled(NamedTuple):
     """A subscription that `cores` do not know yet; `call` is what they will answer."""
@@ -37,16 +53,20 @@ class Subscriptions:
         *,
         workers: int,
         describe: Describe,
+        rules: TopicRules,
         route_cache: int,
         max_topic_aliases: int,
     ) -> None:
         self.fanout = Fanout(turn, self._resolve, describe, route_cache)
+        self.cursors: Cursors
+        self._rules = rules
         self._workers = workers
         self._source = 0
         self._provisional: list[bytes] = []
         self._filters: dict[bytes, dict[Window, Options]] = {}
         self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
         self._taps: dict[bytes, list[Tap]] = {}
+        self._logs: dict[bytes, FilterLog] = {}
         self._wild: Trie[bytes] = Trie()
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
@@ -58,20 +78,27 @@ class Subscriptions:
         while self._provisional:
             self.fanout.forget(self._provisional.pop())
 
-    def add(self, window: Window, topic_filter: bytes, options: Options, call: int) -> None:
+    def add(
+        self, window: Window, topic_filter: bytes, options: Options, call: int, start: int
+    ) -> None:
         """Subscribe, or change the options of a subscription.
 
-        A new one waits for each core to settle it with `call`.
+        A new one waits for each core to settle it with `call`, unless that is 0. That of a
+        durable session begins at position `start` of the inbox.
         """
         members = self._filters.get(topic_filter)
         if members is None:
             members = self._filters[topic_filter] = {}
             self._add_filter(topic_filter)
-        if window in members:
-            members[window] = options
+        if options.qos and window in self.cursors:
+            self._logs[topic_filter] = self.cursors.subscribe(window, topic_filter, options, start)
+        else:
+            self._end_log(window, topic_filter)
+        known = window in members
+        members[window] = options
+        if known or not call:
             self.forget(topic_filter)
         else:
-            members[window] = options
             self._unsettled.setdefault(topic_filter, {})[window] = _Unsettled(
                 call, set(range(self._workers))
             )
@@ -105,10 +132,17 @@ class Subscriptions:
         unsettled = self._unsettled.get(topic_filter)
         if unsettled is not None:
             self._end_wait(window, topic_filter, unsettled)
+        self._end_log(window, topic_filter)
         if not members:
             del self._filters[topic_filter]
             self._discard_filter(topic_filter)
         self.forget(topic_filter)
+
+    def _end_log(self, window: Window, topic_filter: bytes) -> None:
+        self.cursors.unsubscribe(window, topic_filter)
+        log = self._logs.get(topic_filter)
+        if log is not None and not log.readers:
+            del self._logs[topic_filter]
 
     def tap(self, topic_filter: bytes, tap: Tap) -> None:
         """Show every run that matches to a callable."""
@@ -131,6 +165,15 @@ class Subscriptions:
         """Say whether this core needs what matches the filter."""
         return topic_filter in self._filters or topic_filter in self._taps
 
+    def hears(self, window: Window, topic_filter: bytes) -> bool:
+        """Say whether the window hears by this filter what is being delivered."""
+        waiting = self._unsettled.get(topic_filter, {}).get(window)
+        return waiting is None or self._source not in waiting.cores
+
+    def is_durable(self, topic_filter: bytes) -> bool:
+        """Say whether durable sessions are owed what matches the filter."""
+        return topic_filter in self._logs
+
     def filters(self) -> list[bytes]:
         """Every filter that this core needs."""
         return list(self._filters.keys() | self._taps.keys())
@@ -148,35 +191,43 @@ class Subscriptions:
             self._wild.discard(topic_filter, topic_filter)
 
     def _resolve(self, topic: bytes) -> Route:
-        subscribers: dict[Window, Options | list[Options]] = {}
+        subscribers: dict[Window, list[Options]] = {}
         taps: list[Tap] = []
+        logs: list[FilterLog] = []
         for topic_filter in (topic, *self._wild.match(topic)):
             taps += self._taps.get(topic_filter, ())
+            log = self._logs.get(topic_filter)
+            if log is not None:
+                logs.append(log)
             unsettled = self._unsettled.get(topic_filter)
             deaf = self._deaf(topic, unsettled) if unsettled else ()
             for window, options in self._filters.get(topic_filter, {}).items():
-                if window in deaf:
-                    continue
-                known = subscribers.get(window)
-                if known is None:
-                    subscribers[window] = options
-                elif isinstance(known, list):
-                    known.append(options)
-                else:
-                    subscribers[window] = [known, options]
-        groups: dict[tuple[int, int, bool, bool, bytes], list[Window]] = {}
+                if window not in deaf:
+                    subscribers.setdefault(window, []).append(options)
+        rule = self._rules.of(topic)
+        stores = rule.engine != "memory"
+        live: dict[_Alike, list[Window]] = {}
+        stored: dict[_Alike, list[Window]] = {}
         for window, wanted in subscribers.items():
-            options = overlap(wanted) if isinstance(wanted, list) else wanted
-            key = (
+            options = overlap(wanted)
+            alike = _Alike(
                 window.version,
                 options.qos,
                 options.retain_as_published,
                 options.no_local,
                 options.identifier,
             )
-            groups.setdefault(key, []).append(window)
-        alias = self._alias(topic) if groups else 0
-        return Route([Group(*key, windows) for key, windows in groups.items()], taps, alias)
+            kept = stores and options.qos and window in self.cursors
+            (stored if kept else live).setdefault(alike, []).append(window)
+        alias = self._alias(topic) if subscribers else 0
+        groups = [Group(*alike, windows) for alike, windows in live.items()]
+        kept_groups = [Group(*alike, windows, True) for alike, windows in stored.items()]
+        if logs and stores:
+            route = Route(kept_groups, [], alias)
+            taps.append(partial(self.cursors.keep, route, logs, rule))
+        if not rule.store_qos0:
+            groups += kept_groups
+        return Route(groups, taps, alias)
 
     def _deaf(self, topic: bytes, unsettled: dict[Window, _Unsettled]) -> set[Window]:
         """Windows that do not hear the core which is speaking; the next one may be heard."""
@@ -189,17 +240,3 @@ class Subscriptions:
         if not alias and len(self._aliases) < self._max_aliases:
             alias = self._aliases[topic] = len(self._aliases) + 1
         return alias
-
-
-def overlap(options: list[Options]) -> Options:
-    """Combine several subscriptions of a session that match into one copy (MQTT5 3.3.4).
-
-    It has the highest QoS and all identifiers, and is suppressed for its own publisher only if
-    all of them say so.
-    """
-    return Options(
-        qos=max(option.qos for option in options),
-        no_local=all(option.no_local for option in options),
-        retain_as_published=any(option.retain_as_published for option in options),
-        identifier=b"".join(option.identifier for option in options),
-    )

@@ -65,6 +65,14 @@ class MemoryTable:
         begin = bisect_left(self._keys, first)
         return self._between(begin, bisect_left(self._keys, stop, begin), self._changes)
 
+    def last(self, first: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last written row from `first` on and below `stop`."""
+        end = bisect_left(self._keys, stop)
+        if not end or self._keys[end - 1] < first:
+            return None
+        key = self._keys[end - 1]
+        return key, self._rows[key]
+
     @property
     def next_commit(self) -> int:
         """The number of the commit that will hold what is put now."""
@@ -79,6 +87,11 @@ class MemoryTable:
     def durable(self) -> int:
         """Commits up to this one are durable: written, and synced where that was demanded."""
         return self._durable
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether something is put that no commit has taken yet."""
+        return len(self._gathered) > self._sealed
 
     @property
     def refusal(self) -> Refused | None:

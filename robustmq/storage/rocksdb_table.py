@@ -64,6 +64,21 @@ class RocksdbTable:
         # The rows as they are now, not as they will be when the first one is asked for.
         return self._until(self._store.items(ROWS, first), first, stop)
 
+    def last(self, first: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last written row from `first` on and below `stop`. Raises Corrupt."""
+        walk = self._store.walk(ROWS)
+        walk.seek_for_prev(stop)
+        if walk.valid() and walk.key() == stop:
+            walk.prev()
+        if not walk.valid():
+            try:
+                walk.status()
+            except Exception as error:
+                raise Unreadable(f"rows before {stop!r} cannot be read: {error}") from error
+            return None
+        key = walk.key()
+        return (key, walk.value()) if key >= first else None
+
     @property
     def next_commit(self) -> int:
         """The number of the commit that will hold what is put now."""

@@ -38,6 +38,9 @@ class Table(Protocol):
         a walk over removed rows costs as much as one over rows.
         """
 
+    def last(self, first: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last written row from `first` on and below `stop`. Raises Corrupt."""
+
     def demand_sync(self) -> None:
         """Have what is put in this turn synced before it counts as durable."""
 
@@ -55,6 +58,10 @@ class Table(Protocol):
 
         A commit behind one that waits for its sync waits too.
         """
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether something is put that no commit has taken yet."""
 
     @property
     def refusal(self) -> Refused | None:

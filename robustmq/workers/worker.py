@@ -11,22 +11,19 @@ from typing import Final
 from robustmq import metrics
 from robustmq._kernel.poller import Poller, Stream, peer_address
 from robustmq._kernel.turn import Turn
-from robustmq.broker.core import Core
-from robustmq.broker.interests import Interests
+from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
-from robustmq.broker.retained import Retained
-from robustmq.broker.retained_scans import RetainedScans
-from robustmq.broker.router import Router
-from robustmq.broker.shares import KEY_SHIFT, Shares
-from robustmq.broker.subscriptions import Subscriptions
+from robustmq.broker.shares import KEY_SHIFT
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
 from robustmq.net.handover import Handover
 from robustmq.net.selector import PollerSelector
 from robustmq.net.tcp import Door
-from robustmq.policy.admission import Admission
 from robustmq.shm.region import Phase
+from robustmq.storage.engine import EngineSettings
+from robustmq.storage.layout import open_layout
+from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import limits, log
 from robustmq.workers.inheritance import MQTT_TCP, Inheritance
 from robustmq.workers.links import Links
@@ -56,7 +53,18 @@ class Worker:
         asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
         self._placement = Placement(inheritance.workers)
-        self._core = self._make_core()
+        self._engine = self._open_engine()
+        self._core = assemble(
+            self._turn,
+            self._config,
+            core=self._index,
+            epoch=self._state.epoch,
+            placement=self._placement,
+            fabric=self._links,
+            table=self._engine.table(),
+            committer=self._engine,
+            describe=describe,
+        ).core
         self._links.handle = self._core.receive
         self._links.replaced = self._core.replaced
         self._mqtt = self._make_mqtt()
@@ -72,58 +80,19 @@ class Worker:
         self._door: Door | None = None
         self._draining: asyncio.TimerHandle | None = None
 
-    def _make_core(self) -> Core:
-        runtime = self._config.runtime
-        protocol = self._config.mqtt_runtime.protocol
-        keeps = self._config.mqtt_runtime.retained
-        interests = Interests(protocol.route_cache)
-        router = Router(
-            self._turn,
-            core=self._index,
-            epoch=self._state.epoch,
-            placement=self._placement,
-            fabric=self._links,
-            interests=interests,
-            max_batch_bytes=runtime.max_batch_bytes,
-            pressure_bytes=runtime.pressure_bytes,
+    def _open_engine(self) -> RocksdbEngine:
+        """Open this core's database, which may take a while after a crash."""
+        storage = self._config.storage
+        layout = open_layout(self._config.data_path)
+        settings = EngineSettings(
+            pending_bytes=storage.pending_bytes,
+            retry_ms=storage.retry_ms,
+            memory_bytes=storage.memory_bytes,
+            wal_bytes=storage.wal_bytes,
+            flush=storage.flush,
+            interval_ms=storage.interval_ms,
         )
-        retained = Retained(keeps.max_messages, keeps.max_bytes, self._cells)
-        scans = RetainedScans(
-            self._turn,
-            core=self._index,
-            retained=retained,
-            fabric=self._links,
-            max_batch_bytes=runtime.max_batch_bytes,
-            pressure_bytes=runtime.pressure_bytes,
-            workers=self._placement.workers,
-        )
-        subscriptions = Subscriptions(
-            self._turn,
-            workers=self._placement.workers,
-            describe=describe,
-            route_cache=protocol.route_cache,
-            max_topic_aliases=protocol.max_server_topic_aliases,
-        )
-        shares = Shares(
-            self._turn,
-            placement=self._placement,
-            fabric=self._links,
-            subscriptions=subscriptions,
-            max_pending=self._config.mqtt_runtime.shared.max_pending,
-        )
-        return Core(
-            self._turn,
-            core=self._index,
-            placement=self._placement,
-            fabric=self._links,
-            admission=Admission(protocol.max_topic_levels),
-            interests=interests,
-            router=router,
-            retained=retained,
-            scans=scans,
-            subscriptions=subscriptions,
-            shares=shares,
-        )
+        return RocksdbEngine(layout.core_path(self._index), settings)
 
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
@@ -145,7 +114,8 @@ class Worker:
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
-        self._core.start(self._links.alive())
+        self._poller.watch(self._engine.fileno(), self._take_completed)
+        self._core.start()
         self._links.answer_bell()
         listener = self._inheritance.listeners[MQTT_TCP]
         listener.listen(_BACKLOG)
@@ -173,6 +143,8 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._loop.run_forever()
+        self._core.close()
+        self._engine.close()
         self._poller.close()
         self._loop.close()
 
@@ -206,6 +178,7 @@ class Worker:
         core.run_turn()
         if links.receive_own():
             core.run_turn()
+        core.commit()
         self._handover.flush()
         links.flush()
         self._poller.flush()
@@ -226,6 +199,10 @@ class Worker:
             stream = intake.outbox.stream
             if isinstance(stream, Stream):
                 stream.resume()
+
+    def _take_completed(self) -> None:
+        # What waited for it is settled when the turn commits.
+        self._engine.completed()
 
     def _ring_timers(self) -> None:
         self._core.timers.run(self._turn.now_ms)

@@ -194,11 +194,24 @@ retained_operations = st.one_of(
 
 
 class Watching(World):
-    """Every client subscribes once, and keeps a picture of what is retained."""
+    """Every client subscribes once, and keeps a picture of what is retained.
+
+    Cores do not race with each other for a topic: then it is open whose message is the last one.
+    """
 
     def __init__(self, count: int, limits: Limits) -> None:
         super().__init__(count, limits)
         self.watched: dict[int, str] = {}
+        self.publishers: dict[str, int] = {}
+
+    def publish(self, core: int, topic: str, qos: int, retain: bool, empty: bool = False) -> None:
+        core %= len(self.fabric.nodes)
+        if self.publishers.setdefault(topic, core) != core:
+            stalled, self.fabric.stalled = self.fabric.stalled, set()
+            self.fabric.settle()
+            self.fabric.stalled = stalled
+            self.publishers[topic] = core
+        super().publish(core, topic, qos, retain, empty)
 
     def subscribe_once(self, who: int, topic_filter: str) -> None:
         if who not in self.watched:

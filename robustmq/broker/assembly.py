@@ -1,0 +1,115 @@
+"""The parts of one core's broker, put together; the shell hands in the links and the disk."""
+
+from typing import NamedTuple
+
+from robustmq._kernel.turn import Turn
+from robustmq.broker.core import Committer, Core
+from robustmq.broker.cursors import Cursors
+from robustmq.broker.inbox import Inbox
+from robustmq.broker.interests import Interests
+from robustmq.broker.placement import Placement
+from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
+from robustmq.broker.router import Fabric, Router
+from robustmq.broker.shares import Shares
+from robustmq.broker.state import State
+from robustmq.broker.subscriptions import Describe, Subscriptions
+from robustmq.config import Config, default_rule
+from robustmq.policy.admission import Admission
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.storage.table import Table
+
+
+class Assembly(NamedTuple):
+    """One core's broker; `core` is the port, the rest is what it is made of."""
+
+    core: Core
+    state: State
+    interests: Interests
+    router: Router
+    retained: Retained
+    scans: RetainedScans
+    subscriptions: Subscriptions
+    shares: Shares
+    inbox: Inbox
+    cursors: Cursors
+
+
+def assemble(
+    turn: Turn,
+    config: Config,
+    *,
+    core: int,
+    epoch: int,
+    placement: Placement,
+    fabric: Fabric,
+    table: Table,
+    committer: Committer,
+    describe: Describe,
+) -> Assembly:
+    """Make the broker of core `core` in its life `epoch`; `committer` writes what `table` takes."""
+    runtime = config.runtime
+    mqtt = config.mqtt_runtime
+    protocol = mqtt.protocol
+    state = State(table)
+    interests = Interests(protocol.route_cache)
+    router = Router(
+        turn,
+        core=core,
+        epoch=epoch,
+        placement=placement,
+        fabric=fabric,
+        interests=interests,
+        state=state,
+        max_batch_bytes=runtime.max_batch_bytes,
+        pressure_bytes=runtime.pressure_bytes,
+    )
+    retained = Retained(state, mqtt.retained.max_messages, mqtt.retained.max_bytes, turn.row)
+    scans = RetainedScans(
+        turn,
+        core=core,
+        retained=retained,
+        fabric=fabric,
+        max_batch_bytes=runtime.max_batch_bytes,
+        pressure_bytes=runtime.pressure_bytes,
+        workers=placement.workers,
+    )
+    subscriptions = Subscriptions(
+        turn,
+        workers=placement.workers,
+        describe=describe,
+        rules=TopicRules(config.topic_rules, default_rule(config.storage), protocol.route_cache),
+        route_cache=protocol.route_cache,
+        max_topic_aliases=protocol.max_server_topic_aliases,
+    )
+    inbox = Inbox(turn, state, mqtt.inbox)
+    cursors = Cursors(turn, state, inbox, subscriptions.fanout)
+    subscriptions.cursors = cursors
+    shares = Shares(
+        turn,
+        placement=placement,
+        fabric=fabric,
+        subscriptions=subscriptions,
+        max_pending=mqtt.shared.max_pending,
+    )
+    port = Core(
+        turn,
+        core=core,
+        placement=placement,
+        fabric=fabric,
+        admission=Admission(protocol.max_topic_levels),
+        interests=interests,
+        router=router,
+        retained=retained,
+        scans=scans,
+        subscriptions=subscriptions,
+        shares=shares,
+        state=state,
+        committer=committer,
+        inbox=inbox,
+        cursors=cursors,
+        cursor_interval_ms=config.storage.cursor_interval_ms,
+    )
+    return Assembly(
+        port, state, interests, router, retained, scans, subscriptions, shares, inbox, cursors
+    )

@@ -1,0 +1,390 @@
+"""Where the durable sessions of a core stand in its inbox, and what they are given from there.
+
+Rows: `C` number -> the cursor: all that was kept before that position is acknowledged. `X`
+number, position -> the packet id of a QoS 2 message, and how far its exchange has come: written
+before the packet leaves, so that no message is ever sent under two ids (MQTT5 4.3.3).
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from heapq import merge
+from typing import Final, NamedTuple
+
+from robustmq._kernel.batch import cut, gather
+from robustmq._kernel.fanout import Fanout, Group, Route
+from robustmq._kernel.turn import Turn
+from robustmq._kernel.window import Window
+from robustmq.broker.api import Options
+from robustmq.broker.inbox import FilterLog, Inbox, Row
+from robustmq.broker.overlap import overlap
+from robustmq.broker.state import State
+from robustmq.config import TopicRule
+from robustmq.message.batch import HEADER
+from robustmq.message.record import QOS_BITS
+
+_CURSOR: Final = struct.Struct(">cQ")
+_EXCHANGE: Final = struct.Struct(">cQQ")
+_STAGE: Final = struct.Struct(">HB")
+_SENT: Final = 0
+_RELEASED: Final = 1
+_DONE: Final = 2
+READ_AHEAD: Final = 1_000
+"""Messages that wait in memory for one durable session; what is beyond is read from the inbox."""
+READ_AHEAD_BYTES: Final = 1 << 20
+
+
+class _Source(NamedTuple):
+    """A subscription of a durable session: its log, and where in it the subscription began."""
+
+    topic_filter: bytes
+    log: FilterLog
+    options: Options
+    start: int
+
+
+class Cursor:
+    """Where one durable session stands: all before `position` is acknowledged, on disk too.
+
+    `exchanges` are the QoS 2 packet ids in flight and their positions; `past` the positions
+    from `position` on that must not be given again, whose rows go when the cursor has passed.
+    """
+
+    __slots__ = ("exchanges", "past", "position", "sources", "window")
+
+    def __init__(self, window: Window, position: int) -> None:
+        self.window = window
+        self.position = position
+        self.sources: tuple[_Source, ...] = ()
+        self.exchanges: dict[int, int] | None = None
+        self.past: set[int] | None = None
+
+
+class _Fresh(NamedTuple):
+    """A row that was kept, to be given to those who have read everything before it."""
+
+    commit: int
+    route: Route
+    row: Row
+
+
+class Cursors:
+    """The cursors of a core. A window that has everything gets new rows from memory, the others
+    read them from the inbox as they have room (`Window.lagging`).
+    """
+
+    def __init__(self, turn: Turn, state: State, inbox: Inbox, fanout: Fanout) -> None:
+        self._turn = turn
+        self._state = state
+        self._inbox = inbox
+        self._fanout = fanout
+        self._cursors: dict[Window, Cursor] = {}
+        self._fresh: deque[_Fresh] = deque()
+        self._pumps: list[Window] = []
+        self._tail = inbox.next_position
+
+    def __contains__(self, window: Window) -> bool:
+        return window in self._cursors
+
+    # ------------------------------------------------------------------ sessions
+
+    def add(self, window: Window, position: int | None) -> None:
+        """Keep for a session what it is owed, from `position` on; None: from where it stood."""
+        key = _CURSOR.pack(b"C", window.key)
+        if position is None:
+            known = self._state.get(key)
+            position = int.from_bytes(known, "big") if known else self._inbox.next_position
+        else:
+            self._state.put(key, position.to_bytes(8, "big"))
+        window.max_queued = READ_AHEAD
+        window.max_queued_bytes = READ_AHEAD_BYTES
+        window.lagging = True
+        window.resume = position
+        self._cursors[window] = Cursor(window, position)
+
+    def drop(self, window: Window) -> None:
+        """The session has ended; its subscriptions have been removed."""
+        cursor = self._cursors.pop(window)
+        self._state.delete(_CURSOR.pack(b"C", window.key))
+        for position in {*(cursor.past or ()), *(cursor.exchanges or {}).values()}:
+            self._state.delete(_EXCHANGE.pack(b"X", window.key, position))
+
+    def subscribe(
+        self, window: Window, topic_filter: bytes, options: Options, start: int
+    ) -> FilterLog:
+        """Give the session what its filter's log has from `start` on; returns the log."""
+        cursor = self._cursors[window]
+        log = self._inbox.log(topic_filter)
+        sources = tuple(each for each in cursor.sources if each.topic_filter != topic_filter)
+        if len(sources) == len(cursor.sources):
+            log.readers += (cursor,)
+        else:
+            start = next(e.start for e in cursor.sources if e.topic_filter == topic_filter)
+        cursor.sources = (*sources, _Source(topic_filter, log, options, start))
+        return log
+
+    def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
+        """Give it no more of this filter; the last one takes the log with it."""
+        cursor = self._cursors.get(window)
+        if cursor is None:
+            return
+        for source in cursor.sources:
+            if source.topic_filter == topic_filter:
+                log = source.log
+                log.readers = tuple(each for each in log.readers if each is not cursor)
+                if not log.readers:
+                    self._inbox.remove(topic_filter)
+        cursor.sources = tuple(each for each in cursor.sources if each.topic_filter != topic_filter)
+
+    def restore(self) -> None:
+        """After a restart, when all sessions are back: what was in flight at QoS 2 is again."""
+        by_number = {cursor.window.key: cursor for cursor in self._cursors.values()}
+        for key, value in list(self._state.walk(b"X", b"Y")):
+            _, number, position = _EXCHANGE.unpack(key)
+            packet_id, stage = _STAGE.unpack(value)
+            cursor = by_number.get(number)
+            if cursor is None:
+                self._state.delete(key)
+                continue
+            if cursor.past is None:
+                cursor.past = set()
+            cursor.past.add(position)
+            if stage == _RELEASED:
+                cursor.window.release(packet_id)
+            elif stage == _SENT and not self._send_again(cursor, position, packet_id):
+                continue
+            if stage != _DONE:
+                if cursor.exchanges is None:
+                    cursor.exchanges = {}
+                cursor.exchanges[packet_id] = position
+        self._inbox.remove_strays()
+
+    def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
+        """Restore a message in flight; False when it is not there any more."""
+        for row, group in self._rows(cursor, position, position + 1):
+            batch = _records(row, {position})
+            run = self._fanout.encode(group, batch, position, packet_id)
+            if run is not None:
+                cursor.window.restore(run)
+                return True
+        return False
+
+    # ------------------------------------------------------------------ giving
+
+    def keep(  # noqa: PLR0917
+        self,
+        route: Route,
+        logs: list[FilterLog],
+        rule: TopicRule,
+        batch: bytes,
+        start: int,
+        stop: int,
+        count: int,
+    ) -> None:
+        """Keep a run, and give it to the windows of `route` when it is durable."""
+        if not (rule.store_qos0 or _qos(batch, start)):
+            return
+        if rule.flush == "always":
+            self._state.demand_sync()
+        row = self._inbox.keep(logs, batch, start, stop, count)
+        if row is not None:
+            self._fresh.append(_Fresh(self._state.next_commit, route, row))
+
+    def settle(self) -> None:
+        """After a commit: give out what has become durable, then what the hungry have room for."""
+        durable = self._state.durable
+        fresh = self._fresh
+        while fresh and fresh[0].commit <= durable:
+            _, route, row = fresh.popleft()
+            self._fanout.deliver_to(route, row.batch, row.position)
+            self._tail = row.stop
+        if not fresh:
+            self._tail = self._inbox.next_position
+        if self._pumps:
+            pumps, self._pumps = self._pumps, []
+            for window in pumps:
+                window.pump()
+        hungry = self._turn.hungry
+        if hungry:
+            windows = hungry[:]
+            hungry.clear()
+            for window in windows:
+                self._feed(window)
+
+    @property
+    def busy(self) -> bool:
+        """Whether some window is to be given more."""
+        return bool(self._pumps or self._turn.hungry)
+
+    def pump(self, window: Window) -> None:
+        """Let a window send on, when what it sends can still be noted before it leaves."""
+        if window in self._cursors:
+            self._pumps.append(window)
+        else:
+            window.pump()
+
+    def note_exchanges(self) -> None:
+        """Before the sockets are flushed: put the ids of the QoS 2 packets that will leave."""
+        for window, position, packet_id in self._turn.exact:
+            cursor = self._cursors.get(window)
+            if cursor is None:
+                continue
+            if cursor.exchanges is None:
+                cursor.exchanges = {}
+            cursor.exchanges[packet_id] = position
+            self._put_stage(window, position, packet_id, _SENT)
+        self._turn.exact.clear()
+
+    def released(self, window: Window, packet_id: int) -> None:
+        """The client has the QoS 2 message (PUBREC): it must not be sent again."""
+        cursor = self._cursors.get(window)
+        if cursor is not None and cursor.exchanges and packet_id in cursor.exchanges:
+            self._put_stage(window, cursor.exchanges[packet_id], packet_id, _RELEASED)
+
+    def completed(self, window: Window, packet_id: int) -> None:
+        """The exchange is over (PUBCOMP, or refused): its packet id is free."""
+        cursor = self._cursors.get(window)
+        if cursor is None or not cursor.exchanges:
+            return
+        position = cursor.exchanges.pop(packet_id, None)
+        if position is None:
+            return
+        if not cursor.exchanges:
+            cursor.exchanges = None
+        if position < cursor.position:
+            self._state.delete(_EXCHANGE.pack(b"X", window.key, position))
+            return
+        self._put_stage(window, position, packet_id, _DONE)
+        if cursor.past is None:
+            cursor.past = set()
+        cursor.past.add(position)
+
+    def _put_stage(self, window: Window, position: int, packet_id: int, stage: int) -> None:
+        key = _EXCHANGE.pack(b"X", window.key, position)
+        self._state.put(key, _STAGE.pack(packet_id, stage))
+
+    def _feed(self, window: Window) -> None:
+        """Give a window what it has room for; it says itself when that is all (`lagging`)."""
+        window.fed()
+        cursor = self._cursors.get(window)
+        if cursor is None:
+            window.lagging = False
+            return
+        if not window.lagging or window.outbox is None or window.queued:
+            return
+        window.lagging = False
+        past = cursor.past
+        for row, group in self._rows(cursor, window.resume, self._tail):
+            batch, position = row.batch, row.position
+            first = max(window.resume, position)
+            if first > position or (past and not past.isdisjoint(range(position, row.stop))):
+                wanted = set(range(first, row.stop)) - (past or set())
+                if not wanted:
+                    continue
+                for each in sorted(wanted):
+                    self._fanout.deliver_to(Route([group], [], 0), _records(row, {each}), each)
+            else:
+                self._fanout.deliver_to(Route([group], [], 0), batch, position)
+            if window.lagging:
+                return
+
+    def _rows(self, cursor: Cursor, position: int, until: int) -> Iterator[tuple[Row, Group]]:
+        """Yield the session's rows in order, each once, with the options that it is owed by."""
+        sources = cursor.sources
+        if len(sources) == 1:
+            (source,) = sources
+            group = self._group(cursor.window, source.options)
+            for row in self._inbox.read(source.log, max(position, source.start), until):
+                yield row, group
+            return
+        rows = merge(*(self._labelled(each, position, until) for each in sources))
+        pending: tuple[Row, list[Options]] | None = None
+        for at, _, row, options in rows:
+            if pending is not None and pending[0].position == at:
+                pending[1].append(options)
+                continue
+            if pending is not None:
+                yield pending[0], self._group(cursor.window, overlap(pending[1]))
+            pending = row, [options]
+        if pending is not None:
+            yield pending[0], self._group(cursor.window, overlap(pending[1]))
+
+    def _labelled(
+        self, source: _Source, position: int, until: int
+    ) -> Iterator[tuple[int, int, Row, Options]]:
+        for row in self._inbox.read(source.log, max(position, source.start), until):
+            yield row.position, source.log.number, row, source.options
+
+    @staticmethod
+    def _group(window: Window, options: Options) -> Group:
+        return Group(
+            window.version,
+            options.qos,
+            options.retain_as_published,
+            options.no_local,
+            options.identifier,
+            [window],
+        )
+
+    # ------------------------------------------------------------------ acknowledgements
+
+    def detached(self, window: Window) -> None:
+        """The session's client has gone: it goes on from what comes next, if it had everything."""
+        cursor = self._cursors.get(window)
+        if cursor is None:
+            return
+        if not window.resume:
+            window.resume = self._tail
+        position = self.position_of(cursor)
+        if position > cursor.position:
+            self._advance(cursor, position)
+
+    def position_of(self, cursor: Cursor) -> int:
+        """The position before which the session has acknowledged everything."""
+        window = cursor.window
+        upto = window.resume if window.lagging else self._tail
+        # After a restart a QoS 2 message in flight may lie behind what is still to be read.
+        return min(window.oldest, upto) if window.oldest else upto
+
+    def note(self) -> None:
+        """Write down how far those have come who have acknowledged since the last time."""
+        acknowledged = self._turn.acknowledged
+        if not acknowledged:
+            return
+        windows = acknowledged[:]
+        acknowledged.clear()
+        trimmed: dict[FilterLog, None] = {}
+        for window in windows:
+            window.noted()
+            cursor = self._cursors.get(window)
+            if cursor is None:
+                continue
+            position = self.position_of(cursor)
+            if position > cursor.position:
+                self._advance(cursor, position)
+                trimmed.update((source.log, None) for source in cursor.sources)
+        for log in trimmed:
+            self._inbox.trim(log, min(map(self.position_of, log.readers)))
+
+    def _advance(self, cursor: Cursor, position: int) -> None:
+        number = cursor.window.key
+        cursor.position = position
+        self._state.put(_CURSOR.pack(b"C", number), position.to_bytes(8, "big"))
+        if cursor.past:
+            passed = {each for each in cursor.past if each < position}
+            for each in passed - set((cursor.exchanges or {}).values()):
+                self._state.delete(_EXCHANGE.pack(b"X", number, each))
+            cursor.past = (cursor.past - passed) or None
+
+
+def _qos(batch: bytes, start: int) -> int:
+    """The QoS of the record that begins at `start`: its attributes are behind its length."""
+    while batch[start] & 0x80:
+        start += 1
+    return batch[start + 1] & QOS_BITS
+
+
+def _records(row: Row, positions: set[int]) -> bytes:
+    """Return a batch of just the records of a row that have these positions."""
+    raws = cut(row.batch, HEADER, row.records)
+    return gather(row.batch, [raws[each - row.position] for each in sorted(positions)])

@@ -1,0 +1,348 @@
+"""The inbox of a core: what its durable sessions are owed, once per filter, on disk.
+
+Rows: `F` filter -> the number of its log. `L` number, position -> counters, and a run of records
+of one topic, or nothing: then the run is in `B` position, because several filters want it.
+`K` number: a log that is being removed. A position counts the records that were ever kept on
+this core, so it is the order of arrival.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from robustmq import metrics
+from robustmq._kernel.batch import slice_of
+from robustmq._kernel.turn import Turn
+from robustmq.broker.state import State
+from robustmq.config import MqttInbox
+from robustmq.message.batch import count_of, timestamp_of
+
+if TYPE_CHECKING:
+    from robustmq.broker.cursors import Cursor
+
+_KEY: Final = struct.Struct(">cQQ")
+_NUMBER: Final = struct.Struct(">cQ")
+_COUNTERS: Final = struct.Struct(">QQ")
+_OWNERS: Final = struct.Struct(">H")
+LAST: Final = (1 << 64) - 1
+_RESERVED: Final = 1 << 32
+"""Positions that are reserved at a time; a restart skips what is left of them."""
+_KNOWN_ROWS: Final = 256
+"""Rows of a log that are known without looking; of more, those to be removed are looked up."""
+_BUDGET: Final = 1_000
+"""Rows that are looked up for removal in one turn."""
+
+
+class Row(NamedTuple):
+    """A run of records of one topic: the position of the first, their number, and the batch."""
+
+    position: int
+    records: int
+    batch: bytes
+
+    @property
+    def stop(self) -> int:
+        """The position behind the last record."""
+        return self.position + self.records
+
+
+class _Known(NamedTuple):
+    """A row that was put in this life of the core."""
+
+    position: int
+    stop: int
+    size: int
+    shared: bool
+
+
+class FilterLog:
+    """What matches one filter, from `first` on: `messages` of `size` bytes, for `readers`.
+
+    `put` and `put_bytes` count what was ever put into it.
+    """
+
+    __slots__ = (
+        "first", "known", "messages", "number", "opened", "put", "put_bytes", "readers", "size",
+    )  # fmt: skip
+
+    def __init__(self, number: int, is_new: bool) -> None:
+        self.number = number
+        self.opened = is_new
+        self.first = 0
+        self.messages = self.size = 0
+        self.put = self.put_bytes = 0
+        self.known: deque[_Known] | None = deque() if is_new else None
+        self.readers: tuple[Cursor, ...] = ()
+
+    def added(self, row: _Known) -> None:
+        """A row was put."""
+        count = row.stop - row.position
+        self.put += count
+        self.put_bytes += row.size
+        if self.known is None and not self.messages:
+            self.known = deque()
+        self.messages += count
+        self.size += row.size
+        if self.known is not None:
+            self.known.append(row)
+            if len(self.known) > _KNOWN_ROWS:
+                self.known = None
+
+
+class Inbox:
+    """The filter logs of a core. What is kept in a turn can be read after its commit."""
+
+    def __init__(self, turn: Turn, state: State, limits: MqttInbox) -> None:
+        self._turn = turn
+        self._state = state
+        self._limits = limits
+        self._logs: dict[bytes, FilterLog] = {}
+        self._owners: dict[int, int] = {}
+        self._over: dict[FilterLog, None] = {}
+        self._trims: dict[FilterLog, int] = {}
+        known = state.get(b"Nposition")
+        self._reserved = int.from_bytes(known, "big") if known else 1
+        self.next_position = self._reserved
+        """The position of the record that is kept next."""
+        for key, _ in state.walk(b"K", b"L"):
+            self._trims[FilterLog(_NUMBER.unpack(key)[1], False)] = LAST
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to remove."""
+        return bool(self._over or self._trims) and self._state.refusal is None
+
+    def log(self, topic_filter: bytes) -> FilterLog:
+        """The log of a filter, made when there is none."""
+        log = self._logs.get(topic_filter)
+        if log is None:
+            known = self._state.get(b"F" + topic_filter)
+            if known is None:
+                log = FilterLog(self._state.next_number(b"log"), True)
+                self._state.put(b"F" + topic_filter, log.number.to_bytes(8, "big"))
+            else:
+                log = FilterLog(int.from_bytes(known, "big"), False)
+            self._logs[topic_filter] = log
+        return log
+
+    def remove(self, topic_filter: bytes) -> None:
+        """Nobody wants the filter's log any more."""
+        log = self._logs.pop(topic_filter)
+        self._over.pop(log, None)
+        self._state.delete(b"F" + topic_filter)
+        self._state.put(_NUMBER.pack(b"K", log.number), b"")
+        log.known = None
+        self._trims[log] = LAST
+
+    def remove_strays(self) -> None:
+        """After a restart: remove the logs that no session has opened."""
+        strays = [key[1:] for key, _ in self._state.walk(b"F", b"G") if key[1:] not in self._logs]
+        for topic_filter in strays:
+            self.log(topic_filter)
+            self.remove(topic_filter)
+
+    # ------------------------------------------------------------------ keeping
+
+    def keep(
+        self, logs: list[FilterLog], batch: bytes, start: int, stop: int, count: int
+    ) -> Row | None:
+        """Put a run of `count` records into every log; returns it, None when no log has room."""
+        for log in logs:
+            if not log.opened:
+                self._open(log)
+        if self._limits.on_full == "refuse_newest":
+            logs = self._with_room(logs, count)
+            if not logs:
+                return None
+        position = self.next_position
+        self.next_position = position + count
+        if self.next_position > self._reserved:
+            self._reserved = position + count + _RESERVED
+            self._state.put(b"Nposition", self._reserved.to_bytes(8, "big"))
+        run = slice_of(batch, start, stop, count)
+        put = self._state.put
+        shared = len(logs) > 1
+        if shared:
+            numbers = b"".join(log.number.to_bytes(8, "big") for log in logs)
+            put(_NUMBER.pack(b"B", position), _OWNERS.pack(len(logs)) + numbers + run)
+            self._owners[position] = len(logs)
+        body = b"" if shared else run
+        row = _Known(position, position + count, len(run), shared)
+        limits = self._limits
+        for log in logs:
+            counters = _COUNTERS.pack(log.put, log.put_bytes)
+            put(_KEY.pack(b"L", log.number, position), counters + body)
+            log.added(row)
+            if log.messages > limits.max_messages or log.size > limits.max_bytes:
+                self._over[log] = None
+        return Row(position, count, run)
+
+    def _with_room(self, logs: list[FilterLog], count: int) -> list[FilterLog]:
+        limits = self._limits
+        open_logs = [
+            log
+            for log in logs
+            if log.messages + count <= limits.max_messages and log.size < limits.max_bytes
+        ]
+        for log in logs:
+            if log not in open_logs:
+                self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += count * len(log.readers)
+        return open_logs
+
+    def _open(self, log: FilterLog) -> None:
+        """Learn after a restart what the log has."""
+        log.opened = True
+        last = self._state.last(*self._range(log, 0, LAST))
+        if last is None:
+            log.known = deque()
+            return
+        row = self._row(*last)
+        log.put, log.put_bytes = _COUNTERS.unpack_from(last[1])
+        log.put += row.records
+        log.put_bytes += len(row.batch)
+        self._recount(log)
+
+    def _recount(self, log: FilterLog) -> None:
+        """Set what the log has from the counters of its first row."""
+        first = next(iter(self._state.walk(*self._range(log, log.first, LAST))), None)
+        if first is None:
+            log.messages = log.size = 0
+            return
+        log.first = _KEY.unpack(first[0])[2]
+        before, bytes_before = _COUNTERS.unpack_from(first[1])
+        log.messages = log.put - before
+        log.size = log.put_bytes - bytes_before
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, log: FilterLog, position: int, until: int) -> Iterator[Row]:
+        """Yield the rows that end behind `position` and begin below `until`, ascending.
+
+        To be used up or dropped before the next commit.
+        """
+        holding = self._state.last(*self._range(log, log.first, position + 1))
+        if holding is not None:
+            row = self._row(*holding)
+            if row.stop > position and row.position < until and not self._is_too_old(row):
+                yield row
+        for key, value in self._state.walk(*self._range(log, position + 1, until)):
+            row = self._row(key, value)
+            if not self._is_too_old(row):
+                yield row
+
+    def _is_too_old(self, row: Row) -> bool:
+        max_age_ms = self._limits.max_age_ms
+        if not max_age_ms:
+            return False
+        return self._turn.now_ms - timestamp_of(row.batch) > max_age_ms
+
+    def _range(self, log: FilterLog, first: int, stop: int) -> tuple[bytes, bytes]:
+        return _KEY.pack(b"L", log.number, first), _KEY.pack(b"L", log.number, stop)
+
+    def _row(self, key: bytes, value: bytes) -> Row:
+        position = _KEY.unpack(key)[2]
+        batch = value[_COUNTERS.size :]
+        if not batch:
+            body = self._state.get(_NUMBER.pack(b"B", position))
+            assert body is not None, f"the run at position {position} is gone"
+            batch = body[_OWNERS.size + 8 * _OWNERS.unpack_from(body)[0] :]
+        return Row(position, count_of(batch), batch)
+
+    # ------------------------------------------------------------------ removing
+
+    def trim(self, log: FilterLog, position: int) -> None:
+        """Remove the rows that end at or below `position`: no session stands before it."""
+        known = log.known
+        if known is None:
+            self._trims[log] = position
+            return
+        while known and known[0].stop <= position:
+            row = known.popleft()
+            log.messages -= row.stop - row.position
+            log.size -= row.size
+            log.first = row.stop
+            self._remove_row(log, row.position, row.shared)
+
+    def run(self) -> None:
+        """After a commit: go on removing, as much as fits into a turn."""
+        if self._state.refusal is not None:
+            return
+        budget = _BUDGET
+        for log in list(self._over):
+            if budget <= 0:
+                return
+            budget -= self._drop_oldest(log, budget)
+        for log, position in list(self._trims.items()):
+            if budget <= 0:
+                return
+            budget -= self._look_up(log, position, budget)
+
+    def _drop_oldest(self, log: FilterLog, budget: int) -> int:
+        """Bring a log down to its limits."""
+        limits = self._limits
+        removed = 0
+        for key, value in self._state.walk(*self._range(log, log.first, LAST)):
+            if removed == budget:
+                return removed
+            if log.messages <= limits.max_messages and log.size <= limits.max_bytes:
+                break
+            row = self._row(key, value)
+            behind = sum(reader.position < row.stop for reader in log.readers)
+            self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += row.records * behind
+            if log.known and log.known[0].position == row.position:
+                log.known.popleft()
+            self._remove(log, row, value)
+            removed += 1
+        del self._over[log]
+        return removed + 1
+
+    def _look_up(self, log: FilterLog, position: int, budget: int) -> int:
+        """Remove what `trim` was told to and did not know."""
+        removed = 0
+        for key, value in self._state.walk(*self._range(log, log.first, position)):
+            if removed == budget:
+                return removed
+            row = self._row(key, value)
+            if row.stop > position:
+                break
+            self._remove(log, row, value)
+            removed += 1
+        if position == LAST:
+            # What was put last may not be written yet.
+            if self._state.is_pending:
+                return removed + 1
+            self._state.delete(_NUMBER.pack(b"K", log.number))
+        del self._trims[log]
+        return removed + 1
+
+    def _remove(self, log: FilterLog, row: Row, value: bytes) -> None:
+        if log.opened:
+            log.messages -= row.records
+            log.size -= len(row.batch)
+        log.first = row.stop
+        self._remove_row(log, row.position, len(value) == _COUNTERS.size)
+
+    def _remove_row(self, log: FilterLog, position: int, shared: bool) -> None:
+        self._state.delete(_KEY.pack(b"L", log.number, position))
+        if not shared:
+            return
+        key = _NUMBER.pack(b"B", position)
+        owners = self._owners.pop(position, None)
+        if owners is None:
+            owners = self._count_owners(key, position)
+        if owners > 1:
+            self._owners[position] = owners - 1
+        else:
+            self._state.delete(key)
+
+    def _count_owners(self, key: bytes, position: int) -> int:
+        """How many logs still have the run, the one that lets go of it included."""
+        body = self._state.get(key)
+        if body is None:
+            return 0
+        count = _OWNERS.unpack_from(body)[0]
+        numbers = struct.unpack_from(f">{count}Q", body, _OWNERS.size)
+        return sum(
+            self._state.get(_KEY.pack(b"L", number, position)) is not None for number in numbers
+        )

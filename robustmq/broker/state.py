@@ -1,0 +1,97 @@
+"""The durable rows of a core, and what waits for them to be safe.
+
+Hosted on the core's own database for now. What is put here is a pure fold of decisions, so that
+the host can become a replicated group without a change to those who decide.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from robustmq.errors import Refused
+from robustmq.storage.table import Table
+
+_NUMBERS: Final = 1 << 16
+"""Numbers that are reserved at a time: a restart skips those of a reservation that it left."""
+
+
+class _Waiting(NamedTuple):
+    commit: int
+    callback: Callable[[], None]
+
+
+class State:
+    """Rows by key, written once a turn; `then` tells when what was put so far is durable.
+
+    The first byte of a key says what the row is: see `rows`.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._waiting: deque[_Waiting] = deque()
+        self._counters: dict[bytes, tuple[int, int]] = {}
+        self.put: Callable[[bytes, bytes], None] = table.put
+        self.delete: Callable[[bytes], None] = table.delete
+        self.erase: Callable[[bytes, bytes], None] = table.erase
+        self.get: Callable[[bytes], bytes | None] = table.get
+        self.walk: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = table.walk
+        self.last: Callable[[bytes, bytes], tuple[bytes, bytes] | None] = table.last
+        self.demand_sync: Callable[[], None] = table.demand_sync
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why nothing can be kept now; None while writing works."""
+        return self._table.refusal
+
+    @property
+    def next_commit(self) -> int:
+        """The number of the commit that will hold what is put now."""
+        return self._table.next_commit
+
+    @property
+    def durable(self) -> int:
+        """Commits up to this one are durable."""
+        return self._table.durable
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something that was put in an earlier turn is not written yet."""
+        return self._table.written < self._table.next_commit - 1
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether something is put that no commit has taken yet."""
+        return self._table.is_midway
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back when everything that was put so far is durable, after the turn's commit."""
+        self._waiting.append(_Waiting(self._table.next_commit, callback))
+
+    def settle(self) -> bool:
+        """After a commit: call back for what has become durable; says whether there was anything.
+
+        What is put by those who are called back waits for the next commit.
+        """
+        reached = self._table.durable
+        if reached == self._table.next_commit - 1:
+            # Nothing is on its way: who waits without having put anything need not wait on.
+            reached += 1
+        found = False
+        for _ in range(len(self._waiting)):
+            if self._waiting[0].commit > reached:
+                break
+            found = True
+            self._waiting.popleft().callback()
+        return found
+
+    def next_number(self, name: bytes, reserve: int = _NUMBERS) -> int:
+        """A number that was never given before under this name, also before a restart."""
+        number, reserved = self._counters.get(name, (0, 0))
+        if number == reserved:
+            if not reserved:
+                known = self._table.get(b"N" + name)
+                number = int.from_bytes(known, "big") if known else 1
+            reserved = number + reserve
+            self._table.put(b"N" + name, reserved.to_bytes(8, "big"))
+        self._counters[name] = (number + 1, reserved)
+        return number
