@@ -9,21 +9,16 @@ import time
 from robustmq import metrics
 from robustmq._kernel.choice import KERNEL
 from robustmq._kernel.turn import Turn
+from robustmq.broker.assembly import assemble
 from robustmq.broker.core import Core
-from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
-from robustmq.broker.retained import Retained
-from robustmq.broker.retained_scans import RetainedScans
-from robustmq.broker.router import Router
-from robustmq.broker.shares import Shares
-from robustmq.broker.subscriptions import Subscriptions
 from robustmq.config import Config
 from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.packets import V311, Connect, Publish, Subscribe, Subscription
 from robustmq.mqtt.protocol import Mqtt
-from robustmq.policy.admission import Admission
+from robustmq.storage.memory_table import MemoryTable
 
 ROUNDS = 300
 TURNS = 50
@@ -54,44 +49,19 @@ def make_core() -> tuple[Core, Mqtt, OwnFabric]:
     turn = Turn(memoryview(bytearray(8 * metrics.CELLS)).cast("Q"))
     turn.now_ms = 1_700_000_000_000
     fabric = OwnFabric()
-    place = Placement(1)
-    subscriptions = Subscriptions(
-        turn, workers=1, describe=describe, route_cache=65_536, max_topic_aliases=1_024
-    )
-    interests = Interests(65_536)
-    retained = Retained(1_000, 1 << 20, turn.row)
-    core = Core(
+    table = MemoryTable()
+    core = assemble(
         turn,
+        Config(),
         core=0,
-        placement=place,
+        epoch=1,
+        placement=Placement(1),
         fabric=fabric,
-        admission=Admission(128),
-        interests=interests,
-        router=Router(
-            turn,
-            core=0,
-            epoch=1,
-            placement=place,
-            fabric=fabric,
-            interests=interests,
-            max_batch_bytes=1 << 20,
-            pressure_bytes=8 << 20,
-        ),
-        retained=retained,
-        scans=RetainedScans(
-            turn,
-            core=0,
-            retained=retained,
-            fabric=fabric,
-            max_batch_bytes=1 << 20,
-            pressure_bytes=8 << 20,
-            workers=1,
-        ),
-        subscriptions=subscriptions,
-        shares=Shares(
-            turn, placement=place, fabric=fabric, subscriptions=subscriptions, max_pending=1_000
-        ),
-    )
+        table=table,
+        committer=table,
+        describe=describe,
+    ).core
+    core.start()
     mqtt = Mqtt(
         core,
         Config().mqtt_runtime,
@@ -111,6 +81,7 @@ def end_turn(core: Core, fabric: OwnFabric) -> None:
         frames, fabric.frames = fabric.frames, []
         for frame in frames:
             core.receive(0, frame)
+    core.commit()
 
 
 def client(mqtt: Mqtt, name: str) -> Connection:
