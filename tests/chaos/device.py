@@ -32,6 +32,22 @@ def _variable(data: bytes, at: int) -> tuple[int, int] | None:
     return None
 
 
+def _receive_maximum(properties: bytes) -> int:
+    """Return the Receive Maximum of a CONNACK's properties (MQTT5 3.2.2.3.3)."""
+    sizes = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x27: 4}
+    found = _variable(properties, 0)
+    at = found[1] if found else 0
+    while at < len(properties):
+        name, at = properties[at], at + 1
+        if name == 0x21:
+            return int.from_bytes(properties[at : at + 2], "big")
+        if name in {0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F}:
+            at += 2 + int.from_bytes(properties[at : at + 2], "big")
+        else:
+            at += sizes.get(name, 1)
+    return 65_535
+
+
 class Device:
     """A client that is connected again and again while it is `wanted`."""
 
@@ -48,6 +64,7 @@ class Device:
         self.version = version
         self.receive_maximum = receive_maximum
         self.connections = 0
+        self.quota = 65_535
         self.online = False
         self._confirmed = False
         self._wanted = asyncio.Event()
@@ -123,6 +140,7 @@ class Device:
         if kind == CONNACK:
             if body[1] != 0:
                 raise ConnectionRefusedError(f"CONNACK {body[1]:#x}")
+            self.quota = _receive_maximum(body[2:])
             self._begin(present=bool(body[0] & 1))
         elif kind != DISCONNECT:
             self.on_packet(first, body)
@@ -209,7 +227,7 @@ class Publisher(Device):
 
     def publish(self, stream: Stream) -> bool:
         """Publish the next message of a stream; False when the window or the line is closed."""
-        if not self.online or len(self.pending) >= self._window:
+        if not self.online or len(self.pending) >= min(self._window, self.quota):
             return False
         packet_id = self.next_id(self.pending)
         self.pending[packet_id] = Pending(stream, self.ledger.sends(stream))

