@@ -6,6 +6,7 @@ all processes of the broker is read before and after.
 """
 
 import argparse
+import signal
 import time
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def main() -> None:
     parser.add_argument("--protocol", type=int, default=5, choices=(4, 5))
     parser.add_argument("--parallel", type=int, default=64, help="clients at the same time (64)")
     parser.add_argument("--directory", type=Path, help="where the data are kept")
+    # An ordinary end, so that the broker is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     measure(parser.parse_args())
 
 
