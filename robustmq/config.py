@@ -275,7 +275,10 @@ class MqttInbox(Struct, frozen=True, kw_only=True):
 class MqttDelayed(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.delayed]`: Delayed publish: $delayed/<seconds or Unix time>/<topic>.
 
-    enable: Take such messages; when switched off they are refused.
+    A number up to 1000000000 is seconds from now, a greater one a Unix time; one that has passed
+    means at once. A message that expires before it is due is not delivered.
+
+    enable: Take such messages; when switched off they are refused, and those that wait still go.
     max_delay_seconds: Seconds that a message may be delayed.
     max_messages: Delayed messages that a core keeps.
     """

@@ -52,6 +52,8 @@ TURNS: Final = 33
 KEEPALIVE_TIMEOUTS: Final = 34
 PUBLISHERS_PAUSED: Final = 35
 RETAINED_REFUSED: Final = 36
+DELAYED_MESSAGES: Final = 37
+DELAYED_PUBLISHED: Final = 38
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -117,5 +119,7 @@ TABLE: Final[tuple[Metric, ...]] = (
         "Times that reading from a publisher stopped because a core was behind.",
     ),
     Metric("mqtt_retained_refused", "counter", "Retained messages refused by a limit."),
+    Metric("mqtt_delayed_messages", "gauge", "Delayed messages that are not due on this core."),
+    Metric("mqtt_delayed_published", "counter", "Delayed messages published when they were due."),
 )
 CELLS: Final = 64

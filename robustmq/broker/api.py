@@ -90,10 +90,11 @@ class Broker(Protocol):
     def state(self) -> State:
         """What of this core survives it."""
 
-    def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
+    def route(self, principal: Principal, topic: bytes) -> Handle | Refused | None:
         """Decide once whether and where this principal's messages to `topic` go.
 
-        The handle takes runs of plain messages until it is `stale`.
+        The handle takes runs of plain messages until it is `stale`. None: they may be published,
+        each by itself.
         """
 
     def publish(
@@ -109,6 +110,7 @@ class Broker(Protocol):
         `code` is 0 or a Refusal, `matched` False when no subscription wants the topic. With
         `once` it is not delivered before the rows that were put with it are durable, and then
         exactly once, also when this core dies in between: the publisher must not repeat it.
+        A delayed one (`$delayed/...`) is answered when it is safe until then, and `matched`.
         """
 
     @property

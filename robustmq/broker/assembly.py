@@ -5,6 +5,7 @@ from typing import NamedTuple
 from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Committer, Core
 from robustmq.broker.cursors import Cursors
+from robustmq.broker.delayed import Delayed
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
@@ -33,6 +34,7 @@ class Assembly(NamedTuple):
     shares: Shares
     inbox: Inbox
     cursors: Cursors
+    delayed: Delayed
 
 
 def assemble(
@@ -92,12 +94,21 @@ def assemble(
         subscriptions=subscriptions,
         max_pending=mqtt.shared.max_pending,
     )
+    admission = Admission(protocol.max_topic_levels)
+    delayed = Delayed(
+        turn,
+        state,
+        admission=admission,
+        router=router,
+        limits=mqtt.delayed,
+        retry_ms=config.storage.retry_ms,
+    )
     port = Core(
         turn,
         core=core,
         placement=placement,
         fabric=fabric,
-        admission=Admission(protocol.max_topic_levels),
+        admission=admission,
         interests=interests,
         router=router,
         retained=retained,
@@ -108,8 +119,19 @@ def assemble(
         committer=committer,
         inbox=inbox,
         cursors=cursors,
+        delayed=delayed,
         cursor_interval_ms=config.storage.cursor_interval_ms,
     )
     return Assembly(
-        port, state, interests, router, retained, scans, subscriptions, shares, inbox, cursors
+        port,
+        state,
+        interests,
+        router,
+        retained,
+        scans,
+        subscriptions,
+        shares,
+        inbox,
+        cursors,
+        delayed,
     )

@@ -11,6 +11,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
 from robustmq.broker.cursors import Cursors
+from robustmq.broker.delayed import Delayed
 from robustmq.broker.frames import Kind
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
@@ -25,6 +26,7 @@ from robustmq.broker.subscriptions import Subscriptions
 from robustmq.broker.timers import Timer, Timers
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
+from robustmq.message.delay import is_delayed
 from robustmq.message.record import Record
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
@@ -88,6 +90,7 @@ class Core:
         committer: Committer,
         inbox: Inbox,
         cursors: Cursors,
+        delayed: Delayed,
         cursor_interval_ms: int,
     ) -> None:
         self.turn = turn
@@ -106,6 +109,8 @@ class Core:
         self._committer = committer
         self._inbox = inbox
         self._cursors = cursors
+        self._delayed = delayed
+        delayed.timers = self.timers
         self._cursor_interval_ms = cursor_interval_ms
         self._noting: Timer | None = None
         self._seen: dict[int, tuple[int, int]] = {}
@@ -140,8 +145,11 @@ class Core:
 
     # ------------------------------------------------------------------ the port
 
-    def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
+    def route(self, principal: Principal, topic: bytes) -> Handle | Refused | None:
         """See `api.Broker.route`."""
+        if is_delayed(topic):
+            delay = self._delayed.admit(principal, topic)
+            return delay if isinstance(delay, Refused) else None
         refused = self._admission.publish(principal, topic)
         return refused or Handle(topic, self._router.builder)
 
@@ -153,20 +161,15 @@ class Core:
         once: bool = False,
     ) -> Refused | None:
         """See `api.Broker.publish`."""
-        refused = self._admission.publish(principal, record.key)
+        if is_delayed(record.key):
+            refused = self._delayed.publish(principal, record, reply)
+        else:
+            refused = self._admission.publish(principal, record.key)
+            if refused is None:
+                self._router.append(record, reply, once)
         if refused is not None:
             self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += 1
-            return refused
-        builder = self._router.builder
-        builder.append(
-            record.key, record.value, record.headers, record.attributes, record.timestamp
-        )
-        if reply is not None:
-            builder.expect(reply, 0)
-        if once:
-            self._router.once = True
-        builder.settle_if_full()
-        return None
+        return refused
 
     @property
     def blocked(self) -> bool:
@@ -278,6 +281,7 @@ class Core:
         self._retained.restore()
         self._cursors.restore()
         self._router.restore()
+        self._delayed.restore()
         cores = range(self._placement.workers)
         self._interests.await_from(core for core in cores if core != self._core)
         for topic_filter in self._subscriptions.filters():
@@ -301,10 +305,12 @@ class Core:
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
-        return self._scans.busy or self._router.busy or self._inbox.busy or self._cursors.busy
+        busy = self._scans.busy or self._router.busy or self._inbox.busy
+        return busy or self._cursors.busy or self._delayed.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
+        self._delayed.run()
         self._router.flush()
         self._scans.run()
 
@@ -317,9 +323,9 @@ class Core:
             self._put_notes()
             if self._committer.commit():
                 self._committer.completed()
-            self.state.settle()
+            followed = self.state.settle()
             self._cursors.settle()
-            if not (self.turn.exact or self.state.is_midway):
+            if not (followed or self.turn.exact or self.state.is_midway):
                 break
         self._inbox.run()
         if self.turn.acknowledged and self._noting is None:
@@ -328,6 +334,7 @@ class Core:
 
     def _put_notes(self) -> None:
         self._cursors.note_exchanges()
+        self._delayed.note()
         for source in self._seen_anew:
             epoch, call = self._seen[source]
             value = epoch.to_bytes(4, "big") + call.to_bytes(8, "big")

@@ -18,7 +18,7 @@ from robustmq.broker.interests import CORE, DURABLE, Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
 from robustmq.message.batch import HEADER, count_of
-from robustmq.message.record import RETAIN_BIT
+from robustmq.message.record import RETAIN_BIT, Record
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
@@ -141,6 +141,20 @@ class Router:
         if self.builder.count and not self._interests.awaited:
             return True
         return bool(self._behind) and all(map(self._has_caught_up, self._behind))
+
+    def append(
+        self, record: Record, reply: Callable[[int, bool], None] | None, once: bool = False
+    ) -> None:
+        """Append one record with this turn's batch; see `api.Broker.publish`."""
+        builder = self.builder
+        builder.append(
+            record.key, record.value, record.headers, record.attributes, record.timestamp
+        )
+        if reply is not None:
+            builder.expect(reply, 0)
+        if once:
+            self.once = True
+        builder.settle_if_full()
 
     def hold(self) -> None:
         """Let publishers wait while it is not known who wants what."""

@@ -12,7 +12,7 @@ from robustmq import metrics
 from robustmq._kernel.intake import Handle, Intake
 from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Broker, Principal, Timer
-from robustmq.errors import ProtocolError
+from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import codec
 from robustmq.mqtt.framing import answer_version
 from robustmq.mqtt.packets import (
@@ -168,7 +168,7 @@ class Connection:
         principal = Principal(client_id, packet.username, self.address)
         if packet.will is not None:
             decided = self.broker.route(principal, packet.will.topic)
-            if not isinstance(decided, Handle):
+            if isinstance(decided, Refused):
                 self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
                 return
         self._open(packet, properties, principal)

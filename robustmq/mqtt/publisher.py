@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from robustmq import metrics
 from robustmq.broker.api import Handle, Record
-from robustmq.errors import ProtocolError, Refusal, Refused
+from robustmq.errors import ProtocolError, Refusal
+from robustmq.message.delay import delay_seconds, is_delayed
 from robustmq.message.topic import validate_name
 from robustmq.mqtt import wire
 from robustmq.mqtt.headers import to_headers
@@ -77,7 +78,7 @@ class Publisher:
         if self._connection.mqtt.limits.max_message_expiry_interval:
             return None
         decided = self._connection.broker.route(session.principal, topic)
-        return None if isinstance(decided, Refused) else decided
+        return decided if isinstance(decided, Handle) else None
 
     def publish(self, packet: Publish) -> None:
         """Take a PUBLISH that is not plain: QoS 2, retained, with properties, or refused."""
@@ -93,13 +94,17 @@ class Publisher:
             return
         connection.broker.turn.row[metrics.MESSAGES_RECEIVED] += 1
         now_ms = connection.broker.turn.now_ms
-        publisher = 0 if session.hears_itself(topic) else session.window.key
+        # Which subscriptions there will be when a delayed message is due, nobody knows.
+        hears = session.hears_itself(topic) and not is_delayed(topic)
+        publisher = 0 if hears else session.window.key
+        most = connection.mqtt.limits.max_message_expiry_interval
+        if most:
+            # The bound is for what was published, as far as the client wished it so.
+            most += delay_seconds(topic, now_ms)
         record = Record(
             key=topic,
             value=packet.payload,
-            headers=to_headers(
-                properties, now_ms, connection.mqtt.limits.max_message_expiry_interval, publisher
-            ),
+            headers=to_headers(properties, now_ms, most, publisher),
             qos=packet.qos,
             retain=packet.retain,
             timestamp=now_ms,
