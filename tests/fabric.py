@@ -6,7 +6,7 @@ earlier life of a core are never seen, and a peer hears of a replacement before 
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from robustmq._kernel.outbox import Outbox
@@ -46,7 +46,7 @@ def decode(data: bytes) -> Iterator[Message]:
     at = 0
     while at < len(data):
         first = data[at]
-        length, body = _varint(data, at + 1)
+        length, body = varint(data, at + 1)
         at = body + length
         if first >> 4 == 6:
             continue
@@ -58,13 +58,14 @@ def decode(data: bytes) -> Iterator[Message]:
         if qos:
             packet_id = int.from_bytes(data[end : end + 2], "big")
             end += 2
-        size, start = _varint(data, end)
+        size, start = varint(data, end)
         payload = data[start + size : at]
         properties = data[start : start + size]
         yield Message(topic, payload, qos, bool(first & 1), bool(first & 8), packet_id, properties)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a variable byte integer (MQTT5 1.5.5): its value, and where it ends."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -209,7 +210,7 @@ class Node:
         )
         principal = Principal("publisher")
         reply = answer.settle if qos else None
-        answer.refused = self.core.publish(principal, record, reply)
+        answer.refused = self.core.publish(principal, record, reply, qos == 2)
         return answer
 
 
@@ -408,13 +409,23 @@ class Fabric:
         self._meet(node, peer)
 
     def replace(self, index: int, lost: int = 0) -> Node:
-        """Kill a core and start its replacement; each peer loses the last `lost` frames of it."""
+        """Kill a core and start its replacement; each peer loses the last `lost` frames of it.
+
+        What was written to its disk is there again; clients' sessions are not.
+        """
+        return self.crash(index, lost, [])
+
+    def crash(self, index: int, lost: int, restores: Sequence[Callable[[], None]]) -> Node:
+        """As `replace`; `restores` bring the core's sessions back before it starts."""
         self.lives[index] += 1
         for (source, _), ring in self.rings.items():
             if source == index:
                 for _ in range(min(lost, len(ring))):
                     ring.pop()
-        node = self.nodes[index] = Node(self, index, self.limits)
+        table = self.nodes[index].table.crash()
+        node = self.nodes[index] = Node(self, index, self.limits, table)
+        for restore in restores:
+            restore()
         node.core.start()
         return node
 

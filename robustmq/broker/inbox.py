@@ -26,6 +26,7 @@ _NUMBER: Final = struct.Struct(">cQ")
 _COUNTERS: Final = struct.Struct(">QQ")
 _OWNERS: Final = struct.Struct(">H")
 LAST: Final = (1 << 64) - 1
+"""Behind every position."""
 _RESERVED: Final = 1 << 32
 """Positions that are reserved at a time; a restart skips what is left of them."""
 _KNOWN_ROWS: Final = 256
@@ -62,6 +63,9 @@ class FilterLog:
     `put` and `put_bytes` count what was ever put into it.
     """
 
+    stop = LAST
+    """The position behind the last record that it will ever have."""
+
     __slots__ = (
         "first", "known", "messages", "number", "opened", "put", "put_bytes", "readers", "size",
     )  # fmt: skip
@@ -90,6 +94,16 @@ class FilterLog:
                 self.known = None
 
 
+class Backlog(FilterLog):
+    """A log that came with sessions from another core (`backlogs`): nothing is put into it."""
+
+    __slots__ = ("stop",)
+
+    def __init__(self, number: int, stop: int) -> None:
+        super().__init__(number, False)
+        self.stop = stop
+
+
 class Inbox:
     """The filter logs of a core. What is kept in a turn can be read after its commit."""
 
@@ -98,6 +112,7 @@ class Inbox:
         self._state = state
         self._limits = limits
         self._logs: dict[bytes, FilterLog] = {}
+        self._backlogs: dict[int, Backlog] = {}
         self._owners: dict[int, int] = {}
         self._over: dict[FilterLog, None] = {}
         self._trims: dict[FilterLog, int] = {}
@@ -131,6 +146,21 @@ class Inbox:
         log = self._logs.pop(topic_filter)
         self._over.pop(log, None)
         self._state.delete(b"F" + topic_filter)
+        self._discard(log)
+
+    def backlog(self, number: int, stop: int) -> Backlog:
+        """The backlog of that number, which ends at `stop`."""
+        log = self._backlogs.get(number)
+        if log is None:
+            log = self._backlogs[number] = Backlog(number, stop)
+        return log
+
+    def remove_backlog(self, log: Backlog) -> None:
+        """Nobody has to read the backlog any more."""
+        del self._backlogs[log.number]
+        self._discard(log)
+
+    def _discard(self, log: FilterLog) -> None:
         self._state.put(_NUMBER.pack(b"K", log.number), b"")
         log.known = None
         self._trims[log] = LAST

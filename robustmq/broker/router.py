@@ -47,9 +47,9 @@ class _Append:
 
     __slots__ = ("acks", "call", "code", "epoch", "forget", "owing", "unmatched")
 
-    def __init__(self, acks: Acks, unmatched: list[tuple[int, int]], epoch: int, call: int) -> None:
+    def __init__(self, acks: Acks, epoch: int, call: int) -> None:
         self.acks = acks
-        self.unmatched = unmatched
+        self.unmatched: list[tuple[int, int]] = []
         self.epoch = epoch
         self.call = call
         self.owing = 1
@@ -184,40 +184,42 @@ class Router:
         cells[metrics.SHARD_APPENDS] += 1
         cells[metrics.SHARD_RECORDS] += count
         cells[metrics.SHARD_BYTES] += len(batch)
-        parts, unmatched = self._interests.split(batch)
-        for start, stop in unmatched:
-            cells[metrics.MESSAGES_UNMATCHED] += stop - start
         self._last_call += 1
-        append = _Append(acks, unmatched, self._stream, self._last_call)
+        append = _Append(acks, self._stream, self._last_call)
         once, self.once = self.once, False
         if not (once or self._put_off):
-            self._send(append, parts, batch if retained else None)
+            self._send(append, batch, retained)
             return
-        if once and (retained or any(target & DURABLE for target, _ in parts)):
+        if once:
             key = _ONCE.pack(b"O", append.epoch, append.call)
             self._state.put(key, batch)
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
-        self._put_off.append(partial(self._send, append, parts, batch if retained else None))
+        self._put_off.append(partial(self._send, append, batch, retained))
         self._state.then(self._send_next)
 
     def _send_next(self) -> None:
         self._put_off.popleft()()
 
     def _send(
-        self, append: _Append, parts: list[tuple[int, bytes]], retained: bytes | None
+        self, append: _Append, batch: bytes, retained: bool, only_durable: bool = False
     ) -> None:
+        parts, append.unmatched = self._interests.split(batch)
+        for start, stop in append.unmatched:
+            self._turn.row[metrics.MESSAGES_UNMATCHED] += stop - start
         for target, part in parts:
             if target & DURABLE:
                 frame = frames.store(append.epoch, append.call, part)
                 self._ask(target & CORE, append, append.call, frame)
+            elif only_durable:
+                continue
             elif target == self._core:
                 self.deliver_here(part)
             else:
                 self._fabric.send(target, frames.DELIVER_HEAD + part)
                 self._watch(target)
-        if retained is not None:
-            self._retain(append, retained)
+        if retained:
+            self._retain(append, batch)
         append.confirm(0)
 
     def restore(self) -> None:
@@ -231,10 +233,9 @@ class Router:
         replays, self._replays = self._replays, []
         for key, batch in replays:
             _, epoch, call = _ONCE.unpack(key)
-            append = _Append(Acks(), [], epoch, call)
+            append = _Append(Acks(), epoch, call)
             append.forget = partial(self._state.delete, key)
-            parts, _ = self._interests.split(batch)
-            self._send(append, [part for part in parts if part[0] & DURABLE], batch)
+            self._send(append, batch, True, only_durable=True)
 
     def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""

@@ -6,7 +6,9 @@ from robustmq import metrics
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.retained import Retained
+from robustmq.broker.state import State
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
+from robustmq.storage.memory_table import MemoryTable
 
 
 def cells() -> memoryview:
@@ -32,7 +34,7 @@ def kept(retained: Retained, topic_filter: bytes = b"#") -> dict[str, str]:
 
 def test_the_last_one_stays_and_an_empty_one_removes() -> None:
     row = cells()
-    retained = Retained(10, 1_000, row)
+    retained = Retained(State(MemoryTable()), 10, 1_000, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_MESSAGES] == 2
@@ -46,13 +48,13 @@ def test_records_without_the_bit_are_not_kept() -> None:
     builder = BatchBuilder(Turn(cells()), 0, 1 << 30, None)
     builder.append(b"a", b"1", NO_HEADERS, 1, 1_000)
     builder.append(b"b", b"1", NO_HEADERS, RETAIN_BIT, 1_000)
-    retained = Retained(10, 1_000, cells())
+    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
     retained.apply(builder.take()[0], 0, 1)
     assert kept(retained) == {"b": "1"}
 
 
 def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() -> None:
-    retained = Retained(10, 1_000, cells())
+    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 5)
     retained.apply(batch(("a", "2", 0)), 3, 2)
     records, _ = retained.page(b"#", b"", 100)
@@ -62,7 +64,7 @@ def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() ->
 
 def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> None:
     row = cells()
-    retained = Retained(2, 1_000, row)
+    retained = Retained(State(MemoryTable()), 2, 1_000, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("c", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_REFUSED] == 1
@@ -70,7 +72,7 @@ def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> No
 
 def test_beyond_the_bytes_a_stale_record_does_not_stay() -> None:
     row = cells()
-    retained = Retained(10, 20, row)
+    retained = Retained(State(MemoryTable()), 10, 20, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 1)
     retained.apply(batch(("a", "x" * 30, 0)), 0, 1)
     # What was retained for the topic before is not what was published last.
@@ -83,7 +85,7 @@ def test_beyond_the_bytes_a_stale_record_does_not_stay() -> None:
 
 def test_records_go_when_their_time_has_come() -> None:
     row = cells()
-    retained = Retained(10, 1_000, row)
+    retained = Retained(State(MemoryTable()), 10, 1_000, row)
     retained.apply(
         batch(("a", "1", 5_000), ("b", "1", 4_000), ("c", "1", 0), ("b", "2", 9_000)), 0, 1
     )
@@ -101,7 +103,7 @@ def test_records_go_when_their_time_has_come() -> None:
 
 
 def test_expiry_keeps_to_its_budget() -> None:
-    retained = Retained(100, 10_000, cells())
+    retained = Retained(State(MemoryTable()), 100, 10_000, cells())
     retained.apply(batch(*((f"{number}", "1", 1_000) for number in range(10))), 0, 1)
     left = []
     for budget in (4, 0, 100):
@@ -111,7 +113,7 @@ def test_expiry_keeps_to_its_budget() -> None:
 
 
 def test_a_topic_that_is_retained_anew_for_ever_does_not_grow() -> None:
-    retained = Retained(10, 1_000, cells())
+    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
     for number in range(20_000):
         retained.apply(batch(("a", "1", 1_000_000 + number), ("b", "1", 5_000_000)), 0, 1)
     assert len(retained._expiries) < 2_000

@@ -12,8 +12,10 @@ from robustmq.broker.frames import Kind
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import EPOCH_SHIFT
+from robustmq.broker.state import State
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
 from robustmq.metrics import CELLS, RETAINED_MESSAGES
+from robustmq.storage.memory_table import MemoryTable
 from tests.books import check_books
 from tests.fabric import START_MS, Client, Fabric, Limits
 from tests.unit.broker.links import kinds, topic_of, under_way
@@ -27,7 +29,7 @@ class OneCore:
     def __init__(self) -> None:
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
         self.turn.now_ms = START_MS
-        self.retained = Retained(10_000, 1 << 30, self.turn.row)
+        self.retained = Retained(State(MemoryTable()), 10_000, 1 << 30, self.turn.row)
         self.sent: list[tuple[int, bytes]] = []
         self.backlogs = [0] * WORKERS
         self.epochs = [1] * WORKERS
@@ -382,19 +384,19 @@ def test_a_keeper_that_dies_with_what_was_on_its_way_gets_it_again() -> None:
     check_books(fabric)
 
 
-def test_what_a_keeper_has_lost_with_its_life_is_not_waited_for() -> None:
+def test_what_a_keeper_has_on_its_disk_survives_it() -> None:
     fabric = Fabric(3)
     topic = topic_of(fabric, 1)
-    fabric.nodes[0].publish(topic, "lost with the memory of core 1", 1, True)
+    fabric.nodes[0].publish(topic, "on the disk of core 1", 1, True)
     fabric.settle()
     fabric.replace(1)
     client = fabric.nodes[2].client()
     client.subscribe(topic, retained=True)
     fabric.settle()
-    assert (client.subacks, client.payloads) == (1, [])
+    assert (client.subacks, client.payloads) == (1, ["on the disk of core 1"])
     fabric.nodes[0].publish(topic, "new", 1, True)
     fabric.settle()
-    assert client.payloads == ["new"]
+    assert client.payloads == ["on the disk of core 1", "new"]
     check_books(fabric)
 
 

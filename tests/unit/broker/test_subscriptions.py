@@ -10,9 +10,16 @@ from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.api import Options
-from robustmq.broker.subscriptions import Subscriptions, overlap
+from robustmq.broker.cursors import Cursors
+from robustmq.broker.inbox import Inbox
+from robustmq.broker.overlap import overlap
+from robustmq.broker.state import State
+from robustmq.broker.subscriptions import Subscriptions
+from robustmq.config import MqttInbox
 from robustmq.message.record import NO_HEADERS
 from robustmq.mqtt.headers import describe
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.storage.memory_table import MemoryTable
 from tests.fabric import decode
 
 WORKERS = 2
@@ -25,18 +32,23 @@ def turn() -> Turn:
 
 @pytest.fixture
 def subscriptions(turn: Turn) -> Subscriptions:
-    return Subscriptions(
+    subscriptions = Subscriptions(
         turn,
         workers=WORKERS,
         describe=describe,
+        rules=TopicRules(()),
         route_cache=100,
         max_topic_aliases=2,
     )
+    state = State(MemoryTable())
+    inbox = Inbox(turn, state, MqttInbox())
+    subscriptions.cursors = Cursors(turn, state, inbox, subscriptions.fanout)
+    return subscriptions
 
 
 def add(subscriptions: Subscriptions, window: Window, name: bytes, options: Options) -> None:
     """Subscribe, and let every core know."""
-    subscriptions.add(window, name, options, 1)
+    subscriptions.add(window, name, options, 1, 0)
     for core in range(WORKERS):
         subscriptions.settle(window, name, 1, core)
 
@@ -114,11 +126,11 @@ def test_overlap_suppresses_only_what_all_suppress() -> None:
 def test_taps_and_subscriptions_share_a_filter(turn: Turn, subscriptions: Subscriptions) -> None:
     window = new(turn)
 
-    def first(batch: bytes, start: int, count: int) -> None:
-        del batch, start, count
+    def first(batch: bytes, start: int, stop: int, count: int) -> None:
+        del batch, start, stop, count
 
-    def second(batch: bytes, start: int, count: int) -> None:
-        del batch, start, count
+    def second(batch: bytes, start: int, stop: int, count: int) -> None:
+        del batch, start, stop, count
 
     subscriptions.tap(b"a/+", first)
     add(subscriptions, window, b"a/+", Options(1))
@@ -141,7 +153,7 @@ def test_a_subscription_hears_a_core_when_that_core_has_settled_it(
     turn: Turn, subscriptions: Subscriptions
 ) -> None:
     window = new(turn)
-    subscriptions.add(window, b"#", Options(0), 7)
+    subscriptions.add(window, b"#", Options(0), 7, 0)
 
     def heard_from() -> list[int]:
         for core in range(WORKERS):
@@ -160,7 +172,7 @@ def test_a_subscription_hears_a_core_when_that_core_has_settled_it(
     assert not subscriptions._unsettled
     assert set(subscriptions.fanout.routes) == {b"a"}
     # New options are for a subscription that is heard already.
-    subscriptions.add(window, b"#", Options(1), 8)
+    subscriptions.add(window, b"#", Options(1), 8, 0)
     assert heard_from() == [0, 1]
 
 
@@ -170,7 +182,7 @@ def test_who_is_settled_hears_a_core_that_another_one_does_not(
     old, late = new(turn), new(turn)
     add(subscriptions, old, b"a/+", Options(0))
     subscriptions.deliver(0, batch(turn, b"a/b", b"known"))
-    subscriptions.add(late, b"a/b", Options(0), 9)
+    subscriptions.add(late, b"a/b", Options(0), 9, 0)
     subscriptions.settle(late, b"a/b", 9, 1)
     for core in (0, 1, 0):
         subscriptions.deliver(core, batch(turn, b"a/b", b"from %d" % core))
@@ -183,7 +195,7 @@ def test_a_settled_filter_is_heard_beside_one_that_waits(
 ) -> None:
     window = new(turn)
     add(subscriptions, window, b"a/b", Options(0, identifier=b"\x0b\x01"))
-    subscriptions.add(window, b"a/#", Options(0, identifier=b"\x0b\x02"), 2)
+    subscriptions.add(window, b"a/#", Options(0, identifier=b"\x0b\x02"), 2, 0)
     subscriptions.settle(window, b"a/#", 2, 0)
     for core in (0, 1):
         subscriptions.deliver(core, batch(turn, b"a/b", b"%d" % core))
@@ -197,14 +209,14 @@ def test_removing_an_unsettled_subscription_leaves_nothing(
     turn: Turn, subscriptions: Subscriptions
 ) -> None:
     one, two = new(turn), new(turn)
-    subscriptions.add(one, b"a", Options(1), 1)
-    subscriptions.add(two, b"a", Options(1), 2)
+    subscriptions.add(one, b"a", Options(1), 1, 0)
+    subscriptions.add(two, b"a", Options(1), 2, 0)
     subscriptions.remove(one, b"a")
     for core in range(WORKERS):
         subscriptions.settle(one, b"a", 1, core)
         subscriptions.settle(two, b"a", 2, core)
     assert windows(subscriptions, b"a") == {two}
-    subscriptions.add(one, b"a", Options(1), 3)
+    subscriptions.add(one, b"a", Options(1), 3, 0)
     subscriptions.remove(one, b"a")
     subscriptions.remove(two, b"a")
     assert not subscriptions._unsettled
