@@ -1,12 +1,14 @@
 """One MQTT connection: its states, its packets, and every way in which it ends.
 
-    waiting -- CONNECT --> open -- DISCONNECT, error, take-over, loss --> ended
+    waiting -- CONNECT --> kept -- CONNACK --> open -- DISCONNECT, error, take-over, loss --> ended
 
+Between CONNECT and CONNACK the session is written; what the client says meanwhile is not looked at.
 Bytes come in by `intake`, broker events by the session's window; what goes out is collected in
 `outbox`. No method waits or touches a socket: `stream` is what the shell gave to be closed.
 """
 
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.intake import Handle, Intake
@@ -58,11 +60,23 @@ class Stream(Protocol):
         """End at once."""
 
 
+class _Greeting(NamedTuple):
+    """What follows CONNECT when its session is safe: CONNACK, and how messages go out."""
+
+    connack: Connack
+    keep_alive: int
+    limit: int
+    max_packet: int
+    alias_max: int
+
+
 class Connection:
     """The automaton of one client's connection, from its first byte to its end."""
 
     __slots__ = (
+        "_greeted",
         "_keep_alive_ms",
+        "_parting",
         "_publisher",
         "_subscriber",
         "_timer",
@@ -94,6 +108,8 @@ class Connection:
         self.ended = False
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
+        self._greeted = False
+        self._parting = False
         self._keep_alive_ms = 0
         self._timer: Timer | None = self.broker.at(
             self.broker.turn.now_ms + mqtt.limits.connect_timeout_ms, self._connect_timeout
@@ -171,52 +187,89 @@ class Connection:
             if isinstance(decided, Refused):
                 self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
                 return
-        self._open(packet, properties, principal)
+        expiry = self._expiry(packet, properties)
+        refused = self.mqtt.sessions.refusal(client_id, expiry)
+        if refused is not None:
+            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code])
+            return
+        self._open(packet, properties, principal, expiry)
 
-    def _open(self, packet: Connect, properties: Properties, principal: Principal) -> None:
+    def _expiry(self, packet: Connect, properties: Properties) -> int:
+        """Seconds that the session outlives the connection."""
+        limits = self.mqtt.limits
+        asked = properties.session_expiry_interval or 0
+        if packet.version < V5:
+            asked = 0 if packet.clean_start else limits.default_session_expiry_interval
+        return min(asked, limits.max_session_expiry_interval)
+
+    def _open(
+        self, packet: Connect, properties: Properties, principal: Principal, expiry: int
+    ) -> None:
         limits = self.mqtt.limits
         version = self.version = packet.version
-        session, present = self.mqtt.sessions.open(principal, packet.clean_start)
+        session, present, waits = self.mqtt.sessions.open(
+            principal, packet.clean_start, expiry=expiry, will=packet.will, version=version
+        )
         self.session = session
         session.connection = self
-        session.will = packet.will
-        asked = properties.session_expiry_interval or 0
-        if version < V5:
-            asked = 0 if packet.clean_start else limits.default_session_expiry_interval
-        session.expiry = min(asked, limits.max_session_expiry_interval)
         self._publisher = Publisher(self, session)
         self._subscriber = Subscriber(self, session)
         keep_alive = self._keep_alive(packet)
-        self.send(
+        greeting = _Greeting(
             Connack(
                 Reason.SUCCESS,
                 present and version >= V311,  # MQTT 3.1 has no such flag: the byte is reserved.
-                self._granted(packet, principal, keep_alive, asked) if version == V5 else None,
-            )
-        )
-        self._watch(keep_alive)
-        moved = present and session.window.version != version
-        session.window.attach(
-            self.outbox,
-            version,
+                self._granted(packet, principal, keep_alive) if version == V5 else None,
+            ),
+            keep_alive,
             min(properties.receive_maximum or _NO_LIMIT, limits.max_inflight),
             properties.maximum_packet_size or 0,
             min(properties.topic_alias_maximum or 0, limits.max_server_topic_aliases),
         )
-        self.outbox.drained = session.window.pump
-        if moved:
-            for subscribed in session.subscriptions.values():
-                self.broker.moved(subscribed.topic_filter)
-        self.broker.open(session.window, True)
         intake = self.intake
-        intake.window = session.window
         intake.version = version
         intake.max_packet = limits.max_packet_size
         intake.receive_max = limits.receive_max
         intake.max_handles = limits.publisher_route_cache
-        intake.open = True
-        self._count(metrics.CONNECTIONS_OPENED)
         self.mqtt.opened(self)
+        if waits:
+            intake.hold()
+            self.broker.state.then(partial(self._kept, greeting))
+        else:
+            self._greet(greeting)
+
+    def _kept(self, greeting: _Greeting) -> None:
+        """The session is safe on disk; the connection may be gone."""
+        if self._parting:
+            self.send(greeting.connack)
+            if self.version == V5:
+                self.send(Disconnect(Reason.SESSION_TAKEN_OVER))
+            self._leave()
+        elif not self.ended:
+            self._greet(greeting)
+            self.broker.turn.resumes.append(self.intake)
+
+    def _greet(self, greeting: _Greeting) -> None:
+        """Tell the client that it is connected, and let messages flow."""
+        session = self.session
+        assert session is not None
+        self._greeted = True
+        self._count(metrics.CONNECTIONS_OPENED)
+        self.send(greeting.connack)
+        self._watch(greeting.keep_alive)
+        moved = session.window.version != self.version
+        session.window.attach(
+            self.outbox, self.version, greeting.limit, greeting.max_packet, greeting.alias_max
+        )
+        self.outbox.drained = (
+            partial(self.broker.pump, session.window) if session.is_durable else session.window.pump
+        )
+        if moved:
+            for subscribed in session.subscriptions:
+                self.broker.moved(subscribed.topic_filter)
+        self.broker.open(session.window, True)
+        self.intake.window = session.window
+        self.intake.open = True
 
     def _keep_alive(self, packet: Connect) -> int:
         """Seconds of silence that the client may keep, before the multiplier; 0: for ever."""
@@ -225,11 +278,10 @@ class Connection:
             return most
         return packet.keep_alive
 
-    def _granted(
-        self, packet: Connect, principal: Principal, keep_alive: int, asked: int
-    ) -> Properties:
+    def _granted(self, packet: Connect, principal: Principal, keep_alive: int) -> Properties:
         """What CONNACK says about this connection where it is not the default (MQTT5 3.2.2.3)."""
         limits = self.mqtt.limits
+        asked = (packet.properties or _NO_PROPERTIES).session_expiry_interval or 0
         assert self.session is not None
         return Properties(
             session_expiry_interval=self.session.expiry if self.session.expiry != asked else None,
@@ -267,7 +319,7 @@ class Connection:
             case Pubrel():
                 self._publisher.release(packet)
             case Pubcomp(packet_id=packet_id):
-                self.session.window.pubcomp(packet_id)
+                self._completed(packet_id)
             case Subscribe():
                 self._subscriber.subscribe(packet)
             case Unsubscribe():
@@ -286,15 +338,25 @@ class Connection:
                 )
 
     def _received(self, packet_id: int, reason: Reason) -> None:
-        assert self.session is not None
+        session = self.session
+        assert session is not None
         refused = is_error(reason)
-        known = self.session.window.pubrec(packet_id, refused)
+        known = session.window.pubrec(packet_id, refused)
+        if known and session.is_durable:
+            tell = self.broker.completed if refused else self.broker.released
+            tell(session.window, packet_id)
         if refused and known:
             return
         if known or self.version < V5:
             self.send(Pubrel(packet_id))
         elif not refused:
             self.send(Pubrel(packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND))
+
+    def _completed(self, packet_id: int) -> None:
+        session = self.session
+        assert session is not None
+        if session.window.pubcomp(packet_id) and session.is_durable:
+            self.broker.completed(session.window, packet_id)
 
     def _disconnect(self, packet: Disconnect) -> None:
         assert self.session is not None
@@ -311,6 +373,11 @@ class Connection:
         """Queue a packet for the client."""
         self._count(metrics.PACKETS_SENT)
         self.outbox.put(codec.encode(packet, self.version))
+
+    def send_if_open(self, packet: Packet) -> None:
+        """Queue a packet that had to wait, unless the connection has ended meanwhile."""
+        if not self.ended:
+            self.send(packet)
 
     # ------------------------------------------------------------------ keep alive
 
@@ -338,8 +405,12 @@ class Connection:
 
     def _connect_timeout(self) -> None:
         self._timer = None
-        self._count(metrics.CONNECTIONS_REFUSED)
-        self._end(with_will=False)
+        if self.session is not None:
+            # The disk has not taken the session yet: there is a client to be told.
+            self._refuse(self.version, Reason.SERVER_BUSY)
+        else:
+            self._count(metrics.CONNECTIONS_REFUSED)
+            self._end(with_will=False)
 
     # ------------------------------------------------------------------ endings
 
@@ -354,18 +425,30 @@ class Connection:
         """Another connection has this client id now (MQTT5 3.1.4)."""
         if session_ends and self.session is not None:
             self.session.expiry = 0
-        self._close(Reason.SESSION_TAKEN_OVER, with_will=True)
+        if self._greeted:
+            self._close(Reason.SESSION_TAKEN_OVER, with_will=True)
+        else:
+            # It was not told yet that it is connected: it is told both when the first is true.
+            self._parting = True
+            self._end(with_will=True)
 
     def shut_down(self) -> None:
         """The server stops (MQTT5 4.13, reason 0x8B); the session is kept if it may be."""
-        self._close(Reason.SERVER_SHUTTING_DOWN, with_will=False)
+        session, self.session = self.session, None
+        if session is not None:
+            self.mqtt.sessions.suspend(session)
+        if self._greeted and self.version == V5:
+            self.send(Disconnect(Reason.SERVER_SHUTTING_DOWN))
+        self._end(with_will=False)
 
     def lost(self) -> None:
         """The stream is gone."""
+        self._parting = False
+        self.stream = None
         self._end(with_will=True)
 
     def _close(self, reason: Reason, with_will: bool) -> None:
-        if not self.ended and self.version == V5 and self.session is not None:
+        if not self.ended and self.version == V5 and self._greeted:
             self.send(Disconnect(reason))
         self._end(with_will=with_will)
 
@@ -379,12 +462,18 @@ class Connection:
         self.intake.close()
         self.outbox.drained = None
         session, self.session = self.session, None
-        if session is not None:
+        if self._greeted:
             self._count(metrics.CONNECTIONS_CLOSED)
+        if session is not None:
             self.mqtt.sessions.detach(session, with_will)
         self._publisher = None
         self._subscriber = None
         self.mqtt.closed(self)
+        if not self._parting:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let the client have what was said, and close the stream."""
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.close()

@@ -89,7 +89,7 @@ class Publisher:
         if properties is not None:
             topic = self._named(topic, properties)
         ticket = self._admit(packet) if packet.qos else 0
-        if packet.qos == 2 and packet.packet_id in session.received:
+        if packet.qos == 2 and session.has_received(packet.packet_id):
             self._repeated(packet.packet_id, ticket)
             return
         connection.broker.turn.row[metrics.MESSAGES_RECEIVED] += 1
@@ -113,15 +113,32 @@ class Publisher:
             connection.broker.publish(session.principal, record, None)
             self._pause_if_blocked()
             return
-        reply = partial(self._settle, ticket)
         if packet.qos == 2:
-            waiting: Recording = [reply]
-            session.received[packet.packet_id] = waiting
-            reply = partial(session.recorded, packet.packet_id, waiting)
-        refused = connection.broker.publish(session.principal, record, reply)
-        if refused is not None:
-            reply(refused.code, True)
+            self._publish_once(packet.packet_id, record, ticket)
+        else:
+            reply = partial(self._settle, ticket)
+            refused = connection.broker.publish(session.principal, record, reply)
+            if refused is not None:
+                reply(refused.code, True)
         self._pause_if_blocked()
+
+    def _publish_once(self, packet_id: int, record: Record, ticket: int) -> None:
+        """Publish a message of QoS 2 and remember its packet id, on disk if the session is there.
+
+        PUBREC follows when both are done (MQTT5 4.3.3).
+        """
+        session = self._session
+        broker = self._connection.broker
+        sessions = self._connection.mqtt.sessions
+        waiting: Recording = [partial(self._settle, ticket)]
+        session.receive(packet_id, waiting)
+        reply = partial(sessions.recorded, session, packet_id, waiting)
+        durable = session.is_durable
+        refused = broker.publish(session.principal, record, reply, once=durable)
+        if refused is None and durable and session.has_received(packet_id):
+            sessions.rows.put_received(session, packet_id)
+        if refused is not None:
+            session.recorded(packet_id, waiting, refused.code, True)
 
     def _pause_if_blocked(self) -> None:
         """Read no further while some core is behind: what waits for it is bounded."""
@@ -136,7 +153,7 @@ class Publisher:
 
         The message itself is not taken again ([MQTT-4.3.3-10]).
         """
-        waiting = self._session.received[packet_id]
+        waiting = self._session.waiting_for(packet_id)
         if waiting is None:
             self._settle(ticket, 0, True)
         else:
@@ -165,15 +182,21 @@ class Publisher:
 
     def release(self, packet: Pubrel) -> None:
         """Answer PUBREL: from here on the packet id may be used anew (MQTT5 4.3.3)."""
-        reason = Reason.SUCCESS
-        if packet.packet_id in self._session.received:
-            del self._session.received[packet.packet_id]
-        else:
-            reason = Reason.PACKET_IDENTIFIER_NOT_FOUND
+        session = self._session
+        connection = self._connection
+        known = session.release(packet.packet_id)
         if self._exchanges is not None:
             self._exchanges.end(packet.packet_id)
             self._allow(0)
-        self._connection.send(Pubcomp(packet.packet_id, reason))
+        if not known:
+            connection.send(Pubcomp(packet.packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND))
+        elif session.is_durable:
+            # A packet id that came back with the row would swallow the message that has it next.
+            connection.mqtt.sessions.rows.delete_received(session, packet.packet_id)
+            answer = Pubcomp(packet.packet_id)
+            connection.broker.state.then(partial(connection.send_if_open, answer))
+        else:
+            connection.send(Pubcomp(packet.packet_id))
 
     def _admit(self, packet: Publish) -> int:
         """Count a message of QoS 1 or 2 and return its ticket (MQTT5 3.3.4, 4.9).

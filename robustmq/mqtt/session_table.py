@@ -1,44 +1,123 @@
-"""The sessions whose home is this core: opening, taking over, expiring, and their wills."""
+"""The sessions whose home is this core: opening, taking over, expiring, their wills, a restart."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq.broker.api import Broker, Principal, Record, Window
 from robustmq.config import MqttProtocol
+from robustmq.errors import Refused
+from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
 from robustmq.mqtt.headers import to_headers
 from robustmq.mqtt.packets import Will
-from robustmq.mqtt.session import NEVER, Session
+from robustmq.mqtt.session import DURABLE, NEVER, Recording, Session, Subscribed
+from robustmq.mqtt.session_rows import SessionRow, SessionRows, will_of
+
+PROGRESS_EVERY: Final = 10_000
+"""Sessions after which a restart says how far it is."""
+
+_CORE_SHIFT: Final = 48
+_NUMBERS: Final = b"session"
+
+
+class Opened(NamedTuple):
+    """A session for a connection; `present`: it was there. `waits`: rows were changed for it."""
+
+    session: Session
+    present: bool
+    waits: bool
 
 
 class SessionTable:
-    """Sessions by client id. `first_key` is where this core's session keys begin."""
+    """Sessions by client id, and their rows.
+
+    `first_key` is where the keys begin that this life of the core gives to sessions which end
+    with it: the core in the bits from 48 on, and below bit 46 what differs from life to life.
+    """
 
     def __init__(self, broker: Broker, limits: MqttProtocol, first_key: int) -> None:
+        self.rows = SessionRows(broker.state)
         self._broker = broker
         self._limits = limits
         self._sessions: dict[str, Session] = {}
-        self._next_key = first_key
+        self._next_key = first_key & ~DURABLE
+        self._first_number = first_key >> _CORE_SHIFT << _CORE_SHIFT | DURABLE
+        self._deadlines = Deadlines(broker, due_ms, self._on_due)
+        self._unnoted: deque[Session] = deque()
         self._cells = broker.turn.row
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, principal: Principal, clean_start: bool) -> tuple[Session, bool]:
-        """The client's session, and whether it was there; a connection that it has is ended.
+    # ------------------------------------------------------------------ opening
 
-        MQTT5 3.1.4: the earlier connection gets 0x8E, and with clean start the session with it
-        goes.
+    def refusal(self, client_id: str, expiry: int) -> Refused | None:
+        """Why a client may not connect now: what it asks for would have to be kept on disk.
+
+        A will of a session that is not durable is none of the reasons: it lives in memory then.
+        """
+        session = self._sessions.get(client_id)
+        if not expiry and (session is None or not session.is_durable):
+            return None
+        return self._broker.state.refusal
+
+    def open(
+        self,
+        principal: Principal,
+        clean_start: bool,
+        *,
+        expiry: int = 0,
+        will: Will | None = None,
+        version: int = 0,
+    ) -> Opened:
+        """The client's session, with a new will; a connection that it has is ended.
+
+        `expiry` in seconds. MQTT5 3.1.4: the earlier connection gets 0x8E, and with clean start
+        the session with it goes. The client is told when what was put so far is durable, if the
+        session `waits`.
         """
         session = self._sessions.get(principal.client_id)
-        if session is not None and session.connection is not None:
-            self._cells[metrics.SESSIONS_TAKEN_OVER] += 1
-            session.connection.taken_over(clean_start)
+        waits = session is not None and session.stored
+        if session is not None:
+            if session.connection is not None:
+                self._cells[metrics.SESSIONS_TAKEN_OVER] += 1
+                session.connection.taken_over(clean_start)
+            else:
+                self._catch_up(session)
             session = self._sessions.get(principal.client_id)
         if session is not None and clean_start:
             self.end(session)
             session = None
-        if session is not None:
-            self._revive(session)
+        present = session is not None
+        if session is None:
+            session = self._create(principal, expiry > 0)
+        else:
+            self._deadlines.discard(session)
             session.principal = principal
-            return session, True
+        session.expiry = expiry
+        session.will = will
+        session.version = version
+        session.ended_ms = 0
+        session.stored = session.is_durable or (
+            will is not None and self._broker.state.refusal is None
+        )
+        if session.stored:
+            self.rows.put(session)
+        return Opened(session, present, waits or session.stored)
+
+    def _create(self, principal: Principal, durable: bool) -> Session:
+        if durable:
+            key = self._first_number | self._broker.state.next_number(_NUMBERS)
+        else:
+            self._next_key += 1
+            key = self._next_key
+        session = self._place(principal, key)
+        if durable:
+            self._broker.keep(session.window, self._broker.position)
+        return session
+
+    def _place(self, principal: Principal, key: int) -> Session:
         limits = self._limits
         window = Window(
             self._broker.turn,
@@ -46,70 +125,95 @@ class SessionTable:
             limits.max_queued_bytes,
             limits.max_outbox_bytes,
         )
-        self._next_key += 1
-        window.key = self._next_key
-        session = Session(principal.client_id, window, principal)
+        window.key = key
+        session = Session(principal, window)
         self._sessions[principal.client_id] = session
         self._cells[metrics.SESSIONS] = len(self._sessions)
-        return session, False
+        return session
+
+    # ------------------------------------------------------------------ ending
 
     def detach(self, session: Session, with_will: bool) -> None:
         """The session's connection has ended; `with_will`: not by the client's own wish."""
-        session.connection = None
-        session.window.detach()
-        self._broker.open(session.window, False)
+        self._let_go(session)
         if not with_will:
             session.will = None
         if session.expiry == 0:
             self.end(session)
             return
-        now_ms = self._broker.turn.now_ms
-        if session.expiry != NEVER:
-            session.expiry_timer = self._broker.at(
-                now_ms + session.expiry * 1_000, lambda: self._expire(session)
-            )
-        delay = _delay(session.will)
-        if session.will is not None and delay:
-            session.will_timer = self._broker.at(
-                now_ms + delay * 1_000, lambda: self._publish_will(session)
-            )
-        else:
+        session.ended_ms = self._broker.turn.now_ms
+        if session.will is not None and not will_delay(session.will):
             self._publish_will(session)
+        self.rows.put(session)
+        self._deadlines.add(session)
+
+    def suspend(self, session: Session) -> None:
+        """The session's connection ends because the server stops: the rest is for its restart.
+
+        Then its will is due, unless it returns within the delay (MQTT5 3.1.2.5).
+        """
+        if not session.stored:
+            self.detach(session, with_will=False)
+            return
+        self._let_go(session)
+        session.ended_ms = self._broker.turn.now_ms
+        self.rows.put(session)
+
+    def _let_go(self, session: Session) -> None:
+        session.connection = None
+        session.window.detach()
+        self._broker.open(session.window, False)
 
     def end(self, session: Session) -> None:
         """Forget the session; its will is due now if it is not sent yet (MQTT5 3.1.3.2.2)."""
-        self._revive(session, keep_will=True)
+        self._deadlines.discard(session)
         self._publish_will(session)
-        for subscribed in session.subscriptions.values():
-            if subscribed.group is None:
-                self._broker.unsubscribe(session.window, subscribed.topic_filter)
-            else:
-                self._broker.leave(session.window, subscribed.group, subscribed.topic_filter)
-        self._cells[metrics.SUBSCRIPTIONS] -= len(session.subscriptions)
-        session.subscriptions.clear()
+        for subscribed in session.subscriptions:
+            self.withdraw(session, subscribed)
+        if session.stored:
+            self.rows.erase(session)
+        if session.is_durable:
+            self._broker.drop(session.window)
+        session.unsubscribe_all()
         session.window.clear()
         session.window.session = None
         if self._sessions.get(session.client_id) is session:
             del self._sessions[session.client_id]
         self._cells[metrics.SESSIONS] = len(self._sessions)
 
-    def _expire(self, session: Session) -> None:
-        self._cells[metrics.SESSIONS_EXPIRED] += 1
-        self.end(session)
+    def withdraw(self, session: Session, subscribed: Subscribed) -> None:
+        """Take back from the broker what the session subscribed to."""
+        self._cells[metrics.SUBSCRIPTIONS] -= 1
+        group = subscribed.group
+        if group is None:
+            self._broker.unsubscribe(session.window, subscribed.topic_filter)
+        else:
+            self._broker.leave(session.window, group, subscribed.topic_filter)
 
-    def _revive(self, session: Session, keep_will: bool = False) -> None:
-        if session.expiry_timer is not None:
-            session.expiry_timer.cancel()
-            session.expiry_timer = None
-        if session.will_timer is not None:
-            session.will_timer.cancel()
-            session.will_timer = None
-        if not keep_will:
-            session.will = None
+    def _on_due(self, session: Session) -> None:
+        if session.connection is None and self._sessions.get(session.client_id) is session:
+            self._catch_up(session)
+
+    def _catch_up(self, session: Session) -> None:
+        """Do what has become due for a session that is offline."""
+        now_ms = self._broker.turn.now_ms
+        expires_ms = _expires_ms(session)
+        if expires_ms is not None and expires_ms <= now_ms:
+            self._cells[metrics.SESSIONS_EXPIRED] += 1
+            self.end(session)
+            return
+        will_ms = _will_ms(session)
+        if will_ms is not None and will_ms <= now_ms:
+            self._publish_will(session)
+            self.rows.put(session)
+        self._deadlines.add(session)
 
     def _publish_will(self, session: Session) -> None:
+        """Publish the will; whoever calls changes the session's row in the same turn.
+
+        So it is published exactly once, also when the server dies now.
+        """
         will, session.will = session.will, None
-        session.will_timer = None
         if will is None:
             return
         now_ms = self._broker.turn.now_ms
@@ -124,12 +228,118 @@ class SessionTable:
             retain=will.retain,
             timestamp=now_ms,
         )
-        if self._broker.publish(session.principal, record, None) is None:
+        # While the disk fails only those who are connected are told, and maybe again by a restart.
+        once = session.stored and self._broker.state.refusal is None
+        if self._broker.publish(session.principal, record, None, once) is None:
             self._cells[metrics.WILLS_PUBLISHED] += 1
 
+    def recorded(
+        self, session: Session, packet_id: int, waiting: Recording, code: int, matched: bool
+    ) -> None:
+        """Learn what became of a QoS 2 message; a packet id that is free leaves no row."""
+        freed = session.recorded(packet_id, waiting, code, matched)
+        if freed and session.is_durable:
+            self.rows.delete_received(session, packet_id)
 
-def _delay(will: Will | None) -> int:
+    # ------------------------------------------------------------------ a restart
+
+    def restore(self, progress: Callable[[int], None]) -> None:
+        """Make the sessions that the rows hold; the core has not started yet. Raises Corrupt.
+
+        `progress(sessions so far)` is called every PROGRESS_EVERY sessions.
+        """
+        now_ms = self._broker.turn.now_ms
+        expiries: dict[int, int] = {}
+        by_number: dict[int, Session] = {}
+        for client_id, row in self.rows.sessions():
+            # Equal expiries are one object: most sessions share theirs.
+            row.expiry = expiries.setdefault(row.expiry, row.expiry)
+            session = by_number[row.number] = self._restore(client_id, row, now_ms)
+            if not row.ended_ms:
+                self._unnoted.append(session)
+            if len(self._sessions) % PROGRESS_EVERY == 0:
+                progress(len(self._sessions))
+        for key, number, subscribed in self.rows.subscriptions():
+            owner = by_number.get(number)
+            if owner is None:
+                self.rows.discard(key)
+            else:
+                self._restore_subscription(owner, subscribed)
+        for key, number, packet_id in self.rows.received():
+            owner = by_number.get(number)
+            if owner is None:
+                self.rows.discard(key)
+            else:
+                owner.receive(packet_id, None)
+
+    def _restore(self, client_id: str, row: SessionRow, now_ms: int) -> Session:
+        session = self._place(Principal(client_id, row.username), row.number)
+        session.expiry = row.expiry
+        # What was in flight is read back in the words of the version that the client spoke.
+        session.version = session.window.version = row.version
+        # One that was connected when the server died is offline since the restart.
+        session.ended_ms = row.ended_ms or now_ms
+        session.will = will_of(row)
+        session.stored = True
+        if session.is_durable:
+            self._broker.keep(session.window, None)
+        return session
+
+    def _restore_subscription(self, session: Session, subscribed: Subscribed) -> None:
+        session.subscribe(subscribed)
+        self._cells[metrics.SUBSCRIPTIONS] += 1
+        if subscribed.group is None:
+            self._broker.restore(
+                session.window, subscribed.topic_filter, subscribed.options, subscribed.start
+            )
+
+    def resume(self) -> None:
+        """The core has started after `restore`: join the groups again, and let time go on.
+
+        Wills and expiries that became due while the server was down are handled in portions.
+        """
+        for session in self._sessions.values():
+            for subscribed in session.subscriptions:
+                group = subscribed.group
+                if group is not None:
+                    self._broker.join(
+                        session.window,
+                        group,
+                        subscribed.topic_filter,
+                        subscribed.options,
+                        _nothing_waits,
+                    )
+            self._deadlines.add(session)
+        self._note_ends()
+
+    def _note_ends(self) -> None:
+        """Write since when those are offline that were connected: time down counts once."""
+        for _ in range(min(len(self._unnoted), AT_ONCE)):
+            session = self._unnoted.popleft()
+            if session.connection is None and self._sessions.get(session.client_id) is session:
+                self.rows.put(session)
+        if self._unnoted:
+            self._broker.at(self._broker.turn.now_ms, self._note_ends)
+
+
+def due_ms(session: Session) -> int | None:
+    """When something is due for an offline session, its will or its end; None for never."""
+    times = [when for when in (_will_ms(session), _expires_ms(session)) if when is not None]
+    return min(times, default=None)
+
+
+def will_delay(will: Will) -> int:
     """Seconds between the end of the connection and the will (MQTT5 3.1.3.2.2)."""
-    if will is None or will.properties is None:
-        return 0
-    return will.properties.will_delay_interval or 0
+    return (will.properties.will_delay_interval or 0) if will.properties is not None else 0
+
+
+def _will_ms(session: Session) -> int | None:
+    return None if session.will is None else session.ended_ms + will_delay(session.will) * 1_000
+
+
+def _expires_ms(session: Session) -> int | None:
+    return None if session.expiry == NEVER else session.ended_ms + session.expiry * 1_000
+
+
+def _nothing_waits() -> None:
+    """Nobody awaits that a membership of before the restart is settled."""

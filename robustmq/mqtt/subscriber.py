@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Final
 
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
-from robustmq.message.topic import shared_filter
+from robustmq.errors import Refused
 from robustmq.mqtt import wire
 from robustmq.mqtt.packets import Suback, Subscribe, Subscription, Unsuback, Unsubscribe
 from robustmq.mqtt.reasons import SUBSCRIBE_REFUSALS, Reason, is_error
 from robustmq.mqtt.session import Subscribed
+from robustmq.mqtt.session_rows import flags_of, options_of
 
 if TYPE_CHECKING:
     from robustmq.mqtt.connection import Connection
@@ -21,7 +22,10 @@ _IDENTIFIER: Final = b"\x0b"
 
 
 class _Request:
-    """A SUBSCRIBE on its way: answered when every core has settled every filter."""
+    """A SUBSCRIBE on its way: answered when every core has settled every filter.
+
+    That of a durable session also waits until all of its rows are durable.
+    """
 
     def __init__(self, packet_id: int, reasons: list[Reason]) -> None:
         self.packet_id = packet_id
@@ -33,10 +37,11 @@ class _Request:
 class Subscriber:
     """The subscriptions of a connection's session (MQTT5 3.8 to 3.11)."""
 
-    __slots__ = ("_connection", "_session")
+    __slots__ = ("_broker", "_connection", "_session")
 
     def __init__(self, connection: "Connection", session: "Session") -> None:
         self._connection = connection
+        self._broker = connection.broker
         self._session = session
 
     def subscribe(self, packet: Subscribe) -> None:
@@ -45,59 +50,78 @@ class Subscriber:
         if packet.properties is not None and packet.properties.subscription_identifiers:
             number = packet.properties.subscription_identifiers[0]
             identifier = _IDENTIFIER + wire.varint(number)
-        new: set[str] = set()
-        reasons = [self._judge(one, new) for one in packet.subscriptions]
+        new: set[bytes] = set()
+        refused = self._broker.state.refusal if self._session.is_durable else None
+        reasons = [self._judge(one, new, refused) for one in packet.subscriptions]
         request = _Request(packet.packet_id, reasons)
         if any(one.no_local for one in packet.subscriptions):
             self._connection.intake.forget()
+        waits = self._session.is_durable and request.owing > 0
+        request.owing += waits
         for one, reason in zip(packet.subscriptions, request.reasons, strict=True):
             if not is_error(reason):
                 self._start(request, one, identifier)
+        if waits:
+            self._broker.state.then(partial(self._answered, request))
         if not request.owing:
             self._acknowledge(request)
 
-    def _judge(self, one: Subscription, new: set[str]) -> Reason:
-        """The reason for SUBACK; `new` collects the filters that the packet adds."""
-        connection = self._connection
-        refused = connection.broker.authorize(self._session.principal, one.filter)
+    def _judge(self, one: Subscription, new: set[bytes], refused: Refused | None) -> Reason:
+        """The reason for SUBACK; `new` collects the filters that the packet adds.
+
+        `refused` says why nothing can be kept now.
+        """
+        session = self._session
+        refused = self._broker.authorize(session.principal, one.filter) or refused
         if refused is not None:
             return SUBSCRIBE_REFUSALS[refused.code]
-        known = self._session.subscriptions
-        if one.filter not in known and one.filter not in new:
-            if len(known) + len(new) >= connection.mqtt.limits.max_subscriptions:
+        written = one.filter.encode()
+        if written not in new and session.subscription(written) is None:
+            limit = self._connection.mqtt.limits.max_subscriptions
+            if session.subscription_count + len(new) >= limit:
                 return Reason.QUOTA_EXCEEDED
-            new.add(one.filter)
+            new.add(written)
         return Reason(one.qos)
 
     def _start(self, request: _Request, one: Subscription, identifier: bytes) -> None:
         session = self._session
-        broker = self._connection.broker
-        options = Options(one.qos, one.no_local, one.retain_as_published, identifier)
-        shared = shared_filter(one.filter)
-        is_new = one.filter not in session.subscriptions
-        if is_new:
+        broker = self._broker
+        plain = Options(one.qos, one.no_local, one.retain_as_published)
+        options = options_of(flags_of(plain), identifier)
+        written = one.filter.encode()
+        before = session.subscription(written)
+        if before is None:
             broker.turn.row[metrics.SUBSCRIPTIONS] += 1
-        if shared is None:
-            topic_filter = one.filter.encode()
-            session.subscriptions[one.filter] = Subscribed(topic_filter, options, None)
+        subscribed = Subscribed(written, options)
+        group = subscribed.group
+        topic_filter = subscribed.topic_filter
+        if group is None:
             retained = one.retain_handling == _SEND or (
-                one.retain_handling == _SEND_IF_NEW and is_new
+                one.retain_handling == _SEND_IF_NEW and before is None
             )
             reply = partial(self._settled, request, topic_filter, options)
             broker.subscribe(session.window, topic_filter, options, retained, reply)
         else:
-            topic_filter = shared.filter.encode()
-            group = shared.group.encode()
-            session.subscriptions[one.filter] = Subscribed(topic_filter, options, group)
-            joined = partial(self._settled, request, topic_filter, options, [])
+            joined = partial(self._answered, request)
             broker.join(session.window, group, topic_filter, options, joined)
+        if session.is_durable:
+            # What was published here before SUBSCRIBE has its position by now.
+            start = broker.position
+            if before is not None and before.options.qos and options.qos:
+                start = before.start
+            subscribed = Subscribed(written, options, start)
+            self._connection.mqtt.sessions.rows.put_subscription(session, subscribed)
+        session.subscribe(subscribed)
 
     def _settled(
         self, request: _Request, topic_filter: bytes, options: Options, kept: list[Kept]
     ) -> None:
-        request.owing -= 1
         if kept:
             request.retained.append((topic_filter, options, kept))
+        self._answered(request)
+
+    def _answered(self, request: _Request) -> None:
+        request.owing -= 1
         if not request.owing:
             self._acknowledge(request)
 
@@ -107,24 +131,26 @@ class Subscriber:
             return
         connection.send(Suback(request.packet_id, request.reasons))
         for topic_filter, options, kept in request.retained:
-            connection.broker.send_retained(self._session.window, topic_filter, options, kept)
+            self._broker.send_retained(self._session.window, topic_filter, options, kept)
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
         """End subscriptions; what is in flight for them may still be completed."""
         session = self._session
-        broker = self._connection.broker
+        sessions = self._connection.mqtt.sessions
         reasons: list[Reason] = []
-        for topic_filter in packet.filters:
-            known = session.subscriptions.pop(topic_filter, None)
+        for name in packet.filters:
+            known = session.unsubscribe(name.encode())
             if known is None:
                 reasons.append(Reason.NO_SUBSCRIPTION_EXISTED)
                 continue
-            broker.turn.row[metrics.SUBSCRIPTIONS] -= 1
-            if known.group is None:
-                broker.unsubscribe(session.window, known.topic_filter)
-            else:
-                broker.leave(session.window, known.group, known.topic_filter)
+            sessions.withdraw(session, known)
+            if session.is_durable:
+                sessions.rows.delete_subscription(session, known.written)
             if known.options.no_local:
                 self._connection.intake.forget()
             reasons.append(Reason.SUCCESS)
-        self._connection.send(Unsuback(packet.packet_id, reasons))
+        answer = Unsuback(packet.packet_id, reasons)
+        if session.is_durable:
+            self._broker.state.then(partial(self._connection.send_if_open, answer))
+        else:
+            self._connection.send(answer)

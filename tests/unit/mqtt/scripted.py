@@ -7,6 +7,7 @@ from typing import NamedTuple
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.api import Handle, Kept, Options, Principal, Record, Timer, Window
+from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
 from robustmq.config import MqttKeepAlive, MqttProtocol, MqttRuntime
 from robustmq.errors import Refused
@@ -16,15 +17,17 @@ from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.framing import scan
 from robustmq.mqtt.packets import V5, Connack, Connect, Packet, Properties, Will
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.storage.memory_table import MemoryTable
 
 START_MS = 1_700_000_000_000
 
 
 class Asked(NamedTuple):
-    """A publish: the record, and whom to answer."""
+    """A publish: the record, whom to answer, and whether it is to be exact."""
 
     record: Record
     reply: Callable[[int, bool], None] | None
+    once: bool
 
 
 class Wanted(NamedTuple):
@@ -39,9 +42,20 @@ class Wanted(NamedTuple):
 
 
 class ScriptedBroker:
-    """The port, with nothing behind it: `refusals` says no to topics and filters."""
+    """The port, with a table behind it and nothing else: `refusals` says no to topics and filters.
 
-    def __init__(self) -> None:
+    `durable` are the sessions that are kept, by number: where they stand, None after a restart;
+    `restored` what they had subscribed to.
+    """
+
+    def __init__(self, table: MemoryTable | None = None) -> None:
+        self.table = table or MemoryTable()
+        self.state = State(self.table)
+        self.position = 1
+        self.durable: dict[int, int | None] = {}
+        self.restored: list[tuple[int, bytes, Options, int]] = []
+        self.exchanges: list[tuple[str, int]] = []
+        self.pumped: list[Window] = []
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
         self.turn.now_ms = START_MS
         self.timers = Timers()
@@ -59,12 +73,47 @@ class ScriptedBroker:
         return refused or Handle(topic, BatchBuilder(self.turn, 0, 1 << 20, None))
 
     def publish(
-        self, principal: Principal, record: Record, reply: Callable[[int, bool], None] | None
+        self,
+        principal: Principal,
+        record: Record,
+        reply: Callable[[int, bool], None] | None,
+        once: bool = False,
     ) -> Refused | None:
         refused = self.refusals.get(record.key)
         if refused is None:
-            self.published.append(Asked(record, reply))
+            self.published.append(Asked(record, reply, once))
         return refused
+
+    def keep(self, window: Window, position: int | None = None) -> None:
+        assert window.key not in self.durable
+        self.durable[window.key] = position
+
+    def drop(self, window: Window) -> None:
+        del self.durable[window.key]
+
+    def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
+        assert window.key in self.durable
+        self.restored.append((window.key, topic_filter, options, position))
+
+    def pump(self, window: Window) -> None:
+        self.pumped.append(window)
+
+    def released(self, window: Window, packet_id: int) -> None:
+        self.exchanges.append(("released", packet_id))
+
+    def completed(self, window: Window, packet_id: int) -> None:
+        self.exchanges.append(("completed", packet_id))
+
+    def end_turn(self) -> None:
+        """Write what was put, tell those who wait for it, and read on where that was all."""
+        self.table.commit()
+        self.table.completed()
+        self.state.settle()
+        if not self.blocked:
+            resumes = self.turn.resumes[:]
+            self.turn.resumes.clear()
+            for intake in resumes:
+                intake.resume()
 
     def subscribe(
         self,
@@ -146,8 +195,10 @@ class ScriptedStream:
 class Scene:
     """One core with its MQTT, and nothing real around it."""
 
-    def __init__(self, *, max_keep_alive: int = 3_600, **limits: int) -> None:
-        self.broker = ScriptedBroker()
+    def __init__(
+        self, *, max_keep_alive: int = 3_600, table: MemoryTable | None = None, **limits: int
+    ) -> None:
+        self.broker = ScriptedBroker(table)
         config = MqttRuntime(
             protocol=MqttProtocol(**limits), keep_alive=MqttKeepAlive(max_time=max_keep_alive)
         )
@@ -181,7 +232,9 @@ class Peer:
             self.send_bytes(codec.encode(packet, self.version))
 
     def send_bytes(self, data: bytes) -> None:
+        """Let the server read this; its turn ends."""
         self.connection.intake.feed(data)
+        self.scene.broker.end_turn()
 
     def got(self) -> list[Packet]:
         """What the server has said since."""

@@ -22,11 +22,16 @@ def table(broker: ScriptedBroker) -> SessionTable:
 
 
 def opened(table: SessionTable, expiry: int = 0, will_delay: int | None = None) -> Session:
-    session, _ = table.open(Principal("c"), False)
-    session.expiry = expiry
+    will = None
     if will_delay is not None:
-        session.will = Will(b"w", b"x", properties=Properties(will_delay_interval=will_delay))
-    return session
+        will = Will(b"w", b"x", properties=Properties(will_delay_interval=will_delay))
+    return table.open(Principal("c"), False, expiry=expiry, will=will).session
+
+
+def subscribe(table: SessionTable, session: Session, written: bytes, qos: int = 1) -> None:
+    subscribed = Subscribed(written, Options(qos), 7)
+    session.subscribe(subscribed)
+    table.rows.put_subscription(session, subscribed)
 
 
 def test_keys_are_of_this_core_and_never_used_twice(table: SessionTable) -> None:
@@ -43,14 +48,14 @@ def test_a_session_is_there_until_it_expires(broker: ScriptedBroker, table: Sess
     session = opened(table, expiry=2)
     table.detach(session, with_will=False)
     broker.pass_ms(1_900)
-    assert table.open(Principal("c", "user"), False) == (session, True)
+    assert table.open(Principal("c", "user"), False, expiry=2) == (session, True, True)
     assert session.principal.username == "user"
     broker.pass_ms(10_000)
     assert len(table) == 1
     table.detach(session, with_will=False)
     broker.pass_ms(2_100)
     assert len(table) == 0
-    assert table.open(Principal("c"), False)[1] is False
+    assert not table.open(Principal("c"), False).present
     assert broker.turn.row[metrics.SESSIONS_EXPIRED] == 1
 
 
@@ -58,21 +63,22 @@ def test_a_session_for_ever_has_no_timer(broker: ScriptedBroker, table: SessionT
     session = opened(table, expiry=NEVER)
     table.detach(session, with_will=False)
     assert broker.timers.next_ms is None
-    assert table.open(Principal("c"), False) == (session, True)
+    assert table.open(Principal("c"), False).session is session
 
 
 def test_the_end_of_a_session_takes_back_what_it_wanted(
     broker: ScriptedBroker, table: SessionTable
 ) -> None:
     session = opened(table, expiry=10)
-    session.subscriptions["a"] = Subscribed(b"a", Options(), None)
-    session.subscriptions["$share/g/b"] = Subscribed(b"b", Options(), b"g")
+    subscribe(table, session, b"a")
+    subscribe(table, session, b"$share/g/b")
     broker.turn.row[metrics.SUBSCRIPTIONS] = 2
     table.detach(session, with_will=False)
     assert broker.gone == []
-    fresh, present = table.open(Principal("c"), True)
+    fresh, present, waits = table.open(Principal("c"), True)
     assert fresh is not session
     assert not present
+    assert waits
     assert broker.gone == [(b"", b"a"), (b"g", b"b")]
     assert broker.turn.row[metrics.SUBSCRIPTIONS] == 0
     assert broker.turn.row[metrics.SESSIONS] == 1
@@ -103,7 +109,7 @@ def test_a_client_that_returns_or_takes_leave_has_no_will(
     session = opened(table, 10, 2)
     table.detach(session, with_will=True)
     broker.pass_ms(1_000)
-    assert table.open(Principal("c"), False) == (session, True)
+    assert table.open(Principal("c"), False, expiry=10).session is session
     broker.pass_ms(3_000)
     session.will = Will(b"w", b"x")
     table.detach(session, with_will=False)

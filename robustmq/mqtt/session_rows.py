@@ -1,0 +1,223 @@
+"""What a session is on disk: three kinds of rows, how they are written, and how they are read.
+
+    "s" client id            -> session: number, expiry, connected or since when not, will ...
+    "t" number, filter       -> subscription; the filter with its $share prefix
+    "u" number, packet id    -> nothing: a QoS 2 message was received, and waits for PUBREL
+
+Numbers are u64 and packet ids u16, big-endian. Values are msgpack arrays that begin with the
+version of their layout. Reading is a fold: the same rows always give the same sessions.
+"""
+
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+import msgspec
+
+from robustmq.broker.api import Options, State
+from robustmq.errors import Corrupt, ProtocolError
+from robustmq.mqtt import properties
+from robustmq.mqtt.packets import Will
+from robustmq.mqtt.session import Session, Subscribed
+from robustmq.mqtt.wire import Reader
+
+SESSION: Final = b"s"
+SUBSCRIPTION: Final = b"t"
+RECEIVED: Final = b"u"
+_END: Final = b"v"
+
+_MANY: Final = 1_000
+"""Rows from which on a range is erased rather than every row deleted."""
+
+_NO_LOCAL: Final = 4
+_RETAIN_AS_PUBLISHED: Final = 8
+_PLAIN: Final = tuple(
+    Options(flags & 3, bool(flags & _NO_LOCAL), bool(flags & _RETAIN_AS_PUBLISHED))
+    for flags in range(16)
+)
+_PACKER: Final = msgspec.msgpack.Encoder()
+
+
+class WillRow(msgspec.Struct, array_like=True, gc=False):
+    """A will (MQTT5 3.1.2.5); `properties` is its block as in CONNECT, b"" when there is none."""
+
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: bytes
+
+
+class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """A session without its subscriptions; `ended_ms` is 0 while it is connected.
+
+    One whose number has not the bit DURABLE ended with the server; its will is what is left.
+    """
+
+    number: int
+    expiry: int
+    version: int
+    ended_ms: int
+    username: str | None
+    will: WillRow | None
+
+
+class SubscriptionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """A subscription: its options as in SUBSCRIBE (MQTT5 3.8.3.1), where it stands, its identifier.
+
+    `identifier` is encoded as it goes into messages.
+    """
+
+    flags: int
+    start: int
+    identifier: bytes
+
+
+_SESSIONS: Final = msgspec.msgpack.Decoder(SessionRow)
+_SUBSCRIPTIONS: Final = msgspec.msgpack.Decoder(SubscriptionRow)
+
+R = TypeVar("R", SessionRow, SubscriptionRow)
+
+
+def options_of(flags: int, identifier: bytes) -> Options:
+    """Options from the byte of SUBSCRIBE (MQTT5 3.8.3.1); those without identifier are shared."""
+    plain = _PLAIN[flags & 15]
+    return plain._replace(identifier=identifier) if identifier else plain
+
+
+def flags_of(options: Options) -> int:
+    """The byte of SUBSCRIBE for these options, retain handling left out (MQTT5 3.8.3.1)."""
+    no_local = _NO_LOCAL if options.no_local else 0
+    as_published = _RETAIN_AS_PUBLISHED if options.retain_as_published else 0
+    return options.qos | no_local | as_published
+
+
+def encode_session(session: Session) -> bytes:
+    """The value of a session's row."""
+    will = session.will
+    return _PACKER.encode(
+        SessionRow(
+            session.window.key,
+            session.expiry,
+            session.version,
+            session.ended_ms,
+            session.principal.username,
+            None if will is None else _will_row(will),
+        )
+    )
+
+
+def encode_subscription(subscribed: Subscribed) -> bytes:
+    """The value of a subscription's row."""
+    options = subscribed.options
+    return _PACKER.encode(SubscriptionRow(flags_of(options), subscribed.start, options.identifier))
+
+
+def decode_session(value: bytes) -> SessionRow:
+    """Read the value of a session's row. Raises Corrupt, also for a layout of another version."""
+    return _decode(_SESSIONS, value, "session")
+
+
+def decode_subscription(written: bytes, value: bytes) -> Subscribed:
+    """Read the row of the subscription with this filter. Raises Corrupt."""
+    row = _decode(_SUBSCRIPTIONS, value, "subscription")
+    return Subscribed(written, options_of(row.flags, row.identifier), row.start)
+
+
+def will_of(row: SessionRow) -> Will | None:
+    """The will that a row holds. Raises Corrupt."""
+    will = row.will
+    if will is None:
+        return None
+    block = None
+    if will.properties:
+        try:
+            reader = Reader(will.properties, 0, len(will.properties))
+            block = properties.decode(reader, properties.WILL)
+        except ProtocolError as error:
+            raise Corrupt(f"the will of a session's row: {error.detail}") from error
+    return Will(will.topic, will.payload, will.qos, will.retain, block)
+
+
+def _will_row(will: Will) -> WillRow:
+    block = b""
+    if will.properties is not None:
+        block = properties.encode(will.properties, properties.WILL)
+    return WillRow(will.topic, will.payload, will.qos, will.retain, block)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[R]", value: bytes, what: str) -> R:
+    try:
+        return decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"a {what}'s row: {error}") from error
+
+
+class SessionRows:
+    """Keeps the rows of the sessions of a core; nothing here waits, and `state` writes them."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def put(self, session: Session) -> None:
+        """Write what the session is now, its subscriptions apart."""
+        self._state.put(SESSION + session.client_id.encode(), encode_session(session))
+
+    def put_subscription(self, session: Session, subscribed: Subscribed) -> None:
+        """Write a subscription, new or changed."""
+        key = _prefix(SUBSCRIPTION, session) + subscribed.written
+        self._state.put(key, encode_subscription(subscribed))
+
+    def delete_subscription(self, session: Session, written: bytes) -> None:
+        """The session subscribes to this filter no more."""
+        self._state.delete(_prefix(SUBSCRIPTION, session) + written)
+
+    def put_received(self, session: Session, packet_id: int) -> None:
+        """A QoS 2 message was received."""
+        self._state.put(_prefix(RECEIVED, session) + packet_id.to_bytes(2, "big"), b"")
+
+    def delete_received(self, session: Session, packet_id: int) -> None:
+        """The packet id is free."""
+        self._state.delete(_prefix(RECEIVED, session) + packet_id.to_bytes(2, "big"))
+
+    def erase(self, session: Session) -> None:
+        """The session has ended: all its rows go."""
+        self._state.delete(SESSION + session.client_id.encode())
+        if not session.is_durable:
+            return
+        written = [subscribed.written for subscribed in session.subscriptions]
+        self._erase(_prefix(SUBSCRIPTION, session), written)
+        received = [packet_id.to_bytes(2, "big") for packet_id in session.received]
+        self._erase(_prefix(RECEIVED, session), received)
+
+    def _erase(self, prefix: bytes, suffixes: list[bytes]) -> None:
+        if len(suffixes) < _MANY:
+            for suffix in suffixes:
+                self._state.delete(prefix + suffix)
+        else:
+            after = int.from_bytes(prefix, "big") + 1
+            self._state.erase(prefix, after.to_bytes(len(prefix), "big"))
+
+    def discard(self, key: bytes) -> None:
+        """Remove a row that belongs to no session."""
+        self._state.delete(key)
+
+    # ------------------------------------------------------------------ reading
+
+    def sessions(self) -> Iterator[tuple[str, SessionRow]]:
+        """Yield every session: client id and row. Raises Corrupt."""
+        for key, value in self._state.walk(SESSION, SUBSCRIPTION):
+            yield key[1:].decode(), decode_session(value)
+
+    def subscriptions(self) -> Iterator[tuple[bytes, int, Subscribed]]:
+        """Yield every subscription: key, the session's number, and what it is. Raises Corrupt."""
+        for key, value in self._state.walk(SUBSCRIPTION, RECEIVED):
+            yield key, int.from_bytes(key[1:9], "big"), decode_subscription(key[9:], value)
+
+    def received(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield every QoS 2 message that was received: key, the session's number, packet id."""
+        for key, _ in self._state.walk(RECEIVED, _END):
+            yield key, int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:11], "big")
+
+
+def _prefix(kind: bytes, session: Session) -> bytes:
+    return kind + session.window.key.to_bytes(8, "big")
