@@ -15,16 +15,17 @@ from robustmq._kernel.batch import cut, gather
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
+from robustmq.broker import backlogs
 from robustmq.broker.api import Options
-from robustmq.broker.inbox import FilterLog, Inbox, Row
+from robustmq.broker.inbox import Backlog, FilterLog, Inbox, Row
 from robustmq.broker.overlap import overlap
 from robustmq.broker.state import State
 from robustmq.config import TopicRule
 from robustmq.message.batch import HEADER
 from robustmq.message.record import QOS_BITS
 
-_CURSOR: Final = struct.Struct(">cQ")
-_EXCHANGE: Final = struct.Struct(">cQQ")
+CURSOR_KEY: Final = struct.Struct(">cQ")
+EXCHANGE_KEY: Final = struct.Struct(">cQQ")
 _STAGE: Final = struct.Struct(">HB")
 _SENT: Final = 0
 _RELEASED: Final = 1
@@ -81,6 +82,9 @@ class Cursors:
         self._cursors: dict[Window, Cursor] = {}
         self._fresh: deque[_Fresh] = deque()
         self._pumps: list[Window] = []
+        self._backlogs = {
+            backlogs.number_of(key): backlogs.decode(value) for key, value in state.walk(b"M", b"N")
+        }
         self._tail = inbox.next_position
 
     def __contains__(self, window: Window) -> bool:
@@ -90,11 +94,12 @@ class Cursors:
 
     def add(self, window: Window, position: int | None) -> None:
         """Keep for a session what it is owed, from `position` on; None: from where it stood."""
-        key = _CURSOR.pack(b"C", window.key)
-        if position is None:
-            known = self._state.get(key)
-            position = int.from_bytes(known, "big") if known else self._inbox.next_position
+        key = CURSOR_KEY.pack(b"C", window.key)
+        known = self._state.get(key) if position is None else None
+        if known is not None:
+            position = int.from_bytes(known, "big")
         else:
+            position = position or self._inbox.next_position
             self._state.put(key, position.to_bytes(8, "big"))
         window.max_queued = READ_AHEAD
         window.max_queued_bytes = READ_AHEAD_BYTES
@@ -105,9 +110,9 @@ class Cursors:
     def drop(self, window: Window) -> None:
         """The session has ended; its subscriptions have been removed."""
         cursor = self._cursors.pop(window)
-        self._state.delete(_CURSOR.pack(b"C", window.key))
+        self._state.delete(CURSOR_KEY.pack(b"C", window.key))
         for position in {*(cursor.past or ()), *(cursor.exchanges or {}).values()}:
-            self._state.delete(_EXCHANGE.pack(b"X", window.key, position))
+            self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))
 
     def subscribe(
         self, window: Window, topic_filter: bytes, options: Options, start: int
@@ -116,11 +121,15 @@ class Cursors:
         cursor = self._cursors[window]
         log = self._inbox.log(topic_filter)
         sources = tuple(each for each in cursor.sources if each.topic_filter != topic_filter)
-        if len(sources) == len(cursor.sources):
-            log.readers += (cursor,)
-        else:
-            start = next(e.start for e in cursor.sources if e.topic_filter == topic_filter)
-        cursor.sources = (*sources, _Source(topic_filter, log, options, start))
+        known = [each for each in cursor.sources if each.topic_filter == topic_filter]
+        if not known:
+            parts = self._backlogs.get(window.key, ())
+            mine = [part for part in parts if part.topic_filter == topic_filter]
+            logs = [log, *(self._inbox.backlog(part.log, part.stop) for part in mine)]
+            for each in logs:
+                each.readers += (cursor,)
+            known = [_Source(topic_filter, each, options, start) for each in logs]
+        cursor.sources = (*sources, *(each._replace(options=options) for each in known))
         return log
 
     def unsubscribe(self, window: Window, topic_filter: bytes) -> None:
@@ -128,19 +137,38 @@ class Cursors:
         cursor = self._cursors.get(window)
         if cursor is None:
             return
-        for source in cursor.sources:
-            if source.topic_filter == topic_filter:
-                log = source.log
-                log.readers = tuple(each for each in log.readers if each is not cursor)
-                if not log.readers:
-                    self._inbox.remove(topic_filter)
-        cursor.sources = tuple(each for each in cursor.sources if each.topic_filter != topic_filter)
+        self._leave(cursor, [each for each in cursor.sources if each.topic_filter == topic_filter])
+
+    def _leave(self, cursor: Cursor, sources: list[_Source]) -> None:
+        """Read these no more; who was the last reader takes the log with it."""
+        left = {source.log for source in sources}
+        cursor.sources = tuple(each for each in cursor.sources if each.log not in left)
+        for topic_filter, log, _, _ in sources:
+            log.readers = tuple(each for each in log.readers if each is not cursor)
+            if isinstance(log, Backlog):
+                self._end_part(cursor.window.key, log)
+                if log.readers:
+                    self._inbox.trim(log, min(map(self.position_of, log.readers)))
+                else:
+                    self._inbox.remove_backlog(log)
+            elif not log.readers:
+                self._inbox.remove(topic_filter)
+
+    def _end_part(self, number: int, log: Backlog) -> None:
+        """The session has read a backlog, or does not want it any more."""
+        parts = [part for part in self._backlogs[number] if part.log != log.number]
+        if parts:
+            self._backlogs[number] = parts
+            self._state.put(backlogs.row_key(number), backlogs.encode(parts))
+        else:
+            del self._backlogs[number]
+            self._state.delete(backlogs.row_key(number))
 
     def restore(self) -> None:
         """After a restart, when all sessions are back: what was in flight at QoS 2 is again."""
         by_number = {cursor.window.key: cursor for cursor in self._cursors.values()}
         for key, value in list(self._state.walk(b"X", b"Y")):
-            _, number, position = _EXCHANGE.unpack(key)
+            _, number, position = EXCHANGE_KEY.unpack(key)
             packet_id, stage = _STAGE.unpack(value)
             cursor = by_number.get(number)
             if cursor is None:
@@ -158,6 +186,9 @@ class Cursors:
                     cursor.exchanges = {}
                 cursor.exchanges[packet_id] = position
         self._inbox.remove_strays()
+        # What all had acknowledged may not have been removed any more.
+        for log in {source.log for cursor in self._cursors.values() for source in cursor.sources}:
+            self._inbox.trim(log, min(reader.position for reader in log.readers))
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
@@ -252,7 +283,7 @@ class Cursors:
         if not cursor.exchanges:
             cursor.exchanges = None
         if position < cursor.position:
-            self._state.delete(_EXCHANGE.pack(b"X", window.key, position))
+            self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))
             return
         self._put_stage(window, position, packet_id, _DONE)
         if cursor.past is None:
@@ -260,7 +291,7 @@ class Cursors:
         cursor.past.add(position)
 
     def _put_stage(self, window: Window, position: int, packet_id: int, stage: int) -> None:
-        key = _EXCHANGE.pack(b"X", window.key, position)
+        key = EXCHANGE_KEY.pack(b"X", window.key, position)
         self._state.put(key, _STAGE.pack(packet_id, stage))
 
     def _feed(self, window: Window) -> None:
@@ -335,9 +366,7 @@ class Cursors:
             return
         if not window.resume:
             window.resume = self._tail
-        position = self.position_of(cursor)
-        if position > cursor.position:
-            self._advance(cursor, position)
+        self._note([cursor])
 
     def position_of(self, cursor: Cursor) -> int:
         """The position before which the session has acknowledged everything."""
@@ -353,12 +382,14 @@ class Cursors:
             return
         windows = acknowledged[:]
         acknowledged.clear()
-        trimmed: dict[FilterLog, None] = {}
         for window in windows:
             window.noted()
-            cursor = self._cursors.get(window)
-            if cursor is None:
-                continue
+        known = map(self._cursors.get, windows)
+        self._note([cursor for cursor in known if cursor is not None])
+
+    def _note(self, cursors: list[Cursor]) -> None:
+        trimmed: dict[FilterLog, None] = {}
+        for cursor in cursors:
             position = self.position_of(cursor)
             if position > cursor.position:
                 self._advance(cursor, position)
@@ -369,11 +400,13 @@ class Cursors:
     def _advance(self, cursor: Cursor, position: int) -> None:
         number = cursor.window.key
         cursor.position = position
-        self._state.put(_CURSOR.pack(b"C", number), position.to_bytes(8, "big"))
+        self._state.put(CURSOR_KEY.pack(b"C", number), position.to_bytes(8, "big"))
+        if number in self._backlogs:
+            self._leave(cursor, [each for each in cursor.sources if each.log.stop <= position])
         if cursor.past:
             passed = {each for each in cursor.past if each < position}
             for each in passed - set((cursor.exchanges or {}).values()):
-                self._state.delete(_EXCHANGE.pack(b"X", number, each))
+                self._state.delete(EXCHANGE_KEY.pack(b"X", number, each))
             cursor.past = (cursor.past - passed) or None
 
 

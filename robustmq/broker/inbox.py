@@ -17,14 +17,15 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.state import State
 from robustmq.config import MqttInbox
 from robustmq.message.batch import count_of, timestamp_of
+from robustmq.storage.table import Table
 
 if TYPE_CHECKING:
     from robustmq.broker.cursors import Cursor
 
-_KEY: Final = struct.Struct(">cQQ")
-_NUMBER: Final = struct.Struct(">cQ")
-_COUNTERS: Final = struct.Struct(">QQ")
-_OWNERS: Final = struct.Struct(">H")
+LOG_KEY: Final = struct.Struct(">cQQ")
+NUMBER_KEY: Final = struct.Struct(">cQ")
+COUNTERS: Final = struct.Struct(">QQ")
+OWNERS: Final = struct.Struct(">H")
 LAST: Final = (1 << 64) - 1
 """Behind every position."""
 _RESERVED: Final = 1 << 32
@@ -46,6 +47,22 @@ class Row(NamedTuple):
     def stop(self) -> int:
         """The position behind the last record."""
         return self.position + self.records
+
+
+def read_row(rows: State | Table, key: bytes, value: bytes) -> Row:
+    """Read a row `L`; its run may be in a row of its own."""
+    position = LOG_KEY.unpack(key)[2]
+    batch = value[COUNTERS.size :]
+    if not batch:
+        body = rows.get(NUMBER_KEY.pack(b"B", position))
+        assert body is not None, f"the run at position {position} is gone"
+        batch = body[OWNERS.size + 8 * OWNERS.unpack_from(body)[0] :]
+    return Row(position, count_of(batch), batch)
+
+
+def owners_of(body: bytes) -> tuple[int, ...]:
+    """The logs that shared a row `B` when it was put."""
+    return struct.unpack_from(f">{OWNERS.unpack_from(body)[0]}Q", body, OWNERS.size)
 
 
 class _Known(NamedTuple):
@@ -121,7 +138,7 @@ class Inbox:
         self.next_position = self._reserved
         """The position of the record that is kept next."""
         for key, _ in state.walk(b"K", b"L"):
-            self._trims[FilterLog(_NUMBER.unpack(key)[1], False)] = LAST
+            self._trims[FilterLog(NUMBER_KEY.unpack(key)[1], False)] = LAST
 
     @property
     def busy(self) -> bool:
@@ -161,7 +178,7 @@ class Inbox:
         self._discard(log)
 
     def _discard(self, log: FilterLog) -> None:
-        self._state.put(_NUMBER.pack(b"K", log.number), b"")
+        self._state.put(NUMBER_KEY.pack(b"K", log.number), b"")
         log.known = None
         self._trims[log] = LAST
 
@@ -195,14 +212,14 @@ class Inbox:
         shared = len(logs) > 1
         if shared:
             numbers = b"".join(log.number.to_bytes(8, "big") for log in logs)
-            put(_NUMBER.pack(b"B", position), _OWNERS.pack(len(logs)) + numbers + run)
+            put(NUMBER_KEY.pack(b"B", position), OWNERS.pack(len(logs)) + numbers + run)
             self._owners[position] = len(logs)
         body = b"" if shared else run
         row = _Known(position, position + count, len(run), shared)
         limits = self._limits
         for log in logs:
-            counters = _COUNTERS.pack(log.put, log.put_bytes)
-            put(_KEY.pack(b"L", log.number, position), counters + body)
+            counters = COUNTERS.pack(log.put, log.put_bytes)
+            put(LOG_KEY.pack(b"L", log.number, position), counters + body)
             log.added(row)
             if log.messages > limits.max_messages or log.size > limits.max_bytes:
                 self._over[log] = None
@@ -228,7 +245,7 @@ class Inbox:
             log.known = deque()
             return
         row = self._row(*last)
-        log.put, log.put_bytes = _COUNTERS.unpack_from(last[1])
+        log.put, log.put_bytes = COUNTERS.unpack_from(last[1])
         log.put += row.records
         log.put_bytes += len(row.batch)
         self._recount(log)
@@ -239,8 +256,8 @@ class Inbox:
         if first is None:
             log.messages = log.size = 0
             return
-        log.first = _KEY.unpack(first[0])[2]
-        before, bytes_before = _COUNTERS.unpack_from(first[1])
+        log.first = LOG_KEY.unpack(first[0])[2]
+        before, bytes_before = COUNTERS.unpack_from(first[1])
         log.messages = log.put - before
         log.size = log.put_bytes - bytes_before
 
@@ -268,16 +285,10 @@ class Inbox:
         return self._turn.now_ms - timestamp_of(row.batch) > max_age_ms
 
     def _range(self, log: FilterLog, first: int, stop: int) -> tuple[bytes, bytes]:
-        return _KEY.pack(b"L", log.number, first), _KEY.pack(b"L", log.number, stop)
+        return LOG_KEY.pack(b"L", log.number, first), LOG_KEY.pack(b"L", log.number, stop)
 
     def _row(self, key: bytes, value: bytes) -> Row:
-        position = _KEY.unpack(key)[2]
-        batch = value[_COUNTERS.size :]
-        if not batch:
-            body = self._state.get(_NUMBER.pack(b"B", position))
-            assert body is not None, f"the run at position {position} is gone"
-            batch = body[_OWNERS.size + 8 * _OWNERS.unpack_from(body)[0] :]
-        return Row(position, count_of(batch), batch)
+        return read_row(self._state, key, value)
 
     # ------------------------------------------------------------------ removing
 
@@ -342,7 +353,7 @@ class Inbox:
             # What was put last may not be written yet.
             if self._state.is_pending:
                 return removed + 1
-            self._state.delete(_NUMBER.pack(b"K", log.number))
+            self._state.delete(NUMBER_KEY.pack(b"K", log.number))
         del self._trims[log]
         return removed + 1
 
@@ -351,13 +362,13 @@ class Inbox:
             log.messages -= row.records
             log.size -= len(row.batch)
         log.first = row.stop
-        self._remove_row(log, row.position, len(value) == _COUNTERS.size)
+        self._remove_row(log, row.position, len(value) == COUNTERS.size)
 
     def _remove_row(self, log: FilterLog, position: int, shared: bool) -> None:
-        self._state.delete(_KEY.pack(b"L", log.number, position))
+        self._state.delete(LOG_KEY.pack(b"L", log.number, position))
         if not shared:
             return
-        key = _NUMBER.pack(b"B", position)
+        key = NUMBER_KEY.pack(b"B", position)
         owners = self._owners.pop(position, None)
         if owners is None:
             owners = self._count_owners(key, position)
@@ -371,8 +382,7 @@ class Inbox:
         body = self._state.get(key)
         if body is None:
             return 0
-        count = _OWNERS.unpack_from(body)[0]
-        numbers = struct.unpack_from(f">{count}Q", body, _OWNERS.size)
         return sum(
-            self._state.get(_KEY.pack(b"L", number, position)) is not None for number in numbers
+            self._state.get(LOG_KEY.pack(b"L", number, position)) is not None
+            for number in owners_of(body)
         )

@@ -23,7 +23,7 @@ from robustmq.message.record import RETAIN_BIT, Record
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
 
-_ONCE: Final = struct.Struct(">cIQ")
+ONCE_KEY: Final = struct.Struct(">cIQ")
 
 
 class Fabric(Protocol):
@@ -191,7 +191,7 @@ class Router:
             self._send(append, batch, retained)
             return
         if once:
-            key = _ONCE.pack(b"O", append.epoch, append.call)
+            key = ONCE_KEY.pack(b"O", append.epoch, append.call)
             self._state.put(key, batch)
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
@@ -226,13 +226,13 @@ class Router:
         """After a restart: take up what was to be delivered once and is not confirmed."""
         self._replays = list(self._state.walk(b"O", b"P"))
         for key, _ in self._replays:
-            self._last_call = max(self._last_call, _ONCE.unpack(key)[2])
+            self._last_call = max(self._last_call, ONCE_KEY.unpack(key)[2])
 
     def _replay(self) -> None:
         """Ask again for what the last life had not heard to be kept; who has it says so."""
         replays, self._replays = self._replays, []
         for key, batch in replays:
-            _, epoch, call = _ONCE.unpack(key)
+            _, epoch, call = ONCE_KEY.unpack(key)
             append = _Append(Acks(), epoch, call)
             append.forget = partial(self._state.delete, key)
             self._send(append, batch, True, only_durable=True)

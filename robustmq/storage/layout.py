@@ -1,4 +1,8 @@
-"""What lies where in the data directory: a directory per core, and a file that counts them."""
+"""What lies where in the data directory: `g<generation>/core-<core>`, and a file that counts them.
+
+Data that moves to another number of cores is written as a generation of its own; the file says
+which one counts, so the switch is the renaming of that file.
+"""
 
 import contextlib
 from pathlib import Path
@@ -14,6 +18,7 @@ FORMAT: Final = 1
 """The format of the data directory that this release writes, and the newest that it reads."""
 FORMAT_FILE: Final = "format.json"
 _CORE: Final = "core-"
+_GENERATION: Final = "g"
 
 
 class _Version(Struct):
@@ -26,36 +31,63 @@ class _Written(_Version):
     """What format 1 has."""
 
     workers: Annotated[int, Meta(ge=1)]
+    generation: Annotated[int, Meta(ge=1)]
 
 
 class Layout:
-    """The data directory of one node. To be used by the process that holds its lock."""
+    """One generation of a node's data. To be used by the process that holds the lock."""
 
-    def __init__(self, files: Files, data_path: str, workers: int | None) -> None:
+    def __init__(
+        self, files: Files, data_path: str, workers: int | None, generation: int = 1
+    ) -> None:
         self.workers = workers
         """The number of workers that the data was written with; None when there is none."""
+        self.generation = generation
         self._files = files
         self._data_path = data_path
 
+    @property
+    def path(self) -> str:
+        """The directory of this generation; it may be missing."""
+        return f"{self._data_path}/{_GENERATION}{self.generation}"
+
     def cores(self) -> list[int]:
-        """The cores that have a directory, ascending; after a change of `workers` also others."""
-        names = self._files.listdir(self._data_path)
-        numbers = (name.removeprefix(_CORE) for name in names if name.startswith(_CORE))
-        return sorted(int(each) for each in numbers if each.isdecimal())
+        """The cores that have a directory, ascending."""
+        return self._numbers(self.path, _CORE)
 
     def core_path(self, core: int) -> str:
         """The directory of a core, made when missing. Raises OSError."""
-        path = f"{self._data_path}/{_CORE}{core}"
+        path = f"{self.path}/{_CORE}{core}"
         if core not in self.cores():
             self._files.mkdir(path)
+            self._files.sync_directory(self.path)
             self._files.sync_directory(self._data_path)
         return path
 
+    def successor(self) -> "Layout":
+        """The next generation: it counts from its `record` on, and replaces this one."""
+        return Layout(self._files, self._data_path, None, self.generation + 1)
+
+    def strays(self) -> list[str]:
+        """The directories of other generations: drafts, and what was replaced."""
+        numbers = self._numbers(self._data_path, _GENERATION)
+        others = (each for each in numbers if each != self.generation)
+        return [f"{self._data_path}/{_GENERATION}{each}" for each in others]
+
+    def _numbers(self, path: str, kind: str) -> list[int]:
+        names = self._files.listdir(path)
+        numbers = (name.removeprefix(kind) for name in names if name.startswith(kind))
+        return sorted(int(each) for each in numbers if each.isdecimal())
+
     def record(self, workers: int) -> None:
-        """Note that the data is that of so many workers: wholly or not at all. Raises OSError."""
+        """Note that this generation, of so many workers, is the one that counts.
+
+        Wholly or not at all. Raises OSError.
+        """
         if workers == self.workers:
             return
-        data = msgspec.json.encode(_Written(format=FORMAT, workers=workers)) + b"\n"
+        written = _Written(format=FORMAT, workers=workers, generation=self.generation)
+        data = msgspec.json.encode(written) + b"\n"
         write_small(self._files, f"{self._data_path}/{FORMAT_FILE}", data)
         self._files.sync_directory(self._data_path)
         self.workers = workers
@@ -87,10 +119,11 @@ def open_layout(data_path: str, files: Files | None = None) -> Layout:
                 f"{data_path} was written by a newer robustmq (format {version}, this one knows"
                 f" {FORMAT}): use that release, or another data directory"
             )
-        workers = msgspec.json.decode(found, type=_Written).workers
+        written = msgspec.json.decode(found, type=_Written)
     except msgspec.MsgspecError as error:
         raise ConfigError(
             f"{path} cannot be read ({error}): restore it, for example"
-            f' {{"format": {FORMAT}, "workers": 4}} when the data is that of 4 workers'
+            f' {{"format": {FORMAT}, "workers": 4, "generation": 1}} when the data is that of'
+            " 4 workers, in the directory g1"
         ) from error
-    return Layout(files, data_path, workers)
+    return Layout(files, data_path, written.workers, written.generation)

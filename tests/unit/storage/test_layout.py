@@ -17,7 +17,9 @@ def test_a_fresh_directory_has_no_workers_until_they_are_recorded(tmp_path: Path
     assert (layout.workers, layout.cores()) == (None, [])
     layout.record(3)
     assert layout.workers == 3
-    assert (tmp_path / "deep" / "data" / "format.json").read_text() == '{"format":1,"workers":3}\n'
+    assert (tmp_path / "deep" / "data" / "format.json").read_text() == (
+        '{"format":1,"workers":3,"generation":1}\n'
+    )
     again = open_layout(place)
     assert again.workers == 3
     again.record(2)
@@ -27,10 +29,28 @@ def test_a_fresh_directory_has_no_workers_until_they_are_recorded(tmp_path: Path
 def test_cores_have_directories(tmp_path: Path) -> None:
     layout = open_layout(str(tmp_path))
     for core in (10, 0, 2, 0):
-        assert layout.core_path(core) == f"{tmp_path}/core-{core}"
-    (tmp_path / "core-x").mkdir()
+        assert layout.core_path(core) == f"{tmp_path}/g1/core-{core}"
+    (tmp_path / "g1" / "core-x").mkdir()
     assert layout.cores() == [0, 2, 10]
-    assert (tmp_path / "core-10").is_dir()
+    assert (tmp_path / "g1" / "core-10").is_dir()
+
+
+def test_the_next_generation_counts_when_it_is_recorded(tmp_path: Path) -> None:
+    old = open_layout(str(tmp_path))
+    old.record(2)
+    old.core_path(1)
+    new = old.successor()
+    assert (new.workers, new.generation, new.cores()) == (None, 2, [])
+    assert new.core_path(2) == f"{tmp_path}/g2/core-2"
+    found = open_layout(str(tmp_path))
+    assert (found.workers, found.generation, found.cores()) == (2, 1, [1])
+    assert found.strays() == [f"{tmp_path}/g2"]
+    new.record(2)
+    found = open_layout(str(tmp_path))
+    assert (found.workers, found.generation, found.cores()) == (2, 2, [2])
+    assert found.strays() == [f"{tmp_path}/g1"]
+    (tmp_path / "gx").mkdir()
+    assert found.strays() == [f"{tmp_path}/g1"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +59,8 @@ def test_cores_have_directories(tmp_path: Path) -> None:
         ('{"format": 2, "workers": 3, "regions": []}', "newer robustmq .format 2, this one knows"),
         ('{"format": 2}', "newer"),
         ('{"format": 1}', "cannot be read .*workers.*restore it"),
-        ('{"format": 1, "workers": 0}', "cannot be read"),
+        ('{"format": 1, "workers": 0, "generation": 1}', "cannot be read"),
+        ('{"format": 1, "workers": 2}', "cannot be read .*generation"),
         ('{"format": 0, "workers": 1}', "cannot be read"),
         ("", "cannot be read"),
         ("nonsense", "cannot be read"),
