@@ -35,7 +35,8 @@ _RETRY_MS: Final = 50
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
-_EPOCH_MASK: Final = 0xFFFF
+# The bit above marks the numbers of durable sessions.
+_EPOCH_MASK: Final = 0x3FFF
 
 
 class Worker:
@@ -115,7 +116,10 @@ class Worker:
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
         self._poller.watch(self._engine.fileno(), self._take_completed)
+        self._poller.tick()
+        self._mqtt.sessions.restore(self._tell_progress)
         self._core.start()
+        self._mqtt.sessions.resume()
         self._links.answer_bell()
         listener = self._inheritance.listeners[MQTT_TCP]
         listener.listen(_BACKLOG)
@@ -159,6 +163,10 @@ class Worker:
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()
         self._mqtt.shut_down()
+
+    def _tell_progress(self, sessions: int) -> None:
+        self._state.heartbeat_ns = time.monotonic_ns()
+        _log.info("sessions restored", sessions=sessions)
 
     def _reload(self) -> None:
         log.reload_level(self._inheritance.reload)
