@@ -18,7 +18,7 @@ from robustmq.broker.interests import CORE, DURABLE, Interests
 from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
 from robustmq.message.batch import HEADER, count_of
-from robustmq.message.record import RETAIN_BIT, Record
+from robustmq.message.record import QOS_BITS, RETAIN_BIT, Record
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
@@ -192,7 +192,7 @@ class Router:
             return
         if once:
             key = ONCE_KEY.pack(b"O", append.epoch, append.call)
-            self._state.put(key, batch)
+            self._state.put(key, _at_qos_2(batch))
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
         self._put_off.append(partial(self._send, append, batch, retained))
@@ -298,3 +298,20 @@ class Router:
     def _has_caught_up(self, core: int) -> bool:
         half = self._pressure_bytes // 2
         return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half
+
+
+def _at_qos_2(batch: bytes) -> bytes:
+    """Return a batch of just the records of QoS 2.
+
+    The others are sent again by their publishers, in the order that they want: a replay must
+    not bring some of them before what was sent earlier.
+    """
+    raws = cut(batch, HEADER, count_of(batch))
+    return gather(
+        batch,
+        [
+            raw
+            for raw, record in zip(raws, records(batch), strict=True)
+            if record[0] & QOS_BITS == 2
+        ],
+    )

@@ -39,12 +39,13 @@ class Links:
         for peer in range(inheritance.workers):
             if peer != self._index:
                 state = self._states[peer] = inheritance.region.state(peer)
+                # Before the sender is bound: a life that begins in between is met later.
+                self._epochs[peer] = state.epoch
                 bell = inheritance.doorbells[peer]
                 out = inheritance.region.ring(self._index, peer)
                 self._senders[peer] = Sender(out, bell, state, mine, self._cells)
                 into = inheritance.region.ring(peer, self._index)
                 self._receivers[peer] = Receiver(into, state, mine, bell)
-                self._epochs[peer] = state.epoch
 
     def alive(self) -> list[int]:
         """The peers whose process is there, or is about to be."""

@@ -212,6 +212,17 @@ def test_an_answer_counts_for_the_core_that_was_asked() -> None:
     assert answer.got == [(0, True)]
 
 
+def test_only_what_must_come_once_is_replayed() -> None:
+    """The rest is sent again by its publisher, behind what that has sent before."""
+    fabric = Fabric(2)
+    node = durable(fabric, 1)
+    node.publish("t/0", "at least once", 1)
+    node.publish("t/0", "once", 2)
+    fabric.turn(0)
+    ((_, batch),) = node.table.walk(b"O", b"P")
+    assert payloads([batch]) == [b"once"]
+
+
 # -------------------------------------------------------------------- what is retained
 
 
