@@ -43,7 +43,7 @@ class DurableClient:
         self.messages: list[Message] = []
         self.subacks = 0
         self._received: set[int] = set()
-        self._subscriptions: dict[bytes, _Subscription] = {}
+        self.subscriptions: dict[bytes, _Subscription] = {}
         self.outbox: Outbox | None = None
         number = self.node.core.state.next_number(b"session")
         self.key = home << KEY_SHIFT | DURABLE_KEYS | number
@@ -78,9 +78,9 @@ class DurableClient:
     def subscribe(self, topic_filter: str, options: Options = Options(2)) -> None:  # noqa: B008
         """Subscribe; `subacks` counts the answers."""
         name = topic_filter.encode()
-        known = self._subscriptions.get(name)
+        known = self.subscriptions.get(name)
         start = known.start if known else self.node.core.position
-        self._subscriptions[name] = _Subscription(options, start)
+        self.subscriptions[name] = _Subscription(options, start)
 
         def settled(kept: list[Kept]) -> None:
             assert not kept
@@ -93,7 +93,7 @@ class DurableClient:
         self.outbox = None
         self.window = self._new_window()
         self.node.core.keep(self.window, None)
-        for name, (options, start) in self._subscriptions.items():
+        for name, (options, start) in self.subscriptions.items():
             self.node.core.restore(self.window, name, options, start)
 
     def read(self, most: int = 1 << 30) -> None:

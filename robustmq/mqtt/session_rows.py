@@ -123,6 +123,13 @@ def decode_subscription(written: bytes, value: bytes) -> Subscribed:
     return Subscribed(written, options_of(row.flags, row.identifier), row.start)
 
 
+def with_start(value: bytes, start: int) -> bytes:
+    """The value of a subscription's row with another start. Raises Corrupt."""
+    row = _decode(_SUBSCRIPTIONS, value, "subscription")
+    row.start = start
+    return _PACKER.encode(row)
+
+
 def will_of(row: SessionRow) -> Will | None:
     """The will that a row holds. Raises Corrupt."""
     will = row.will

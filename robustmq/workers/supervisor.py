@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from robustmq.config import Config, changed_keys
 from robustmq.errors import ConfigError, Corrupt
 from robustmq.metrics import TABLE
 from robustmq.shm.region import Phase
+from robustmq.storage.layout import open_layout
 from robustmq.workers import limits, log
 from robustmq.workers.estate import Estate
 from robustmq.workers.inheritance import ServerInheritance
@@ -32,12 +34,17 @@ from robustmq.workers.limits import StartError
 from robustmq.workers.process import Process
 
 PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
-    {"server": "robustmq.workers.server", "worker": "robustmq.workers.worker"}
+    {
+        "server": "robustmq.workers.server",
+        "worker": "robustmq.workers.worker",
+        "move": "robustmq.workers.relocation",
+    }
 )
 FIRST_STARTS: Final = 3
 HEARTBEAT_LOOKS: Final = 4
 RELOADED_KEYS: Final = frozenset({"log.level"})
 _NS_PER_MS: Final = 1_000_000
+_ENDED_WELL: Final = "exit status 0"
 _log = log.EventLog("supervisor")
 
 
@@ -58,6 +65,7 @@ class Supervisor:
         self._reload = reload
         self._workers = limits.worker_count(config)
         limits.raise_open_files(config, self._workers)
+        self._programs = programs
         self._lock = limits.lock_data_directory(config.data_path)
         self._estate = Estate(config, self._workers, reload)
         server = Process("server", programs["server"], None, self._of_server)
@@ -91,7 +99,9 @@ class Supervisor:
         if set(self._config.roles) != set(Config().roles):
             _log.warning("roles cannot be chosen yet: all run", roles=self._config.roles)
         try:
-            self._start_next_stage()
+            self._prepare_data()
+            if self._stopping is None:
+                self._start_next_stage()
             while not self._is_over():
                 self._poll.poll(self._wait_ms())
                 self._estate.bell.answer()
@@ -101,6 +111,49 @@ class Supervisor:
         finally:
             self._kill_all()
         return 0 if self._clean else 1
+
+    def _prepare_data(self) -> None:
+        """See that the data is that of as many workers as there will be.
+
+        Raises StartError when it cannot be moved; ConfigError when it is not understood.
+        """
+        layout = open_layout(self._config.data_path)
+        try:
+            if layout.workers is None:
+                layout.record(self._workers)
+            elif layout.workers != self._workers:
+                self._move_data(layout.workers)
+            else:
+                for path in layout.strays():
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise StartError(
+                f"the data directory {self._config.data_path} cannot be used: {error.strerror}"
+            ) from error
+
+    def _move_data(self, workers: int) -> None:
+        """Have a process move the data of so many workers, and wait for it; a signal ends it."""
+        process = Process("move", self._programs["move"], None, self._of_server)
+        self._processes.append(process)
+        process.start(self._estate, time.monotonic_ns(), self._private_descriptors())
+        self._poll.register(process.pidfd, select.POLLIN)
+        pidfd, end = process.pidfd, None
+        while end is None:
+            self._poll.poll()
+            self._estate.bell.answer()
+            for signum in _read_all(self._wakeup[0]):
+                if signum in {signal.SIGTERM, signal.SIGINT}:
+                    _log.info("stopping", signal=signal.Signals(signum).name)
+                    self._stopping = []
+                    process.send(signal.SIGKILL)
+            end = process.reap()
+        self._poll.unregister(pidfd)
+        self._processes.remove(process)
+        if self._stopping is None and end != _ENDED_WELL:
+            raise StartError(
+                f"the data could not be moved from {workers} workers to {self._workers} ({end}):"
+                f" the log says why; it is as it was, and can be used with -w {workers}"
+            )
 
     def _of_server(self) -> ServerInheritance:
         return self._estate.of_server(self._config)

@@ -1,0 +1,133 @@
+"""Durable sessions whose node gets another number of cores, again and again.
+
+All cores are killed at once, their rows are moved, and new cores go on with them: what was
+acknowledged before arrives, in order, at QoS 2 once, as if nothing had happened.
+"""
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustmq.broker.departure import Target
+from robustmq.broker.relocation import Relocation
+from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.storage.memory_table import MemoryTable
+from robustmq.workers.relocation import MqttSessions
+from tests.durable import DurableClient
+from tests.fabric import Fabric, Limits
+from tests.property.test_durable import CLIENTS, World, judge, operations
+
+LEFT = b"LBXOKM"
+moves = st.tuples(st.just("move"), st.integers(1, 4))
+steps = st.lists(st.one_of(operations, operations, operations, moves), min_size=20, max_size=80)
+
+
+def rows_of(table: MemoryTable) -> list[tuple[bytes, bytes]]:
+    """Everything that a table has."""
+    return list(table.walk(b"", b"\xff" * 20))
+
+
+class Nomads(World):
+    """A world whose number of cores changes; the clients' sessions are where their names say."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(count, limit)
+        placement = self.fabric.placement
+        homes = [placement.home_of(self.name(who)) for who in range(CLIENTS)]
+        self.clients = [DurableClient(self.fabric, home, limit) for home in homes]
+        self.moves = 0
+
+    @staticmethod
+    def name(who: int) -> bytes:
+        """A client's id."""
+        return b"client %d" % who
+
+    def move(self, count: int) -> None:
+        """Kill all, and go on with `count` cores."""
+        old = [node.table.crash() for node in self.fabric.nodes]
+        for who, client in enumerate(self.clients):
+            self._put_rows(who, client, old[client.home])
+        for table in old:
+            table.commit()
+        before = [rows_of(table) for table in old]
+        new = [MemoryTable() for _ in range(count)]
+        Relocation(
+            old,
+            [Target(table, table.commit) for table in new],
+            sessions=MqttSessions(),
+            rules=TopicRules(()),
+            progress=lambda *_: None,
+        ).run()
+        assert [rows_of(table) for table in old] == before
+        self.moves += 1
+        self.lives = [1_000 * self.moves] * count
+        self.fabric = Fabric(count, Limits(max_batch_bytes=200))
+        for who, client in enumerate(self.clients):
+            client.fabric = self.fabric
+            client.home = self.fabric.placement.home_of(self.name(who))
+            self._take_rows(who, client, new[client.home])
+        for core, table in enumerate(new):
+            self.fabric.nodes[core].table = table
+            self.fabric.crash(core, 0, [c.restore for c in self.clients if c.home == core])
+        self.fabric.settle()
+
+    def _put_rows(self, who: int, client: DurableClient, table: MemoryTable) -> None:
+        session = SessionRow(client.key, 60, 5, 0, None, None)
+        table.put(b"s" + self.name(who), msgspec.msgpack.encode(session))
+        prefix = b"t" + client.key.to_bytes(8, "big")
+        for name, (options, start) in client.subscriptions.items():
+            table.put(
+                prefix + name, msgspec.msgpack.encode(SubscriptionRow(options.qos, start, b""))
+            )
+        table.put(prefix + b"$share/g/a/#", msgspec.msgpack.encode(SubscriptionRow(1, 7, b"")))
+        table.put(prefix + b"live", msgspec.msgpack.encode(SubscriptionRow(0, 7, b"")))
+        table.put(b"u" + client.key.to_bytes(8, "big") + b"\0\7", b"")
+
+    def _take_rows(self, who: int, client: DurableClient, table: MemoryTable) -> None:
+        known = table.get(b"s" + self.name(who))
+        assert known is not None
+        assert msgspec.msgpack.decode(known, type=SessionRow).number == client.key
+        number = client.key.to_bytes(8, "big")
+        assert [key for key, _ in table.walk(b"u" + number, b"u" + number + b"\xff")] == [
+            b"u" + number + b"\0\7"
+        ]
+        rows = dict(table.walk(b"t" + number, b"t" + number + b"\xff" * 20))
+        found = {key[9:]: decode_subscription(key[9:], value) for key, value in rows.items()}
+        assert found.pop(b"$share/g/a/#").start == found.pop(b"live").start == 7
+        assert found.keys() == client.subscriptions.keys()
+        for name, subscribed in found.items():
+            known_as = client.subscriptions[name]
+            assert subscribed.options == known_as.options
+            client.subscriptions[name] = known_as._replace(start=subscribed.start)
+
+
+@settings(max_examples=150)
+@given(st.integers(1, 3), st.sampled_from([1, 2, 60_000]), steps)
+def test_a_move_loses_nothing(count: int, limit: int, actions: list[tuple[object, ...]]) -> None:
+    world = Nomads(count, limit)
+    for name, *arguments in actions:
+        getattr(world, str(name))(*arguments)
+    world.finish()
+    judge(world)
+    world.tick()
+    world.tick()
+    for node in world.fabric.nodes:
+        left = [
+            key for kind in LEFT for key, _ in node.table.walk(bytes((kind,)), bytes((kind + 1,)))
+        ]
+        assert not left
+
+
+@settings(max_examples=50)
+@given(st.lists(operations, min_size=20, max_size=60), st.lists(operations, max_size=20))
+def test_several_moves_in_sequence(
+    first: list[tuple[object, ...]], between: list[tuple[object, ...]]
+) -> None:
+    world = Nomads(2, 60_000)
+    for actions, count in ((first, 3), (between, 1), ([], 4), (between, 2)):
+        for name, *arguments in actions:
+            getattr(world, str(name))(*arguments)
+        world.move(count)
+    world.finish()
+    judge(world)
