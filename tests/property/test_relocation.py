@@ -111,6 +111,8 @@ def test_a_move_loses_nothing(count: int, limit: int, actions: list[tuple[object
     world.finish()
     judge(world)
     world.tick()
+    for who in range(CLIENTS):
+        world.go(who)
     world.tick()
     for node in world.fabric.nodes:
         left = [
