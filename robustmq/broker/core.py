@@ -115,6 +115,7 @@ class Core:
         self._noting: Timer | None = None
         self._seen: dict[int, tuple[int, int]] = {}
         self._seen_anew: set[int] = set()
+        self._unanswered: list[tuple[int, int, bytes]] = []
         self._waits: dict[int, _Wait] = {}
         self._last_call = 0
         router.deliver_here = lambda batch: subscriptions.deliver(core, batch)
@@ -312,6 +313,8 @@ class Core:
         """Everything that is done once a turn: batches, then pages of retained messages."""
         self._delayed.run()
         self._router.flush()
+        if self._unanswered and not self._router.has_replays:
+            self._answer_wants()
         self._scans.run()
 
     def commit(self) -> None:
@@ -442,9 +445,18 @@ class Core:
     def _on_want(self, source: int, frame: bytes) -> None:
         call, durable, retained, topic_filter = frames.read_want(frame)
         self._interests.want(source, topic_filter, durable)
-        if call:
+        if call and retained and self._router.has_replays:
+            # What the last life retained is sent first: nobody will hear it live.
+            self._unanswered.append((source, call, topic_filter))
+        elif call:
             so_far = self._router.retained_so_far(topic_filter) if retained else (0, [])
             self._send(source, frames.wanted(call, *so_far))
+
+    def _answer_wants(self) -> None:
+        for source, call, topic_filter in self._unanswered:
+            so_far = self._router.retained_so_far(topic_filter)
+            self._send(source, frames.wanted(call, *so_far))
+        self._unanswered.clear()
 
     def _on_unwant(self, source: int, frame: bytes) -> None:
         self._interests.unwant(source, frame[1:])

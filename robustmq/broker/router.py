@@ -156,6 +156,11 @@ class Router:
             self.once = True
         builder.settle_if_full()
 
+    @property
+    def has_replays(self) -> bool:
+        """Whether something of the last life is still to be sent."""
+        return bool(self._replays)
+
     def hold(self) -> None:
         """Let publishers wait while it is not known who wants what."""
         self.builder.blocked = True
