@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from robustmq import metrics
+from robustmq._kernel.batch import records
 from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
@@ -24,15 +25,19 @@ from robustmq.broker.shares import Shares
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.broker.timers import Timer, Timers
+from robustmq.broker.wait import Wait
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
 from robustmq.message.delay import is_delayed
-from robustmq.message.record import Record
+from robustmq.message.record import QOS_BITS, Record
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
 
 _COMMITS: Final = 16
 """Commits that a turn makes at most: what follows from one that is durable may need another."""
+
+_RETRY_MS: Final = 500
+"""Milliseconds until a core is asked again that could not keep what a restart must not lose."""
 
 
 class Committer(Protocol):
@@ -43,30 +48,6 @@ class Committer(Protocol):
 
     def completed(self) -> object:
         """Take notice of what has become durable."""
-
-
-class _Wait:
-    """An interest that waits for cores to know it; they are `owing` an answer.
-
-    `window` is the subscriber's, None when a shared group wants the filter.
-    """
-
-    __slots__ = ("kept", "owing", "reply", "retained", "topic_filter", "window")
-
-    def __init__(
-        self,
-        topic_filter: bytes,
-        owing: list[int],
-        window: Window | None,
-        retained: bool,
-        reply: Callable[[list[Kept]], None],
-    ) -> None:
-        self.topic_filter = topic_filter
-        self.owing = set(owing)
-        self.window = window
-        self.retained = retained
-        self.reply = reply
-        self.kept: list[Kept] = []
 
 
 class Core:
@@ -116,7 +97,7 @@ class Core:
         self._seen: dict[int, tuple[int, int]] = {}
         self._seen_anew: set[int] = set()
         self._unanswered: list[tuple[int, int, bytes]] = []
-        self._waits: dict[int, _Wait] = {}
+        self._waits: dict[int, Wait] = {}
         self._last_call = 0
         router.deliver_here = lambda batch: subscriptions.deliver(core, batch)
         self._fetches = RetainedFetches(placement, subscriptions)
@@ -133,13 +114,13 @@ class Core:
             Kind.DELIVER: self._on_deliver,
             Kind.WANT: self._on_want,
             Kind.UNWANT: self._on_unwant,
-            Kind.RETAINED: self._on_retained,
+            Kind.RETAINED: lambda _, frame: self._fetches.arrived(*frames.read_retained(frame)),
             Kind.WANTED: self._on_wanted,
             Kind.JOIN: self._on_join,
             Kind.JOINED: self._on_joined,
             Kind.LEAVE: self._on_leave,
-            Kind.ASSIGN: self._on_assign,
-            Kind.RETURN: self._on_return,
+            Kind.ASSIGN: lambda _, frame: shares.assigned(*frames.read_assign(frame)),
+            Kind.RETURN: lambda _, frame: shares.on_return(*frames.read_give_back(frame)),
             Kind.SCAN: self._on_scan,
             Kind.TOLD: self._on_told,
         }
@@ -166,6 +147,8 @@ class Core:
             refused = self._delayed.publish(principal, record, reply)
         else:
             refused = self._admission.publish(principal, record.key)
+            if refused is None and once:
+                refused = self.state.refusal
             if refused is None:
                 self._router.append(record, reply, once)
         if refused is not None:
@@ -281,6 +264,7 @@ class Core:
             self._seen[source] = int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big")
         self._retained.restore()
         self._cursors.restore()
+        self._router.later = lambda ask: self.at(self.turn.now_ms + _RETRY_MS, ask)
         self._router.restore()
         self._delayed.restore()
         cores = range(self._placement.workers)
@@ -384,7 +368,7 @@ class Core:
         cores = list(range(self._placement.workers))
         self._last_call += 1
         call = self._last_call
-        self._waits[call] = _Wait(topic_filter, cores, window, retained, reply)
+        self._waits[call] = Wait(topic_filter, cores, window, retained, reply)
         durable = self._subscriptions.is_durable(topic_filter)
         self._tell(frames.want(call, durable, retained, topic_filter))
 
@@ -418,17 +402,31 @@ class Core:
             self._seen[source] = epoch, call
             if self._inbox.next_position != position:
                 self._seen_anew.add(source)
-        self.state.then(partial(self._confirm, source, call, 0))
+        self._confirm_kept(source, call, batch)
 
     def _on_retain(self, source: int, frame: bytes) -> None:
         call, position, batch = frames.read_retain(frame)
         self._scans.arrived(source, position)
         refusal = self.state.refusal
         if refusal is not None:
+            self.turn.row[metrics.RETAINED_REFUSED] += count_of(batch)
             self._confirm(source, call, refusal.code)
             return
         self._retained.apply(batch, source, position)
-        self.state.then(partial(self._confirm, source, call, 0))
+        self._confirm_kept(source, call, batch)
+
+    def _confirm_kept(self, source: int, call: int, batch: bytes) -> None:
+        """Confirm when what was put is durable; refuse when writing fails before that."""
+        confirm = partial(self._confirm, source, call)
+
+        def give_up(code: int) -> None:
+            if any(record[0] & QOS_BITS == 2 for record in records(batch)):
+                # It may still be written, so nobody may be told to publish it a second time.
+                self.state.then(partial(confirm, 0))
+            else:
+                confirm(code)
+
+        self.state.then(partial(confirm, 0), give_up)
 
     def _confirm(self, core: int, call: int, code: int) -> None:
         if core == self._core:
@@ -478,10 +476,6 @@ class Core:
     def _on_scan(self, source: int, frame: bytes) -> None:
         self._scans.ask(source, *frames.read_scan(frame))
 
-    def _on_retained(self, source: int, frame: bytes) -> None:
-        del source
-        self._fetches.arrived(*frames.read_retained(frame))
-
     def _on_told(self, source: int, frame: bytes) -> None:
         self._interests.told(source)
         self._scans.arrived(source, frames.read_told(frame))
@@ -497,11 +491,3 @@ class Core:
         del source
         _, member, _, key = frames.read_member(frame)
         self._shares.on_leave(member, key)
-
-    def _on_assign(self, source: int, frame: bytes) -> None:
-        del source
-        self._shares.assigned(*frames.read_assign(frame))
-
-    def _on_return(self, source: int, frame: bytes) -> None:
-        del source
-        self._shares.on_return(*frames.read_give_back(frame))

@@ -43,11 +43,13 @@ class _Append:
     """A batch that some cores have not confirmed; `code` is the first refusal among them.
 
     It is numbered by `epoch` and `call` in this core's stream. `forget` is called at the end.
+    What `is_owed` may have been acknowledged in an earlier life: no core may refuse it.
     """
 
-    __slots__ = ("acks", "call", "code", "epoch", "forget", "owing", "unmatched")
+    __slots__ = ("acks", "call", "code", "epoch", "forget", "is_owed", "owing", "unmatched")
 
-    def __init__(self, acks: Acks, epoch: int, call: int) -> None:
+    def __init__(self, acks: Acks, epoch: int, call: int, is_owed: bool = False) -> None:
+        self.is_owed = is_owed
         self.acks = acks
         self.unmatched: list[tuple[int, int]] = []
         self.epoch = epoch
@@ -71,6 +73,15 @@ class _Call(NamedTuple):
 
     append: _Append
     frame: bytes
+
+
+class _PutOff(NamedTuple):
+    """A batch that is written before it is sent (`once`), or that waits behind such a one."""
+
+    append: _Append
+    batch: bytes
+    retained: bool
+    once: bool
 
 
 class _Peer:
@@ -116,7 +127,7 @@ class Router:
         self._interests = interests
         self._state = state
         self._stream = state.next_number(b"stream", 1)
-        self._put_off: deque[Callable[[], None]] = deque()
+        self._put_off: deque[_PutOff] = deque()
         self._replays: list[tuple[bytes, bytes]] = []
         self.once = False
         """Whether the batch that is being built has a message to be delivered once."""
@@ -129,6 +140,7 @@ class Router:
         self.builder = BatchBuilder(turn, core, max_batch_bytes, self._append)
         self.deliver_here: Callable[[bytes], None]
         self.receive_here: Callable[[bytes], None]
+        self.later: Callable[[Callable[[], None]], object]
 
     @property
     def blocked(self) -> bool:
@@ -200,11 +212,25 @@ class Router:
             self._state.put(key, _at_qos_2(batch))
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
-        self._put_off.append(partial(self._send, append, batch, retained))
-        self._state.then(self._send_next)
+        waiting = _PutOff(append, batch, retained, once)
+        self._put_off.append(waiting)
+        self._state.then(partial(self._send_next, waiting), self._give_up)
 
-    def _send_next(self) -> None:
-        self._put_off.popleft()()
+    def _send_next(self, waiting: _PutOff) -> None:
+        first = self._put_off.popleft()
+        assert first is waiting
+        self._send(first.append, first.batch, first.retained)
+
+    def _give_up(self, code: int) -> None:
+        """Writing fails: refuse what was to be written first, and let go what waits behind it."""
+        if not self._put_off:
+            return
+        append, batch, retained, once = self._put_off.popleft()
+        if once:
+            self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
+            append.confirm(code)
+        else:
+            self._send(append, batch, retained)
 
     def _send(
         self, append: _Append, batch: bytes, retained: bool, only_durable: bool = False
@@ -238,7 +264,7 @@ class Router:
         replays, self._replays = self._replays, []
         for key, batch in replays:
             _, epoch, call = ONCE_KEY.unpack(key)
-            append = _Append(Acks(), epoch, call)
+            append = _Append(Acks(), epoch, call, is_owed=True)
             append.forget = partial(self._state.delete, key)
             self._send(append, batch, True, only_durable=True)
 
@@ -262,19 +288,31 @@ class Router:
         peer = self._peers[core]
         peer.calls[call] = _Call(append, frame)
         peer.unanswered += len(frame)
+        self._send_frame(core, frame)
+        self._watch(core)
+
+    def _send_frame(self, core: int, frame: bytes) -> None:
         if core == self._core:
             self.receive_here(frame)
         else:
             self._fabric.send(core, frame)
-        self._watch(core)
 
     def confirmed(self, core: int, call: int, code: int) -> None:
         """A core has what `call` asked it to keep, or (with a code) refuses."""
         peer = self._peers[core]
-        answered = peer.calls.pop(call, None)
+        answered = peer.calls.get(call)
         if answered is not None:
+            if code and answered.append.is_owed:
+                self.later(partial(self._ask_again, core, call))
+                return
+            del peer.calls[call]
             peer.unanswered -= len(answered.frame)
             answered.append.confirm(code)
+
+    def _ask_again(self, core: int, call: int) -> None:
+        asked = self._peers[core].calls.get(call)
+        if asked is not None:
+            self._send_frame(core, asked.frame)
 
     def resend(self, core: int) -> None:
         """Ask the successor of a core for what its predecessor owed an answer for.

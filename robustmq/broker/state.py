@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from robustmq.errors import Refused
+from robustmq.errors import Refusal, Refused
 from robustmq.storage.table import Table
 
 _NUMBERS: Final = 1 << 16
@@ -18,6 +18,7 @@ _NUMBERS: Final = 1 << 16
 class _Waiting(NamedTuple):
     commit: int
     callback: Callable[[], None]
+    refused: Callable[[int], None] | None
 
 
 class State:
@@ -63,9 +64,15 @@ class State:
         """Whether something is put that no commit has taken yet."""
         return self._table.is_midway
 
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call back when everything that was put so far is durable, after the turn's commit."""
-        self._waiting.append(_Waiting(self._table.next_commit, callback))
+    def then(
+        self, callback: Callable[[], None], refused: Callable[[int], None] | None = None
+    ) -> None:
+        """Call back when everything that was put so far is durable, after the turn's commit.
+
+        With `refused`, that is called instead, with the Refusal, when writing fails before: what
+        was put is written when the disk heals, which may be never.
+        """
+        self._waiting.append(_Waiting(self._table.next_commit, callback, refused))
 
     def settle(self) -> bool:
         """After a commit: call back for what has become durable; says whether there was anything.
@@ -82,7 +89,19 @@ class State:
                 break
             found = True
             self._waiting.popleft().callback()
+        if self._waiting:
+            refusal = self._table.refusal
+            if refusal is not None and refusal.code is not Refusal.BUSY:
+                found |= self._give_up(refusal.code)
         return found
+
+    def _give_up(self, code: int) -> bool:
+        """Tell those who can be told that writing fails; says whether there was anybody."""
+        told = [each.refused for each in self._waiting if each.refused is not None]
+        self._waiting = deque(each for each in self._waiting if each.refused is None)
+        for refused in told:
+            refused(code)
+        return bool(told)
 
     def next_number(self, name: bytes, reserve: int = _NUMBERS) -> int:
         """A number that was never given before under this name, also before a restart."""

@@ -188,7 +188,7 @@ class Connection:
                 self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
                 return
         expiry = self._expiry(packet, properties)
-        refused = self.mqtt.sessions.refusal(client_id, expiry)
+        refused = self.mqtt.sessions.refusal(client_id, packet.clean_start, expiry)
         if refused is not None:
             self._refuse(packet.version, CONNECTION_REFUSALS[refused.code])
             return

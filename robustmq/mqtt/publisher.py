@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PUBACK: Final = 0x40
 _PUBREC: Final = 0x50
-_LOST: Final = (Refusal.UNAVAILABLE, Refusal.BUSY, Refusal.INTERNAL)
+_LOST: Final = (Refusal.QUOTA_EXCEEDED, Refusal.UNAVAILABLE, Refusal.BUSY, Refusal.INTERNAL)
 
 
 class Exchanges:

@@ -52,13 +52,16 @@ class SessionTable:
 
     # ------------------------------------------------------------------ opening
 
-    def refusal(self, client_id: str, expiry: int) -> Refused | None:
+    def refusal(self, client_id: str, clean_start: bool, expiry: int) -> Refused | None:
         """Why a client may not connect now: what it asks for would have to be kept on disk.
 
-        A will of a session that is not durable is none of the reasons: it lives in memory then.
+        Whoever takes up a durable session as it was may read what it is owed, for which there
+        may be no room otherwise. A will is none of the reasons: it lives in memory then.
         """
         session = self._sessions.get(client_id)
-        if not expiry and (session is None or not session.is_durable):
+        if session is None or not session.is_durable:
+            return self._broker.state.refusal if expiry else None
+        if not clean_start and expiry == session.expiry:
             return None
         return self._broker.state.refusal
 
@@ -104,7 +107,9 @@ class SessionTable:
         )
         if session.stored:
             self.rows.put(session)
-        return Opened(session, present, waits or session.stored)
+        # Who could come although nothing can be written need not wait until it can.
+        waits = (waits or session.stored) and self._broker.state.refusal is None
+        return Opened(session, present, waits)
 
     def _create(self, principal: Principal, durable: bool) -> Session:
         if durable:

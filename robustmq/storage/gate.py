@@ -6,8 +6,8 @@ from typing import Final
 from robustmq.errors import Refusal, Refused
 from robustmq.storage.log import Unwritable
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What a full disk, or quota, says."""
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a full disk, or quota, or a limit on the size of files says."""
 
 
 class Gate:

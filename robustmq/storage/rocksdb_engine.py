@@ -311,6 +311,7 @@ class RocksdbEngine:
                 self.store.sync()
             except OSError as error:
                 self._gate.error = error
+                self._writer.ring()
                 return self._settings.retry_ms / 1_000
             self._done += self._marks
             self._marks = []

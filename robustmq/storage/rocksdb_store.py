@@ -62,7 +62,7 @@ def as_os_error(error: Exception) -> OSError:
     """Return what RocksDB says as the error of the operating system that it stands for."""
     text = str(error)
     number = errno.EIO
-    for each in (errno.ENOSPC, errno.EDQUOT):
+    for each in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         if os.strerror(each) in text:
             number = each
     return OSError(number, text)

@@ -316,14 +316,16 @@ def test_what_would_be_kept_is_refused_and_the_rest_goes_on(scene: Scene, versio
     scene.broker.end_turn()
     scene.broker.table.refuse(FULL)
     no = Reason.QUOTA_EXCEEDED if version == V5 else Reason.SERVER_UNAVAILABLE
-    attempts: list[tuple[str, bool]] = [("new", False), ("gone", False), ("gone", True)]
+    attempts: list[tuple[str, bool]] = [("new", False), ("gone", True)]
+    if version == V5:
+        attempts.append(("gone", False))
     for client_id, clean in attempts:
         other = Peer(scene, version)
         expiry = None if clean or version < V5 else Properties(session_expiry_interval=9)
         other.send(Connect(client_id, version, clean, properties=expiry))
         assert other.got() == [Connack(no)]
         assert other.connection.ended
-    assert scene.cell(metrics.CONNECTIONS_REFUSED) == 3
+    assert scene.cell(metrics.CONNECTIONS_REFUSED) == len(attempts)
     peer.send(Subscribe(1, [Subscription("a", 1)]))
     failed = Reason.QUOTA_EXCEEDED if version == V5 else Reason.UNSPECIFIED_ERROR
     assert peer.got() == [Suback(1, [failed])]
@@ -338,6 +340,25 @@ def test_what_would_be_kept_is_refused_and_the_rest_goes_on(scene: Scene, versio
     scene.broker.table.refuse(None)
     disk_is_done(scene)
     connected(scene, "new", version, False, expiry=9 if version == V5 else None)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_a_session_is_taken_up_as_it_was_although_nothing_can_be_written(
+    scene: Scene, version: int
+) -> None:
+    expiry = 100 if version == V5 else None
+    connected(scene, "gone", version, False, expiry=expiry).connection.lost()
+    scene.broker.end_turn()
+    scene.broker.table.refuse(FULL)
+    back = Peer(scene, version)
+    properties = None if expiry is None else Properties(session_expiry_interval=expiry)
+    back.send(Connect("gone", version, False, properties=properties))
+    (connack,) = back.got()
+    assert isinstance(connack, Connack)
+    assert (connack.reason, connack.session_present) == (Reason.SUCCESS, True)
+    scene.broker.table.refuse(None)
+    disk_is_done(scene)
+    assert back.got() == []
 
 
 # ---------------------------------------------------------------------- QoS 2
