@@ -114,6 +114,9 @@ class Storage(Struct, frozen=True, kw_only=True):
     segment_ms: Milliseconds after which it begins a new file anyway; 0: never.
     preallocate_bytes: Bytes of disk that a file of the segment engine takes in advance.
     index_interval_bytes: Bytes between two entries of an index: fewer find faster and take more.
+    retain_interval_ms: Milliseconds after which all logs are looked at for such messages again.
+    max_topic_logs: Logs that a core keeps for topics whose rule asks for it.
+    memory_log_bytes: Bytes of a log with engine = "memory", where its rule has no bound of bytes.
     compact_records: New messages in a compacted log that make another run of compaction worth it.
     compact_keys: Keys that one run of compaction remembers.
     tombstone_ms: Milliseconds that compaction keeps the empty message that deletes a key.
@@ -132,6 +135,9 @@ class Storage(Struct, frozen=True, kw_only=True):
     segment_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000
     preallocate_bytes: Annotated[int, _in(0, GIB)] = 16_777_216
     index_interval_bytes: Annotated[int, _in(64, GIB)] = 4_096
+    retain_interval_ms: Annotated[int, _in(10, 86_400_000)] = 1_000
+    max_topic_logs: Annotated[int, _in(0, 1_000_000)] = 10_000
+    memory_log_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
     compact_records: Annotated[int, _in(1, 1_000_000_000)] = 10_000
     compact_keys: Annotated[int, _in(1, 1_000_000_000)] = 1_000_000
     tombstone_ms: Annotated[int, _in(0, CENTURY_MS)] = 86_400_000

@@ -10,14 +10,17 @@ from robustmq.broker.timers import Timer
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.principal import Principal
+from robustmq.storage.log import StoredBatch
 
 __all__ = [
     "Broker",
     "Handle",
     "Kept",
+    "LogBounds",
     "Options",
     "Principal",
     "Record",
+    "StoredBatch",
     "Timer",
     "Turn",
     "Window",
@@ -77,6 +80,28 @@ class State(Protocol):
         """A number that was never given before under this name, also before a restart."""
 
 
+class LogBounds(NamedTuple):
+    """The offsets of a log: the first that is kept, the next, and that below which is safe."""
+
+    start: int
+    end: int
+    high_watermark: int
+
+
+class Logs(Protocol):
+    """The logs of topics that this core keeps (see `[[topic_rules]]`).
+
+    A topic that has a log of its own is kept by one core; of other topics each core keeps what
+    was published on it, in a log for all topics of a rule.
+    """
+
+    def read(self, topic: bytes, offset: int, max_bytes: int) -> list[StoredBatch]:
+        """As `storage.log.Log.read`, what is safe of the log that keeps `topic`; else nothing."""
+
+    def bounds(self, topic: bytes) -> LogBounds | None:
+        """How far that log reaches; None when there is none here."""
+
+
 class Broker(Protocol):
     """What a protocol sees of its core. No call waits; answers come to the callable given.
 
@@ -89,6 +114,10 @@ class Broker(Protocol):
     @property
     def state(self) -> State:
         """What of this core survives it."""
+
+    @property
+    def logs(self) -> Logs:
+        """What this core keeps for readers to come."""
 
     def route(self, principal: Principal, topic: bytes) -> Handle | Refused | None:
         """Decide once whether and where this principal's messages to `topic` go.

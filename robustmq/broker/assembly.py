@@ -3,18 +3,20 @@
 from typing import NamedTuple
 
 from robustmq._kernel.turn import Turn
-from robustmq.broker.core import Committer, Core
+from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
+from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.shares import Shares
-from robustmq.broker.state import State
+from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Describe, Subscriptions
+from robustmq.broker.topic_logs import InMemory, LogStore, TopicLogs
 from robustmq.config import Config, default_rule
 from robustmq.policy.admission import Admission
 from robustmq.policy.topic_rules import TopicRules
@@ -35,6 +37,7 @@ class Assembly(NamedTuple):
     inbox: Inbox
     cursors: Cursors
     delayed: Delayed
+    logs: TopicLogs
 
 
 def assemble(
@@ -48,13 +51,19 @@ def assemble(
     table: Table,
     committer: Committer,
     describe: Describe,
+    log_store: LogStore | None = None,
 ) -> Assembly:
-    """Make the broker of core `core` in its life `epoch`; `committer` writes what `table` takes."""
+    """Make the broker of core `core` in its life `epoch`; `committer` writes what `table` takes.
+
+    `log_store` has the logs of topics; without one they are in memory.
+    """
     runtime = config.runtime
     mqtt = config.mqtt_runtime
     protocol = mqtt.protocol
     state = State(table)
-    interests = Interests(protocol.route_cache)
+    rules = TopicRules(config.topic_rules, default_rule(config.storage), protocol.route_cache)
+    log_parts = LogParts(rules, placement, core)
+    interests = Interests(protocol.route_cache, log_parts.core_of)
     router = Router(
         turn,
         core=core,
@@ -62,6 +71,7 @@ def assemble(
         placement=placement,
         fabric=fabric,
         interests=interests,
+        log_parts=log_parts,
         state=state,
         max_batch_bytes=runtime.max_batch_bytes,
         pressure_bytes=runtime.pressure_bytes,
@@ -80,7 +90,7 @@ def assemble(
         turn,
         workers=placement.workers,
         describe=describe,
-        rules=TopicRules(config.topic_rules, default_rule(config.storage), protocol.route_cache),
+        rules=rules,
         route_cache=protocol.route_cache,
         max_topic_aliases=protocol.max_server_topic_aliases,
     )
@@ -94,7 +104,7 @@ def assemble(
         subscriptions=subscriptions,
         max_pending=mqtt.shared.max_pending,
     )
-    admission = Admission(protocol.max_topic_levels)
+    admission = Admission(protocol.max_topic_levels, rules)
     delayed = Delayed(
         turn,
         state,
@@ -102,6 +112,9 @@ def assemble(
         router=router,
         limits=mqtt.delayed,
         retry_ms=config.storage.retry_ms,
+    )
+    logs = TopicLogs(
+        turn, state, rules=rules, storage=config.storage, store=log_store or InMemory()
     )
     port = Core(
         turn,
@@ -120,6 +133,7 @@ def assemble(
         inbox=inbox,
         cursors=cursors,
         delayed=delayed,
+        logs=logs,
         cursor_interval_ms=config.storage.cursor_interval_ms,
     )
     return Assembly(
@@ -134,4 +148,5 @@ def assemble(
         inbox,
         cursors,
         delayed,
+        logs,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from robustmq import metrics
 from robustmq._kernel.batch import records
@@ -22,9 +22,10 @@ from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.shares import Shares
-from robustmq.broker.state import State
+from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.broker.timers import Timer, Timers
+from robustmq.broker.topic_logs import TopicLogs
 from robustmq.broker.wait import Wait
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
@@ -38,16 +39,6 @@ _COMMITS: Final = 16
 
 _RETRY_MS: Final = 500
 """Milliseconds until a core is asked again that could not keep what a restart must not lose."""
-
-
-class Committer(Protocol):
-    """Whatever writes what the turn has put into the state."""
-
-    def commit(self) -> bool:
-        """Write; True: call `completed`."""
-
-    def completed(self) -> object:
-        """Take notice of what has become durable."""
 
 
 class Core:
@@ -72,6 +63,7 @@ class Core:
         inbox: Inbox,
         cursors: Cursors,
         delayed: Delayed,
+        logs: TopicLogs,
         cursor_interval_ms: int,
     ) -> None:
         self.turn = turn
@@ -91,7 +83,9 @@ class Core:
         self._inbox = inbox
         self._cursors = cursors
         self._delayed = delayed
-        delayed.timers = self.timers
+        self.logs = logs
+        delayed.timers = logs.timers = self.timers
+        logs.confirm = self._confirm
         self._cursor_interval_ms = cursor_interval_ms
         self._noting: Timer | None = None
         self._seen: dict[int, tuple[int, int]] = {}
@@ -123,6 +117,7 @@ class Core:
             Kind.RETURN: lambda _, frame: shares.on_return(*frames.read_give_back(frame)),
             Kind.SCAN: self._on_scan,
             Kind.TOLD: self._on_told,
+            Kind.KEEP: logs.on_keep,
         }
 
     # ------------------------------------------------------------------ the port
@@ -133,6 +128,8 @@ class Core:
             delay = self._delayed.admit(principal, topic)
             return delay if isinstance(delay, Refused) else None
         refused = self._admission.publish(principal, topic)
+        if refused is None and self._admission.limits_size(topic):
+            return None
         return refused or Handle(topic, self._router.builder)
 
     def publish(
@@ -146,7 +143,7 @@ class Core:
         if is_delayed(record.key):
             refused = self._delayed.publish(principal, record, reply)
         else:
-            refused = self._admission.publish(principal, record.key)
+            refused = self._admission.publish(principal, record.key, len(record.value))
             if refused is None and once:
                 refused = self.state.refusal
             if refused is None:
@@ -267,6 +264,7 @@ class Core:
         self._router.later = lambda ask: self.at(self.turn.now_ms + _RETRY_MS, ask)
         self._router.restore()
         self._delayed.restore()
+        self.logs.restore()
         cores = range(self._placement.workers)
         self._interests.await_from(core for core in cores if core != self._core)
         for topic_filter in self._subscriptions.filters():
@@ -291,7 +289,7 @@ class Core:
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
         busy = self._scans.busy or self._router.busy or self._inbox.busy
-        return busy or self._cursors.busy or self._delayed.busy
+        return busy or self._cursors.busy or self._delayed.busy or self.logs.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
@@ -312,9 +310,11 @@ class Core:
                 self._committer.completed()
             followed = self.state.settle()
             self._cursors.settle()
+            followed |= self.logs.settle()
             if not (followed or self.turn.exact or self.state.is_midway):
                 break
         self._inbox.run()
+        self.logs.run()
         if self.turn.acknowledged and self._noting is None:
             when_ms = self.turn.now_ms + self._cursor_interval_ms
             self._noting = self.timers.at(when_ms, self._note)
@@ -335,6 +335,8 @@ class Core:
     def close(self) -> None:
         """The core stops: note what else would be sent again after the restart."""
         self._cursors.note()
+        self.commit()
+        self.logs.close()
         self.commit()
 
     def receive(self, source: int, frame: bytes) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _STORE: Final = struct.Struct("<BBIQ")
+_KEEP: Final = struct.Struct("<BBQI")
 _CALL: Final = struct.Struct("<BBQ")
 _MEMBER: Final = struct.Struct("<BBQQ")
 _POSITION: Final = struct.Struct("<BBQQ")
@@ -36,6 +37,7 @@ class Kind(enum.IntEnum):
     SCAN = 13
     TOLD = 14
     RETAIN = 15
+    KEEP = 16
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -79,8 +81,20 @@ def read_retain(frame: bytes) -> tuple[int, int, bytes]:
     return call, position, frame[_POSITION.size :]
 
 
+def keep(call: int, name: bytes, batch: bytes) -> bytes:
+    """Ask a core to append a batch to one of its topic logs, by the log's name."""
+    return _KEEP.pack(Kind.KEEP, 0, call, len(name)) + name + batch
+
+
+def read_keep(frame: bytes) -> tuple[int, bytes, bytes]:
+    """Return (call, name, batch)."""
+    _, _, call, length = _KEEP.unpack_from(frame)
+    end = _KEEP.size + length
+    return call, frame[_KEEP.size : end], frame[end:]
+
+
 def confirm(call: int, code: int) -> bytes:
-    """Answer a `store` or `retain`: 0, or the Refusal."""
+    """Answer a `store`, `retain` or `keep`: 0, or the Refusal."""
     return _CALL.pack(Kind.CONFIRM, code, call)
 
 

@@ -1,6 +1,6 @@
 """What the cores of this node want to hear: filters, and the cores behind each topic."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from robustmq._kernel.interest import Interest
@@ -10,6 +10,9 @@ from robustmq.message.topic import is_wildcard
 
 DURABLE: Final = 1 << 16
 """The bit of a target that says: the core must have it on its disk before it is acknowledged."""
+
+LOGGED: Final = 1 << 17
+"""The bit of a target that says: the core keeps the log of the topic."""
 
 CORE: Final = DURABLE - 1
 """The bits of a target that name the core."""
@@ -24,10 +27,14 @@ class Interests:
     A core that was replaced is taken at its predecessor's word until it has told everything
     itself: a durable session's messages are owed to it meanwhile. A core that is new takes no
     append before all `awaited` cores have told what they want, so that nobody misses it.
+    `log_core` says which core keeps the log of a topic, None: there is none.
     """
 
-    def __init__(self, route_cache: int) -> None:
+    def __init__(
+        self, route_cache: int, log_core: Callable[[bytes], int | None] = lambda _: None
+    ) -> None:
         self._interest = Interest(self._resolve, route_cache)
+        self._log_core = log_core
         self._filters: dict[bytes, tuple[int, ...]] = {}
         self._wild: Trie[bytes] = Trie()
         self._tuples: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -102,6 +109,9 @@ class Interests:
         targets = set(self._filters.get(topic, ()))
         for topic_filter in self._wild.match(topic):
             targets.update(self._filters[topic_filter])
+        log_core = self._log_core(topic)
+        if log_core is not None:
+            targets.add(log_core | LOGGED)
         return self._shared(
             tuple(each for each in targets if each & DURABLE or each | DURABLE not in targets)
         )

@@ -29,3 +29,7 @@ class Placement:
         if is_wildcard(topic_filter):
             return list(range(self.workers))
         return [self.retained_core(topic_filter)]
+
+    def log_core(self, topic: bytes) -> int:
+        """The core that keeps the log which a topic has of its own."""
+        return stable_hash(topic) % self.workers

@@ -14,7 +14,8 @@ from robustmq import metrics
 from robustmq._kernel.batch import Acks, BatchBuilder, cut, gather, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
-from robustmq.broker.interests import CORE, DURABLE, Interests
+from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
+from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
 from robustmq.message.batch import HEADER, count_of
@@ -97,7 +98,7 @@ class _Peer:
 class Router:
     """Appends, once a turn, what this core's publishers have sent (ADR 0015).
 
-    What a core must keep (`DURABLE` targets, retained messages) is asked of it and answered;
+    What a core must keep (`DURABLE`, `LOGGED`, retained messages) is asked of it and answered;
     the rest is sent and forgotten. Publishers pause while more than `pressure_bytes` wait for
     room to some core or for its answer, until it is half of that.
 
@@ -115,6 +116,7 @@ class Router:
         placement: Placement,
         fabric: Fabric,
         interests: Interests,
+        log_parts: LogParts,
         state: State,
         max_batch_bytes: int,
         pressure_bytes: int,
@@ -125,6 +127,7 @@ class Router:
         self._placement = placement
         self._fabric = fabric
         self._interests = interests
+        self._log_parts = log_parts
         self._state = state
         self._stream = state.next_number(b"stream", 1)
         self._put_off: deque[_PutOff] = deque()
@@ -239,7 +242,9 @@ class Router:
         for start, stop in append.unmatched:
             self._turn.row[metrics.MESSAGES_UNMATCHED] += stop - start
         for target, part in parts:
-            if target & DURABLE:
+            if target & LOGGED:
+                self._keep(append, target & CORE, part)
+            elif target & DURABLE:
                 frame = frames.store(append.epoch, append.call, part)
                 self._ask(target & CORE, append, append.call, frame)
             elif only_durable:
@@ -267,6 +272,12 @@ class Router:
             append = _Append(Acks(), epoch, call, is_owed=True)
             append.forget = partial(self._state.delete, key)
             self._send(append, batch, True, only_durable=True)
+
+    def _keep(self, append: _Append, core: int, part: bytes) -> None:
+        """Ask a core to keep records in logs; a log takes each number once, as a core does."""
+        for name, batch in self._log_parts.parts(part, append.epoch, append.call):
+            self._last_call += 1
+            self._ask(core, append, self._last_call, frames.keep(self._last_call, name, batch))
 
     def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""

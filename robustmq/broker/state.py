@@ -6,13 +6,23 @@ the host can become a replicated group without a change to those who decide.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from robustmq.errors import Refusal, Refused
 from robustmq.storage.table import Table
 
 _NUMBERS: Final = 1 << 16
 """Numbers that are reserved at a time: a restart skips those of a reservation that it left."""
+
+
+class Committer(Protocol):
+    """Whatever writes what the turn has put into the state."""
+
+    def commit(self) -> bool:
+        """Write; True: call `completed`."""
+
+    def completed(self) -> object:
+        """Take notice of what has become durable."""
 
 
 class _Waiting(NamedTuple):

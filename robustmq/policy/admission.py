@@ -3,6 +3,7 @@
 from robustmq.errors import Refusal, Refused
 from robustmq.message.topic import shared_filter
 from robustmq.policy.principal import Principal
+from robustmq.policy.topic_rules import TopicRules
 
 _SERVER_TREE = b"$SYS"
 
@@ -10,11 +11,16 @@ _SERVER_TREE = b"$SYS"
 class Admission:
     """Decides; a refusal is a value. The order of the checks is the order of the text."""
 
-    def __init__(self, max_topic_levels: int) -> None:
+    def __init__(self, max_topic_levels: int, rules: TopicRules | None = None) -> None:
         self._max_levels = max_topic_levels
+        self._rules = rules or TopicRules(())
 
-    def publish(self, principal: Principal, topic: bytes) -> Refused | None:
-        """Say why this principal may not publish to `topic`; None when it may."""
+    def limits_size(self, topic: bytes) -> bool:
+        """Say whether the size of a message decides whether it may go to `topic`."""
+        return self._rules.of(topic).max_message_bytes > 0
+
+    def publish(self, principal: Principal, topic: bytes, size: int = 0) -> Refused | None:
+        """Say why this principal may not publish `size` bytes to `topic`; None when it may."""
         if topic.startswith(_SERVER_TREE) and topic[4:5] in {b"", b"/"}:
             return Refused(
                 Refusal.NOT_AUTHORIZED,
@@ -25,6 +31,13 @@ class Admission:
                 Refusal.TOPIC_INVALID,
                 f"the topic has more than {self._max_levels} levels "
                 "(mqtt_runtime.protocol.max_topic_levels)",
+            )
+        rule = self._rules.of(topic)
+        if 0 < rule.max_message_bytes < size:
+            return Refused(
+                Refusal.TOO_LARGE,
+                f"the message has {size} bytes, its topic takes {rule.max_message_bytes} "
+                "(max_message_bytes of a topic rule)",
             )
         return None
 

@@ -12,6 +12,21 @@ REMEMBERED: Final = 65_536
 DEFAULT: Final = default_rule(Storage())
 
 
+_OWN: Final = b"t"
+_SHARED: Final = b"r"
+
+
+def keeps_log(rule: TopicRule) -> bool:
+    """Say whether the topics of a rule are kept in a log, for readers to come."""
+    bounds = rule.retention_ms or rule.retention_bytes or rule.retention_records
+    return bool(rule.own_shard or rule.compact or bounds)
+
+
+def log_name(rule: TopicRule, topic: bytes) -> bytes:
+    """The name of the log that keeps a topic: its own, or that of all topics of the rule."""
+    return _OWN + topic if rule.own_shard else _SHARED + rule.filter.encode()
+
+
 class TopicRules:
     """The rules in the order of the file: the first that matches a topic is the topic's rule.
 
@@ -19,7 +34,7 @@ class TopicRules:
     without matching: when there are more, all of them are forgotten.
     """
 
-    __slots__ = ("_found", "_remembered", "_rules", "_trie", "default")
+    __slots__ = ("_found", "_remembered", "_rules", "_trie", "default", "keep_logs")
 
     def __init__(
         self,
@@ -35,6 +50,8 @@ class TopicRules:
         self._trie: Trie[int] = Trie()
         for number, rule in enumerate(rules):
             self._trie.add(rule.filter.encode(), number)
+        self.keep_logs = any(map(keeps_log, (default, *rules)))
+        """Whether there is a rule that keeps logs at all."""
 
     def of(self, topic: bytes) -> TopicRule:
         """Return the rule of a valid topic name (matching: MQTT5 4.7)."""
@@ -48,3 +65,11 @@ class TopicRules:
                 self._found.clear()
             self._found[topic] = rule
         return rule
+
+    def of_log(self, name: bytes) -> TopicRule:
+        """Return the rule of a log by its name (`log_name`); the default when it is gone."""
+        if name.startswith(_OWN):
+            return self.of(name[1:])
+        topic_filter = name[1:].decode()
+        found = (rule for rule in self._rules if rule.filter == topic_filter)
+        return next(found, self.default)

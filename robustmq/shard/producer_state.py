@@ -1,30 +1,93 @@
-"""Which batches a shard has already taken from whom, so that a repeat is refused (KIP-98)."""
+"""Which batches a shard has already taken from whom, so that a repeat is refused.
 
-SEQUENCE_SPACE = 1 << 31
+A batch's header says who made it, by the fields that the v2 layout has (KIP-98): the producer's
+id, its epoch, the sequence of the first record. The cores of this node number their batches, and
+leave numbers out; so that neither a number nor a life of a core comes round again, they spread
+them over these fields (`own_producer`).
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+from robustmq.errors import Corrupt
+
+SEQUENCE_SPACE: Final = 1 << 31
+
+_OWN: Final = 1 << 62
+_CORE_BITS: Final = 16
+_CORE: Final = (1 << _CORE_BITS) - 1
+_STREAM: Final = (1 << 32) - 1
+_ROW: Final = struct.Struct(">qIQ")
+
+
+class Producer(NamedTuple):
+    """The fields of a batch's header that say who made it."""
+
+    producer: int
+    epoch: int
+    first: int
+
+
+def own_producer(core: int, stream: int, call: int) -> Producer:
+    """The fields for batch `call` (46 bits) of a core's life `stream` (32 bits).
+
+    Streams of a core and calls of a stream ascend, not by one.
+    """
+    return Producer(
+        _OWN | stream << _CORE_BITS | core, call // SEQUENCE_SPACE, call % SEQUENCE_SPACE
+    )
 
 
 class ProducerState:
-    """The last epoch and sequence of every producer that appended to one shard."""
+    """How far every producer has come that appended to one shard.
+
+    Of this node's cores that is the last stream and call, of others the last epoch, and the
+    sequence that follows.
+    """
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[int, int]] = {}
 
-    def is_repeat(self, producer: int, epoch: int, first: int, count: int) -> bool:
-        """Say whether this batch was appended before; if not, remember it.
+    def is_repeat(self, producer: int, epoch: int, first: int) -> bool:
+        """Say whether this batch was taken before.
 
-        The batch's header has the producer id (-1: nobody, never a repeat), its epoch, the
-        sequence of the first record and the number of records. An older epoch is a repeat too:
-        it comes from a process that has been replaced.
+        The batch's header has the producer id (-1: nobody, never a repeat), its epoch and the
+        sequence of the first record. What is from an earlier epoch or life is a repeat too: it
+        comes from a process that has been replaced.
         """
         if producer < 0:
             return False
+        if producer & _OWN:
+            core, *number = _of_core(producer, epoch, first)
+            return tuple(number) <= self._last.get(core, (-1, 0))
         known = self._last.get(producer)
-        if known is not None:
-            known_epoch, next_sequence = known
-            behind = (next_sequence - first) % SEQUENCE_SPACE
-            if epoch < known_epoch:
-                return True
-            if epoch == known_epoch and 0 < behind < SEQUENCE_SPACE // 2:
-                return True
-        self._last[producer] = (epoch, (first + count) % SEQUENCE_SPACE)
-        return False
+        if known is None or epoch > known[0]:
+            return False
+        behind = (known[1] - first) % SEQUENCE_SPACE
+        return epoch < known[0] or 0 < behind < SEQUENCE_SPACE // 2
+
+    def take(self, producer: int, epoch: int, first: int, count: int) -> None:
+        """Remember a batch of `count` records that was appended."""
+        if producer < 0:
+            return
+        if producer & _OWN:
+            core, *number = _of_core(producer, epoch, first)
+            self._last[core] = number[0], number[1]
+        else:
+            self._last[producer] = epoch, (first + count) % SEQUENCE_SPACE
+
+    def encode(self) -> bytes:
+        """All that `decode` needs to know it again."""
+        return b"".join(_ROW.pack(key, *last) for key, last in self._last.items())
+
+    def decode(self, data: bytes) -> None:
+        """Know what was encoded. Raises Corrupt."""
+        if len(data) % _ROW.size:
+            raise Corrupt("a shard's producers: cut")
+        self._last = {key: (high, low) for key, high, low in _ROW.iter_unpack(data)}
+
+
+def _of_core(producer: int, epoch: int, first: int) -> tuple[int, int, int]:
+    """Undo `own_producer`: the key of the core, the stream, the call."""
+    stream = producer >> _CORE_BITS & _STREAM
+    return _OWN | producer & _CORE, stream, epoch * SEQUENCE_SPACE + first

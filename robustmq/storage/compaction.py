@@ -123,7 +123,8 @@ class Compaction:
             if key is not None:
                 if self._latest.get(key, -1) > offset + shift:
                     continue
-                if value is None and time_ms < oldest:
+                deletes = value is None or (not value and self._settings.empty_deletes)
+                if deletes and time_ms < oldest:
                     continue
             keep.append(number)
         self._count += len(keep)

@@ -31,6 +31,7 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     compact_records: New records that make another run of the compaction worth it.
     compact_keys: Keys that one run of the compaction remembers.
     tombstone_ms: Milliseconds that a record without value (a deletion) is kept by compaction.
+    empty_deletes: An empty value is a deletion too: MQTT has no other.
     """
 
     flush: Flush = "interval"
@@ -46,6 +47,7 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     compact_records: Annotated[int, Meta(ge=1)] = 10_000
     compact_keys: Annotated[int, Meta(ge=1)] = 1_000_000
     tombstone_ms: Annotated[int, Meta(ge=0)] = 86_400_000
+    empty_deletes: bool = False
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):

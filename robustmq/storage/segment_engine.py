@@ -4,6 +4,7 @@ import errno
 from collections import deque
 from typing import Final
 
+from robustmq.errors import Refused
 from robustmq.storage.engine import (
     PROGRESS_SECONDS,
     EngineSettings,
@@ -84,6 +85,11 @@ class SegmentEngine:
     def failure(self) -> str | None:
         """Why appends are refused, as a sentence; None while they are taken."""
         return self._gate.failure
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why appends are refused, as a value; None while they are taken."""
+        return self._gate.refusal(0)
 
     def shards(self) -> list[int]:
         """The shards that have a directory here, ascending."""

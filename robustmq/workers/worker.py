@@ -27,6 +27,7 @@ from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import limits, log
 from robustmq.workers.inheritance import MQTT_TCP, Inheritance
 from robustmq.workers.links import Links
+from robustmq.workers.stores import Stores
 
 _log = log.EventLog("worker")
 
@@ -54,7 +55,7 @@ class Worker:
         asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
         self._placement = Placement(inheritance.workers)
-        self._engine = self._open_engine()
+        self._stores = self._open_stores()
         self._core = assemble(
             self._turn,
             self._config,
@@ -62,9 +63,10 @@ class Worker:
             epoch=self._state.epoch,
             placement=self._placement,
             fabric=self._links,
-            table=self._engine.table(),
-            committer=self._engine,
+            table=self._stores.rocksdb.table(),
+            committer=self._stores,
             describe=describe,
+            log_store=self._stores,
         ).core
         self._links.handle = self._core.receive
         self._links.replaced = self._core.replaced
@@ -81,19 +83,24 @@ class Worker:
         self._door: Door | None = None
         self._draining: asyncio.TimerHandle | None = None
 
-    def _open_engine(self) -> RocksdbEngine:
+    def _open_stores(self) -> Stores:
         """Open this core's database, which may take a while after a crash."""
         storage = self._config.storage
         layout = open_layout(self._config.data_path)
         settings = EngineSettings(
             pending_bytes=storage.pending_bytes,
             retry_ms=storage.retry_ms,
+            open_files=storage.open_files,
             memory_bytes=storage.memory_bytes,
             wal_bytes=storage.wal_bytes,
             flush=storage.flush,
             interval_ms=storage.interval_ms,
         )
-        return RocksdbEngine(layout.core_path(self._index), settings)
+        path = layout.core_path(self._index)
+        return Stores(RocksdbEngine(path, settings), path, settings, self._watch_store)
+
+    def _watch_store(self, fd: int) -> None:
+        self._poller.watch(fd, self._take_completed)
 
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
@@ -115,7 +122,7 @@ class Worker:
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
-        self._poller.watch(self._engine.fileno(), self._take_completed)
+        self._watch_store(self._stores.rocksdb.fileno())
         self._poller.tick()
         self._mqtt.sessions.restore(self._tell_progress)
         self._core.start()
@@ -148,7 +155,7 @@ class Worker:
         gc.set_threshold(*_GC_THRESHOLDS)
         self._loop.run_forever()
         self._core.close()
-        self._engine.close()
+        self._stores.close()
         self._poller.close()
         self._loop.close()
 
@@ -210,7 +217,7 @@ class Worker:
 
     def _take_completed(self) -> None:
         # What waited for it is settled when the turn commits.
-        self._engine.completed()
+        self._stores.completed()
 
     def _ring_timers(self) -> None:
         self._core.timers.run(self._turn.now_ms)

@@ -17,6 +17,7 @@ def test_what_a_core_keeps(epoch: int, call: int, position: int, code: int, batc
     assert frames.read_store(frames.store(epoch, call, batch)) == (epoch, call, batch)
     assert frames.read_retain(frames.retain(call, position, batch)) == (call, position, batch)
     assert frames.read_confirm(frames.confirm(call, code)) == (call, code)
+    assert frames.read_keep(frames.keep(call, batch, batch + b"x")) == (call, batch, batch + b"x")
     assert list(frames.DELIVER_HEAD) == [Kind.DELIVER]
 
 
@@ -68,5 +69,6 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.scan(1, [], b"a"),
         frames.told(1),
         frames.retain(1, 1, b""),
+        frames.keep(1, b"", b""),
     ]
     assert [frame[0] for frame in written] == list(Kind)
