@@ -77,14 +77,17 @@ class _Known(NamedTuple):
 class FilterLog:
     """What matches one filter, from `first` on: `messages` of `size` bytes, for `readers`.
 
-    `put` and `put_bytes` count what was ever put into it.
+    `put` and `put_bytes` count what was ever put into it. `known` are its rows, None when there
+    are none, unless they are `many` and have to be looked up.
     """
+
+    # There are millions of logs that are empty: what these do not need costs no object.
 
     stop = LAST
     """The position behind the last record that it will ever have."""
 
     __slots__ = (
-        "first", "known", "messages", "number", "opened", "put", "put_bytes", "readers", "size",
+        "first", "known", "many", "messages", "number", "opened", "put", "put_bytes", "readers", "size",
     )  # fmt: skip
 
     def __init__(self, number: int, is_new: bool) -> None:
@@ -93,7 +96,8 @@ class FilterLog:
         self.first = 0
         self.messages = self.size = 0
         self.put = self.put_bytes = 0
-        self.known: deque[_Known] | None = deque() if is_new else None
+        self.known: deque[_Known] | None = None
+        self.many = not is_new
         self.readers: tuple[Cursor, ...] = ()
 
     def added(self, row: _Known) -> None:
@@ -101,14 +105,22 @@ class FilterLog:
         count = row.stop - row.position
         self.put += count
         self.put_bytes += row.size
-        if self.known is None and not self.messages:
-            self.known = deque()
+        if not self.messages:
+            self.many = False
         self.messages += count
         self.size += row.size
-        if self.known is not None:
-            self.known.append(row)
-            if len(self.known) > _KNOWN_ROWS:
-                self.known = None
+        if self.many:
+            return
+        if self.known is None:
+            self.known = deque()
+        self.known.append(row)
+        if len(self.known) > _KNOWN_ROWS:
+            self.forget_rows()
+
+    def forget_rows(self) -> None:
+        """The rows are too many, or no longer certain: they are to be looked up."""
+        self.known = None
+        self.many = True
 
 
 class Backlog(FilterLog):
@@ -179,7 +191,7 @@ class Inbox:
 
     def _discard(self, log: FilterLog) -> None:
         self._state.put(NUMBER_KEY.pack(b"K", log.number), b"")
-        log.known = None
+        log.forget_rows()
         self._trims[log] = LAST
 
     def remove_strays(self) -> None:
@@ -242,7 +254,7 @@ class Inbox:
         log.opened = True
         last = self._state.last(*self._range(log, 0, LAST))
         if last is None:
-            log.known = deque()
+            log.many = False
             return
         row = self._row(*last)
         log.put, log.put_bytes = COUNTERS.unpack_from(last[1])
@@ -294,16 +306,18 @@ class Inbox:
 
     def trim(self, log: FilterLog, position: int) -> None:
         """Remove the rows that end at or below `position`: no session stands before it."""
-        known = log.known
-        if known is None:
+        if log.many:
             self._trims[log] = position
             return
+        known = log.known
         while known and known[0].stop <= position:
             row = known.popleft()
             log.messages -= row.stop - row.position
             log.size -= row.size
             log.first = row.stop
             self._remove_row(log, row.position, row.shared)
+        if not known:
+            log.known = None
 
     def run(self) -> None:
         """After a commit: go on removing, as much as fits into a turn."""
