@@ -178,6 +178,8 @@ class Delayed:
         for key, batch in self._state.walk(self._first, _STOP):
             due_ms = _KEY.unpack(key)[1]
             if due_ms > now_ms:
+                # Whoever looks next need not pass over all that was removed before it.
+                self._first = key
                 self._wake_at(due_ms)
                 break
             if not budget or size >= _BUDGET_BYTES or self._router.blocked:

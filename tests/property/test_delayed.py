@@ -56,7 +56,7 @@ class World:
     def __init__(self, count: int) -> None:
         self.fabric = Fabric(count, Limits(max_batch_bytes=200))
         self.now_ms = START_MS
-        self.crashed = False
+        self.crashed = self.refused = False
         self.published: list[Published] = []
         self.clients = [DurableClient(self.fabric, home) for home in range(count)]
         for client in self.clients:
@@ -89,6 +89,9 @@ class World:
         self.published.append(Published(qos, due_ms, core, answer))
 
     def tick(self, milliseconds: int) -> None:
+        # The clock stands still in a turn: what came in it is written before it moves on.
+        for index in range(len(self.fabric.nodes)):
+            self.fabric.turn(index)
         self.now_ms += milliseconds
         for node in self.fabric.nodes:
             node.turn.now_ms = self.now_ms
@@ -104,6 +107,7 @@ class World:
     def refuse(self, refuses: bool) -> None:
         """The disk of a node with one core: what another refuses may come twice."""
         if len(self.fabric.nodes) == 1:
+            self.refused |= refuses
             self.fabric.nodes[0].table.refuse(FULL if refuses else None)
 
     def read(self) -> None:
@@ -146,10 +150,13 @@ def test_none_early_none_lost_and_at_qos_2_once(
             elif qos and answer.got:
                 assert answer.got == [(0, True)]
                 assert counts[number], f"message {number} is lost"
-            if qos != 1:
+            if qos == 2:
                 assert counts[number] <= 1, f"message {number} came twice"
             if not world.crashed:
                 assert counts[number] == (answer.refused is None)
+        if world.refused:
+            # What was written late may be due before what went out meanwhile.
+            continue
         for core, qos in product(range(count), [2] if world.crashed else [0, 1, 2]):
             lane = [n for n in heard if world.published[n].lane == (qos, core)]
             assert lane == sorted(lane, key=lambda n: (world.published[n].due_ms, n))
