@@ -16,13 +16,23 @@ from robustmq.broker.api import Kept, Options
 from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
-from robustmq.config import Config, MqttProtocol, MqttRetained, MqttRuntime, MqttShared, Runtime
+from robustmq.config import (
+    Config,
+    MqttProtocol,
+    MqttRetained,
+    MqttRuntime,
+    MqttShared,
+    Runtime,
+    Storage,
+    TopicRule,
+)
 from robustmq.errors import Refused
 from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.principal import Principal
 from robustmq.storage.memory_table import MemoryTable
+from tests.held_logs import HeldLogs
 
 START_MS: Final = 1_700_000_000_000
 ROUNDS: Final = 10_000
@@ -85,6 +95,8 @@ class Limits(NamedTuple):
     max_retained_bytes: int = 1 << 30
     max_pending: int = 1 << 20
     route_cache: int = 1 << 16
+    topic_rules: tuple[TopicRule, ...] = ()
+    storage: Storage = Storage()
 
     def config(self) -> Config:
         """The configuration with these limits."""
@@ -101,6 +113,8 @@ class Limits(NamedTuple):
                 ),
                 shared=MqttShared(max_pending=self.max_pending),
             ),
+            topic_rules=self.topic_rules,
+            storage=self.storage,
         )
 
 
@@ -149,13 +163,19 @@ class Node:
     """One core with all its parts, and its clients."""
 
     def __init__(
-        self, fabric: "Fabric", index: int, limits: Limits, table: MemoryTable | None = None
+        self,
+        fabric: "Fabric",
+        index: int,
+        limits: Limits,
+        table: MemoryTable | None = None,
+        held: HeldLogs | None = None,
     ) -> None:
         self.index = index
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
         self.turn.now_ms = START_MS
         self.links = Links(fabric, index)
         self.table = table or MemoryTable()
+        self.held = held or HeldLogs()
         self.assembly = assemble(
             self.turn,
             limits.config(),
@@ -166,6 +186,7 @@ class Node:
             table=self.table,
             committer=self.table,
             describe=describe,
+            log_store=self.held,
         )
         self.core = self.assembly.core
         self.interests = self.assembly.interests
@@ -422,8 +443,9 @@ class Fabric:
             if source == index:
                 for _ in range(min(lost, len(ring))):
                     ring.pop()
-        table = self.nodes[index].table.crash()
-        node = self.nodes[index] = Node(self, index, self.limits, table)
+        died = self.nodes[index]
+        table, held = died.table.crash(), died.held.crash()
+        node = self.nodes[index] = Node(self, index, self.limits, table, held)
         for restore in restores:
             restore()
         node.core.start()
