@@ -19,7 +19,7 @@ from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
 from robustmq.message.batch import HEADER, count_of
-from robustmq.message.record import QOS_BITS, RETAIN_BIT, Record
+from robustmq.message.record import RETAIN_BIT, Record
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
@@ -132,8 +132,8 @@ class Router:
         self._stream = state.next_number(b"stream", 1)
         self._put_off: deque[_PutOff] = deque()
         self._replays: list[tuple[bytes, bytes]] = []
-        self.once = False
-        """Whether the batch that is being built has a message to be delivered once."""
+        self._once: list[int] = []
+        """Which records of the batch that is being built are to be delivered once."""
         self._pressure_bytes = pressure_bytes
         self._peers = [_Peer() for _ in range(placement.workers)]
         self._behind: set[int] = set()
@@ -168,7 +168,7 @@ class Router:
         if reply is not None:
             builder.expect(reply, 0)
         if once:
-            self.once = True
+            self._once.append(builder.count - 1)
         builder.settle_if_full()
 
     @property
@@ -206,16 +206,16 @@ class Router:
         cells[metrics.SHARD_BYTES] += len(batch)
         self._last_call += 1
         append = _Append(acks, self._stream, self._last_call)
-        once, self.once = self.once, False
+        once, self._once = self._once, []
         if not (once or self._put_off):
             self._send(append, batch, retained)
             return
         if once:
             key = ONCE_KEY.pack(b"O", append.epoch, append.call)
-            self._state.put(key, _at_qos_2(batch))
+            self._state.put(key, _only(batch, once))
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
-        waiting = _PutOff(append, batch, retained, once)
+        waiting = _PutOff(append, batch, retained, bool(once))
         self._put_off.append(waiting)
         self._state.then(partial(self._send_next, waiting), self._give_up)
 
@@ -354,18 +354,11 @@ class Router:
         return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half
 
 
-def _at_qos_2(batch: bytes) -> bytes:
-    """Return a batch of just the records of QoS 2.
+def _only(batch: bytes, places: list[int]) -> bytes:
+    """Return a batch of just the records at these places.
 
     The others are sent again by their publishers, in the order that they want: a replay must
     not bring some of them before what was sent earlier.
     """
     raws = cut(batch, HEADER, count_of(batch))
-    return gather(
-        batch,
-        [
-            raw
-            for raw, record in zip(raws, records(batch), strict=True)
-            if record[0] & QOS_BITS == 2
-        ],
-    )
+    return gather(batch, [raws[place] for place in places])

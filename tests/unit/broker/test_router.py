@@ -9,7 +9,9 @@ from robustmq.broker import frames
 from robustmq.broker.frames import Kind
 from robustmq.broker.router import EPOCH_SHIFT
 from robustmq.errors import Refusal
+from robustmq.message.record import Record
 from robustmq.metrics import SHARD_APPENDS, SHARD_BYTES, SHARD_RECORDS
+from robustmq.policy.principal import Principal
 from tests.books import check_books
 from tests.fabric import Answer, Client, Fabric, Limits, Node
 from tests.unit.broker.links import kinds, topic_of, under_way
@@ -212,12 +214,18 @@ def test_an_answer_counts_for_the_core_that_was_asked() -> None:
     assert answer.got == [(0, True)]
 
 
-def test_only_what_must_come_once_is_replayed() -> None:
-    """The rest is sent again by its publisher, behind what that has sent before."""
+@pytest.mark.parametrize("qos", [1, 2])
+def test_only_what_must_come_once_is_replayed(qos: int) -> None:
+    """The rest is sent again by its publisher, behind what that has sent before.
+
+    A will has nobody who would send it again, whatever its QoS.
+    """
     fabric = Fabric(2)
     node = durable(fabric, 1)
     node.publish("t/0", "at least once", 1)
-    node.publish("t/0", "once", 2)
+    record = Record(key=b"t/0", value=b"once", qos=qos, timestamp=node.turn.now_ms)
+    node.core.publish(Principal("publisher"), record, None, once=True)
+    node.publish("t/0", "at least once", 1)
     fabric.turn(0)
     ((_, batch),) = node.table.walk(b"O", b"P")
     assert payloads([batch]) == [b"once"]
