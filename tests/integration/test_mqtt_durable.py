@@ -129,9 +129,9 @@ def test_the_will_of_whoever_was_connected(lives: Lives, way: str, expiry: int) 
     assert lives.node is not None
     topic, hearer = topic_on(0, "will/{}"), name_on(1, "hears")
     with Client(lives.node, hearer, clean=False, properties=SESSION) as hears:
-        hears.subscribe(topic, 1)
+        hears.subscribe(topic, 2)
         hears.disconnect()
-    will = Will(topic.encode(), b"gone", 1)
+    will = Will(topic.encode(), b"gone", 2)
     properties = Properties(session_expiry_interval=expiry)
     client = Client(lives.node, name_on(0, "w"), clean=False, will=will, properties=properties)
     taking_leave = Client(lives.node, name_on(1, "l"), will=will)
@@ -140,6 +140,7 @@ def test_the_will_of_whoever_was_connected(lives: Lives, way: str, expiry: int) 
     client.close()
     with Client(node, hearer, clean=False, properties=SESSION) as hears:
         assert hears.message().payload == b"gone"
+        assert hears.heard() == []
     node = lives.next(way)
     with Client(node, hearer, clean=False, properties=SESSION) as hears:
         time.sleep(0.3)

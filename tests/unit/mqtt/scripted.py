@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
-from robustmq.broker.api import Handle, Kept, Options, Principal, Record, Timer, Window
+from robustmq.broker.api import (
+    Handle,
+    Kept,
+    LogBounds,
+    Options,
+    Principal,
+    Record,
+    StoredBatch,
+    Timer,
+    Window,
+)
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
 from robustmq.config import MqttKeepAlive, MqttProtocol, MqttRuntime
@@ -41,6 +51,16 @@ class Wanted(NamedTuple):
     settle: Callable[[list[Kept]], None]
 
 
+class NoLogs:
+    """A core that keeps no logs of topics: MQTT does not read them."""
+
+    def read(self, topic: bytes, offset: int, max_bytes: int) -> list[StoredBatch]:
+        return []
+
+    def bounds(self, topic: bytes) -> LogBounds | None:
+        return None
+
+
 class ScriptedBroker:
     """The port, with a table behind it and nothing else: `refusals` says no to topics and filters.
 
@@ -51,6 +71,7 @@ class ScriptedBroker:
     def __init__(self, table: MemoryTable | None = None) -> None:
         self.table = table or MemoryTable()
         self.state = State(self.table)
+        self.logs = NoLogs()
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []
