@@ -277,6 +277,35 @@ def test_a_clock_that_is_set_back_hides_nothing() -> None:
     assert client.payloads == ["first", "second"]
 
 
+def test_a_clock_that_is_set_back_publishes_nothing_twice() -> None:
+    fabric = Fabric(2)
+    home = fabric.placement.retained_core(b"t")
+    node = fabric.nodes[1 - home]
+    fabric.stalled = {(1 - home, home)}
+    node.publish("$delayed/0/t", "owed", 1, True)
+    fabric.settle()
+    advance(fabric, -10_000)
+    node.publish("$delayed/2/t", "x", 0)
+    fabric.settle()
+    advance(fabric, 20_000)
+    assert node.turn.row[DELAYED_PUBLISHED] == 2
+    fabric.stalled.clear()
+    fabric.settle()
+    assert pending(node) == 0
+
+
+def test_what_is_due_a_millisecond_later_waits() -> None:
+    fabric = Fabric(1)
+    client = subscriber(fabric)
+    fabric.nodes[0].publish("$delayed/5/t", "first", 1)
+    advance(fabric, 1)
+    fabric.nodes[0].publish("$delayed/5/t", "second", 1)
+    advance(fabric, 4_999)
+    assert client.payloads == ["first"]
+    advance(fabric, 50)
+    assert client.payloads == ["first", "second"]
+
+
 # -------------------------------------------------------------------- refusals when due
 
 
