@@ -23,10 +23,11 @@ def limits(
     enable: bool = True,
     max_delay_seconds: int = 4_294_967,
     max_messages: int = 1_000_000,
-    **rest: int,
+    max_batch_bytes: int = 1 << 20,
+    pressure_bytes: int = 1 << 20,
 ) -> Limits:
     """Limits with these of delayed messages."""
-    made = DelayedLimits(**rest)
+    made = DelayedLimits(max_batch_bytes=max_batch_bytes, pressure_bytes=pressure_bytes)
     made.delayed = MqttDelayed(
         enable=enable, max_delay_seconds=max_delay_seconds, max_messages=max_messages
     )

@@ -300,6 +300,7 @@ def test_what_is_due_a_millisecond_later_waits() -> None:
     fabric.nodes[0].publish("$delayed/5/t", "first", 1)
     advance(fabric, 1)
     fabric.nodes[0].publish("$delayed/5/t", "second", 1)
+    fabric.settle()
     advance(fabric, 4_999)
     assert client.payloads == ["first"]
     advance(fabric, 50)
