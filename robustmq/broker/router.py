@@ -131,6 +131,7 @@ class Router:
         self._state = state
         self._stream = state.next_number(b"stream", 1)
         self._put_off: deque[_PutOff] = deque()
+        self._ready: set[int] = set()
         self._replays: list[tuple[bytes, bytes]] = []
         self._once: list[int] = []
         """Which records of the batch that is being built are to be delivered once."""
@@ -183,9 +184,13 @@ class Router:
     def flush(self) -> None:
         """Append what this turn has gathered, and let publishers go on when all have caught up."""
         if self._interests.awaited:
+            if self._once:
+                # The rows that were put with it are written now, and so must it be.
+                self._append(self.builder)
             return
         if self._replays:
             self._replay()
+        self._send_ready()
         while self.builder.count:
             # Whoever is answered by this may publish again.
             self._append(self.builder)
@@ -195,7 +200,7 @@ class Router:
             self.builder.blocked = bool(self._behind)
 
     def _append(self, builder: BatchBuilder) -> None:
-        if self._interests.awaited:
+        if self._interests.awaited and not self._once:
             return
         retained = builder.retained
         count = builder.count
@@ -217,22 +222,33 @@ class Router:
         # What follows waits behind it: the messages of a publisher keep their order.
         waiting = _PutOff(append, batch, retained, bool(once))
         self._put_off.append(waiting)
-        self._state.then(partial(self._send_next, waiting), self._give_up)
+        self._state.then(partial(self._may_go, waiting), partial(self._give_up, waiting))
 
-    def _send_next(self, waiting: _PutOff) -> None:
-        first = self._put_off.popleft()
-        assert first is waiting
-        self._send(first.append, first.batch, first.retained)
+    def _may_go(self, waiting: _PutOff) -> None:
+        self._ready.add(waiting.append.call)
+        self._send_ready()
 
-    def _give_up(self, code: int) -> None:
-        """Writing fails: refuse what was to be written first, and let go what waits behind it."""
-        if not self._put_off:
-            return
-        append, batch, retained, once = self._put_off.popleft()
-        if once:
-            self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
-            append.confirm(code)
+    def _give_up(self, waiting: _PutOff, code: int) -> None:
+        """Writing fails: refuse what was to be written first, and let go what waits behind it.
+
+        It goes when nothing before it waits any more: a core takes no number after a higher one.
+        """
+        if waiting.once:
+            self._put_off.remove(waiting)
+            self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(waiting.batch)
+            waiting.append.confirm(code)
         else:
+            self._ready.add(waiting.append.call)
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        """Send what was put off and waits for nothing any more, in its order."""
+        while self._put_off and not self._interests.awaited:
+            append, batch, retained, _ = self._put_off[0]
+            if append.call not in self._ready:
+                return
+            self._put_off.popleft()
+            self._ready.discard(append.call)
             self._send(append, batch, retained)
 
     def _send(

@@ -79,8 +79,8 @@ class State:
     ) -> None:
         """Call back when everything that was put so far is durable, after the turn's commit.
 
-        With `refused`, that is called instead, with the Refusal, when writing fails before: what
-        was put is written when the disk heals, which may be never.
+        With `refused`, that is called instead, with the Refusal, when writing fails before it is
+        written: what was put is written when the disk heals, which may be never.
         """
         self._waiting.append(_Waiting(self._table.next_commit, callback, refused))
 
@@ -106,9 +106,19 @@ class State:
         return found
 
     def _give_up(self, code: int) -> bool:
-        """Tell those who can be told that writing fails; says whether there was anybody."""
-        told = [each.refused for each in self._waiting if each.refused is not None]
-        self._waiting = deque(each for each in self._waiting if each.refused is None)
+        """Tell those who can be told that writing fails; says whether there was anybody.
+
+        What is written and waits for its sync is there after a crash: it is not given up.
+        """
+        written = self._table.written
+        told: list[Callable[[int], None]] = []
+        waiting: deque[_Waiting] = deque()
+        for each in self._waiting:
+            if each.refused is None or each.commit <= written:
+                waiting.append(each)
+            else:
+                told.append(each.refused)
+        self._waiting = waiting
         for refused in told:
             refused(code)
         return bool(told)

@@ -131,3 +131,29 @@ def test_retained_messages_that_cannot_be_kept_are_counted() -> None:
     fabric.settle()
     assert answer.got == [(Refusal.QUOTA_EXCEEDED, False)]
     assert node.turn.row[metrics.RETAINED_REFUSED] == 1
+
+
+def test_what_is_written_and_waits_for_its_sync_is_not_refused() -> None:
+    """It is there after a crash, and a core would not take it after what came behind it."""
+    fabric = Fabric(2)
+    client = sleeping(fabric, 1)
+    node = fabric.nodes[0]
+    node.table.hold = True
+    once = node.publish("t/0", "once", 2)
+    fabric.settle()
+    behind = node.publish("t/0", "behind it", 1)
+    never = node.publish("t/0", "never", 2)
+    node.router.flush()
+    last = node.publish("t/0", "last", 1)
+    node.table.refuse(FULL)
+    fabric.settle()
+    assert never.got == [(Refusal.QUOTA_EXCEEDED, True)]
+    assert behind.got == [(Refusal.QUOTA_EXCEEDED, True)]
+    assert once.got == last.got == []
+    node.table.settle()
+    fabric.settle()
+    assert once.got == last.got == [(0, True)]
+    client.connect()
+    fabric.settle()
+    client.read()
+    assert [message.payload for message in client.messages] == [b"once", b"last"]

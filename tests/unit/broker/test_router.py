@@ -13,6 +13,7 @@ from robustmq.message.record import Record
 from robustmq.metrics import SHARD_APPENDS, SHARD_BYTES, SHARD_RECORDS
 from robustmq.policy.principal import Principal
 from tests.books import check_books
+from tests.durable import DurableClient
 from tests.fabric import Answer, Client, Fabric, Limits, Node
 from tests.unit.broker.links import kinds, topic_of, under_way
 
@@ -229,6 +230,30 @@ def test_only_what_must_come_once_is_replayed(qos: int) -> None:
     fabric.turn(0)
     ((_, batch),) = node.table.walk(b"O", b"P")
     assert payloads([batch]) == [b"once"]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_must_come_once_is_written_before_it_is_known_who_wants_it(dies: bool) -> None:
+    """The rows that were put with it are written in that turn too."""
+    fabric = Fabric(2)
+    client = DurableClient(fabric, 1)
+    client.subscribe("t/#")
+    fabric.settle()
+    node = fabric.crash(0, 0, [])
+    node.publish("t/0", "once", 2)
+    assert node.router.blocked
+    fabric.turn(0)
+    node.publish("t/0", "behind it", 1)
+    fabric.turn(0)
+    ((_, batch),) = node.table.walk(b"O", b"P")
+    assert payloads([batch]) == [b"once"]
+    if dies:
+        fabric.crash(0, 1 << 30, [])
+    client.connect()
+    fabric.settle()
+    client.read()
+    behind = [] if dies else [b"behind it"]
+    assert [message.payload for message in client.messages] == [b"once", *behind]
 
 
 # -------------------------------------------------------------------- what is retained
