@@ -60,6 +60,6 @@ def restart(fabric: Fabric) -> Node:
 
 def pending(node: Node) -> int:
     """How many delayed messages a core has, by its own count and by its rows, which agree."""
-    count = len(node.assembly.delayed)
+    count = len(node.parts.delayed)
     assert count == sum(1 for _ in node.core.state.walk(b"D\0", b"E"))
     return count

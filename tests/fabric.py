@@ -176,7 +176,7 @@ class Node:
         self.links = Links(fabric, index)
         self.table = table or MemoryTable()
         self.held = held or HeldLogs()
-        self.assembly = assemble(
+        self.core, self.parts = assemble(
             self.turn,
             limits.config(),
             core=index,
@@ -188,13 +188,12 @@ class Node:
             describe=describe,
             log_store=self.held,
         )
-        self.core = self.assembly.core
-        self.interests = self.assembly.interests
-        self.router = self.assembly.router
-        self.retained = self.assembly.retained
-        self.scans = self.assembly.scans
-        self.subscriptions = self.assembly.subscriptions
-        self.shares = self.assembly.shares
+        self.interests = self.parts.interests
+        self.router = self.parts.router
+        self.retained = self.parts.retained
+        self.scans = self.parts.scans
+        self.subscriptions = self.parts.subscriptions
+        self.shares = self.parts.shares
         self.keys = index << KEY_SHIFT | self.links.life << 32
 
     def own_frames(self) -> bool:

@@ -9,6 +9,7 @@ from robustmq.broker.delayed import Delayed
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
@@ -24,20 +25,23 @@ from robustmq.storage.table import Table
 
 
 class Assembly(NamedTuple):
-    """One core's broker; `core` is the port, the rest is what it is made of."""
+    """One core's broker: the port, and what it is made of."""
 
     core: Core
+    parts: Parts
+
+
+class _Site(NamedTuple):
+    """Where parts are made: the core, its surroundings, and what all of them share."""
+
+    turn: Turn
+    config: Config
+    core: int
+    epoch: int
+    placement: Placement
+    fabric: Fabric
     state: State
-    interests: Interests
-    router: Router
-    retained: Retained
-    scans: RetainedScans
-    subscriptions: Subscriptions
-    shares: Shares
-    inbox: Inbox
-    cursors: Cursors
-    delayed: Delayed
-    logs: TopicLogs
+    rules: TopicRules
 
 
 def assemble(
@@ -57,96 +61,106 @@ def assemble(
 
     `log_store` has the logs of topics; without one they are in memory.
     """
-    runtime = config.runtime
-    mqtt = config.mqtt_runtime
-    protocol = mqtt.protocol
-    state = State(table)
-    rules = TopicRules(config.topic_rules, default_rule(config.storage), protocol.route_cache)
-    log_parts = LogParts(rules, placement, core)
-    interests = Interests(protocol.route_cache, log_parts.core_of)
-    router = Router(
-        turn,
-        core=core,
-        epoch=epoch,
-        placement=placement,
-        fabric=fabric,
-        interests=interests,
-        log_parts=log_parts,
-        state=state,
-        max_batch_bytes=runtime.max_batch_bytes,
-        pressure_bytes=runtime.pressure_bytes,
-    )
-    retained = Retained(state, mqtt.retained.max_messages, mqtt.retained.max_bytes, turn.row)
-    scans = RetainedScans(
-        turn,
-        core=core,
-        retained=retained,
-        fabric=fabric,
-        max_batch_bytes=runtime.max_batch_bytes,
-        pressure_bytes=runtime.pressure_bytes,
-        workers=placement.workers,
-    )
-    subscriptions = Subscriptions(
-        turn,
-        workers=placement.workers,
-        describe=describe,
-        rules=rules,
-        route_cache=protocol.route_cache,
-        max_topic_aliases=protocol.max_server_topic_aliases,
-    )
-    inbox = Inbox(turn, state, mqtt.inbox)
-    cursors = Cursors(turn, state, inbox, subscriptions.fanout)
-    subscriptions.cursors = cursors
-    shares = Shares(
-        turn,
-        placement=placement,
-        fabric=fabric,
-        subscriptions=subscriptions,
-        max_pending=mqtt.shared.max_pending,
-    )
-    admission = Admission(protocol.max_topic_levels, rules)
-    delayed = Delayed(
-        turn,
-        state,
-        admission=admission,
-        router=router,
-        limits=mqtt.delayed,
-        retry_ms=config.storage.retry_ms,
-    )
-    logs = TopicLogs(
-        turn, state, rules=rules, storage=config.storage, store=log_store or InMemory()
-    )
+    route_cache = config.mqtt_runtime.protocol.route_cache
+    rules = TopicRules(config.topic_rules, default_rule(config.storage), route_cache)
+    site = _Site(turn, config, core, epoch, placement, fabric, State(table), rules)
+    parts = _parts(site, describe, log_store or InMemory())
     port = Core(
         turn,
         core=core,
         placement=placement,
         fabric=fabric,
+        parts=parts,
+        committer=committer,
+        cursor_interval_ms=config.storage.cursor_interval_ms,
+    )
+    return Assembly(port, parts)
+
+
+def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
+    turn, config, state = site.turn, site.config, site.state
+    mqtt = config.mqtt_runtime
+    log_parts = LogParts(site.rules, site.placement, site.core)
+    interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
+    router = _router(site, interests, log_parts)
+    admission = Admission(mqtt.protocol.max_topic_levels, site.rules)
+    retained = Retained(state, mqtt.retained.max_messages, mqtt.retained.max_bytes, turn.row)
+    subscriptions = _subscriptions(site, describe)
+    inbox = Inbox(turn, state, mqtt.inbox)
+    subscriptions.cursors = Cursors(turn, state, inbox, subscriptions.fanout)
+    return Parts(
+        state=state,
         admission=admission,
         interests=interests,
         router=router,
         retained=retained,
-        scans=scans,
+        scans=_scans(site, retained),
         subscriptions=subscriptions,
-        shares=shares,
-        state=state,
-        committer=committer,
+        shares=_shares(site, subscriptions),
         inbox=inbox,
-        cursors=cursors,
-        delayed=delayed,
-        logs=logs,
-        cursor_interval_ms=config.storage.cursor_interval_ms,
+        cursors=subscriptions.cursors,
+        delayed=_delayed(site, admission, router),
+        logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
     )
-    return Assembly(
-        port,
-        state,
-        interests,
-        router,
-        retained,
-        scans,
-        subscriptions,
-        shares,
-        inbox,
-        cursors,
-        delayed,
-        logs,
+
+
+def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:
+    runtime = site.config.runtime
+    return Router(
+        site.turn,
+        core=site.core,
+        epoch=site.epoch,
+        placement=site.placement,
+        fabric=site.fabric,
+        interests=interests,
+        log_parts=log_parts,
+        state=site.state,
+        max_batch_bytes=runtime.max_batch_bytes,
+        pressure_bytes=runtime.pressure_bytes,
+    )
+
+
+def _scans(site: _Site, retained: Retained) -> RetainedScans:
+    runtime = site.config.runtime
+    return RetainedScans(
+        site.turn,
+        core=site.core,
+        retained=retained,
+        fabric=site.fabric,
+        max_batch_bytes=runtime.max_batch_bytes,
+        pressure_bytes=runtime.pressure_bytes,
+        workers=site.placement.workers,
+    )
+
+
+def _subscriptions(site: _Site, describe: Describe) -> Subscriptions:
+    protocol = site.config.mqtt_runtime.protocol
+    return Subscriptions(
+        site.turn,
+        workers=site.placement.workers,
+        describe=describe,
+        rules=site.rules,
+        route_cache=protocol.route_cache,
+        max_topic_aliases=protocol.max_server_topic_aliases,
+    )
+
+
+def _shares(site: _Site, subscriptions: Subscriptions) -> Shares:
+    return Shares(
+        site.turn,
+        placement=site.placement,
+        fabric=site.fabric,
+        subscriptions=subscriptions,
+        max_pending=site.config.mqtt_runtime.shared.max_pending,
+    )
+
+
+def _delayed(site: _Site, admission: Admission, router: Router) -> Delayed:
+    return Delayed(
+        site.turn,
+        site.state,
+        admission=admission,
+        router=router,
+        limits=site.config.mqtt_runtime.delayed,
+        retry_ms=site.config.storage.retry_ms,
     )

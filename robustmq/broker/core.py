@@ -11,27 +11,18 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
-from robustmq.broker.cursors import Cursors
-from robustmq.broker.delayed import Delayed
 from robustmq.broker.frames import Kind
-from robustmq.broker.inbox import Inbox
-from robustmq.broker.interests import Interests
+from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
-from robustmq.broker.retained import Retained
 from robustmq.broker.retained_fetches import RetainedFetches
-from robustmq.broker.retained_scans import RetainedScans
-from robustmq.broker.router import Fabric, Router
-from robustmq.broker.shares import Shares
-from robustmq.broker.state import Committer, State
-from robustmq.broker.subscriptions import Subscriptions
+from robustmq.broker.router import Fabric
+from robustmq.broker.state import Committer
 from robustmq.broker.timers import Timer, Timers
-from robustmq.broker.topic_logs import TopicLogs
 from robustmq.broker.wait import Wait
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
 from robustmq.message.delay import is_delayed
 from robustmq.message.record import QOS_BITS, Record
-from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
 
 _COMMITS: Final = 16
@@ -51,41 +42,28 @@ class Core:
         core: int,
         placement: Placement,
         fabric: Fabric,
-        admission: Admission,
-        interests: Interests,
-        router: Router,
-        retained: Retained,
-        scans: RetainedScans,
-        subscriptions: Subscriptions,
-        shares: Shares,
-        state: State,
+        parts: Parts,
         committer: Committer,
-        inbox: Inbox,
-        cursors: Cursors,
-        delayed: Delayed,
-        logs: TopicLogs,
         cursor_interval_ms: int,
     ) -> None:
         self.turn = turn
-        self.state = state
+        self.state = parts.state
+        self.logs = parts.logs
         self.timers = Timers()
         self._core = core
         self._placement = placement
         self._fabric = fabric
-        self._admission = admission
-        self._interests = interests
-        self._router = router
-        self._retained = retained
-        self._scans = scans
-        self._subscriptions = subscriptions
-        self._shares = shares
         self._committer = committer
-        self._inbox = inbox
-        self._cursors = cursors
-        self._delayed = delayed
-        self.logs = logs
-        delayed.timers = logs.timers = self.timers
-        logs.confirm = self._confirm
+        self._admission = parts.admission
+        self._interests = parts.interests
+        self._router = parts.router
+        self._retained = parts.retained
+        self._scans = parts.scans
+        self._subscriptions = parts.subscriptions
+        self._shares = parts.shares
+        self._inbox = parts.inbox
+        self._cursors = parts.cursors
+        self._delayed = parts.delayed
         self._cursor_interval_ms = cursor_interval_ms
         self._noting: Timer | None = None
         self._seen: dict[int, tuple[int, int]] = {}
@@ -93,15 +71,23 @@ class Core:
         self._unanswered: list[tuple[int, int, bytes]] = []
         self._waits: dict[int, Wait] = {}
         self._last_call = 0
-        router.deliver_here = lambda batch: subscriptions.deliver(core, batch)
-        self._fetches = RetainedFetches(placement, subscriptions)
+        self._fetches = RetainedFetches(placement, parts.subscriptions)
+        self._handlers = self._connect()
+
+    def _connect(self) -> dict[int, Callable[[int, bytes], None]]:
+        """Let the parts reach each other through here; returns what takes which kind of frame."""
+        core, shares, logs = self._core, self._shares, self.logs
+        self._delayed.timers = logs.timers = self.timers
+        logs.confirm = self._confirm
+        self._router.deliver_here = lambda batch: self._subscriptions.deliver(core, batch)
         self._fetches.send = self._send
-        router.receive_here = scans.receive_here = lambda frame: self.receive(core, frame)
+        here = partial(self.receive, core)
+        self._router.receive_here = self._scans.receive_here = here
         shares.want = lambda topic_filter, reply: self._want(
             topic_filter, None, False, lambda _: reply()
         )
         shares.unwant = self._unwant
-        self._handlers: dict[int, Callable[[int, bytes], None]] = {
+        return {
             Kind.STORE: self._on_store,
             Kind.RETAIN: self._on_retain,
             Kind.CONFIRM: self._on_confirm,

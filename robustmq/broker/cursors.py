@@ -70,8 +70,10 @@ class _Fresh(NamedTuple):
 
 
 class Cursors:
-    """The cursors of a core. A window that has everything gets new rows from memory, the others
-    read them from the inbox as they have room (`Window.lagging`).
+    """The cursors of a core.
+
+    A window that has everything gets new rows from memory, the others read them from the inbox
+    as they have room (`Window.lagging`).
     """
 
     def __init__(self, turn: Turn, state: State, inbox: Inbox, fanout: Fanout) -> None:

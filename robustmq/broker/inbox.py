@@ -87,7 +87,8 @@ class FilterLog:
     """The position behind the last record that it will ever have."""
 
     __slots__ = (
-        "first", "known", "many", "messages", "number", "opened", "put", "put_bytes", "readers", "size",
+        "first", "known", "many", "messages", "number", "opened", "put", "put_bytes", "readers",
+        "size",
     )  # fmt: skip
 
     def __init__(self, number: int, is_new: bool) -> None:

@@ -1,0 +1,33 @@
+"""What one core's broker is made of."""
+
+from typing import NamedTuple
+
+from robustmq.broker.cursors import Cursors
+from robustmq.broker.delayed import Delayed
+from robustmq.broker.inbox import Inbox
+from robustmq.broker.interests import Interests
+from robustmq.broker.retained import Retained
+from robustmq.broker.retained_scans import RetainedScans
+from robustmq.broker.router import Router
+from robustmq.broker.shares import Shares
+from robustmq.broker.state import State
+from robustmq.broker.subscriptions import Subscriptions
+from robustmq.broker.topic_logs import TopicLogs
+from robustmq.policy.admission import Admission
+
+
+class Parts(NamedTuple):
+    """The parts between which a core routes; each decides in its own matter."""
+
+    state: State
+    admission: Admission
+    interests: Interests
+    router: Router
+    retained: Retained
+    scans: RetainedScans
+    subscriptions: Subscriptions
+    shares: Shares
+    inbox: Inbox
+    cursors: Cursors
+    delayed: Delayed
+    logs: TopicLogs
