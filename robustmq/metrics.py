@@ -54,6 +54,19 @@ PUBLISHERS_PAUSED: Final = 35
 RETAINED_REFUSED: Final = 36
 DELAYED_MESSAGES: Final = 37
 DELAYED_PUBLISHED: Final = 38
+SESSIONS_DURABLE: Final = 39
+INBOX_MESSAGES: Final = 40
+INBOX_KEPT: Final = 41
+INBOX_REMOVED: Final = 42
+STORAGE_COMMITS: Final = 43
+STORAGE_ROWS: Final = 44
+STORAGE_SYNCS: Final = 45
+STORAGE_FAILURES: Final = 46
+STORAGE_REFUSING: Final = 47
+STORAGE_PENDING_BYTES: Final = 48
+STORAGE_RECOVERY_MS: Final = 49
+STORAGE_CUT_BYTES: Final = 50
+STORAGE_DAMAGED: Final = 51
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -121,5 +134,32 @@ TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_retained_refused", "counter", "Retained messages refused by a limit."),
     Metric("mqtt_delayed_messages", "gauge", "Delayed messages that are not due on this core."),
     Metric("mqtt_delayed_published", "counter", "Delayed messages published when they were due."),
+    Metric("mqtt_sessions_durable", "gauge", "Sessions on this core that survive a restart."),
+    Metric(
+        "mqtt_inbox_messages",
+        "gauge",
+        "Messages kept for durable sessions, once for each filter that wants them.",
+    ),
+    Metric("mqtt_inbox_kept", "counter", "Messages put on disk for durable sessions, by filter."),
+    Metric("mqtt_inbox_removed", "counter", "Messages removed that were kept, by filter."),
+    Metric("storage_commits", "counter", "Commits written: what a turn had to keep, at once."),
+    Metric("storage_rows_written", "counter", "Rows put and deleted by these commits."),
+    Metric("storage_syncs", "counter", "Times that what was written was synced to the disk."),
+    Metric("storage_write_failures", "counter", "Times that writing failed: disk full or broken."),
+    Metric("storage_refusing", "gauge", "1 while this core's disk takes nothing: an alarm."),
+    Metric("storage_pending_bytes", "gauge", "Bytes that wait for the disk, since it is behind."),
+    Metric(
+        "storage_recovery_milliseconds", "gauge", "Milliseconds that the last start spent reading."
+    ),
+    Metric(
+        "storage_recovery_cut_bytes",
+        "counter",
+        "Bytes cut off at a start: they were being written when the end came.",
+    ),
+    Metric(
+        "storage_damaged",
+        "counter",
+        "Damaged places found in what was stored, moved aside and not served: an alarm.",
+    ),
 )
 CELLS: Final = 64

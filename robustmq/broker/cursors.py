@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Final, NamedTuple
 
+from robustmq import metrics
 from robustmq._kernel.batch import cut, gather
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.turn import Turn
@@ -108,10 +109,12 @@ class Cursors:
         window.lagging = True
         window.resume = position
         self._cursors[window] = Cursor(window, position)
+        self._turn.row[metrics.SESSIONS_DURABLE] = len(self._cursors)
 
     def drop(self, window: Window) -> None:
         """The session has ended; its subscriptions have been removed."""
         cursor = self._cursors.pop(window)
+        self._turn.row[metrics.SESSIONS_DURABLE] = len(self._cursors)
         self._state.delete(CURSOR_KEY.pack(b"C", window.key))
         for position in {*(cursor.past or ()), *(cursor.exchanges or {}).values()}:
             self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))

@@ -146,6 +146,7 @@ class Inbox:
         self._owners: dict[int, int] = {}
         self._over: dict[FilterLog, None] = {}
         self._trims: dict[FilterLog, int] = {}
+        self._counted = 0
         known = state.get(b"Nposition")
         self._reserved = int.from_bytes(known, "big") if known else 1
         self.next_position = self._reserved
@@ -194,6 +195,12 @@ class Inbox:
         self._state.put(NUMBER_KEY.pack(b"K", log.number), b"")
         log.forget_rows()
         self._trims[log] = LAST
+        self._count(-log.messages)
+
+    def _count(self, messages: int) -> None:
+        """So many messages more are known to be in the logs that are not being removed."""
+        self._counted += messages
+        self._turn.row[metrics.INBOX_MESSAGES] = self._counted
 
     def remove_strays(self) -> None:
         """After a restart: remove the logs that no session has opened."""
@@ -234,8 +241,12 @@ class Inbox:
             counters = COUNTERS.pack(log.put, log.put_bytes)
             put(LOG_KEY.pack(b"L", log.number, position), counters + body)
             log.added(row)
+            self._counted += count
             if log.messages > limits.max_messages or log.size > limits.max_bytes:
                 self._over[log] = None
+        cells = self._turn.row
+        cells[metrics.INBOX_KEPT] += count * len(logs)
+        cells[metrics.INBOX_MESSAGES] = self._counted
         return Row(position, count, run)
 
     def _with_room(self, logs: list[FilterLog], count: int) -> list[FilterLog]:
@@ -262,6 +273,7 @@ class Inbox:
         log.put += row.records
         log.put_bytes += len(row.batch)
         self._recount(log)
+        self._count(log.messages)
 
     def _recount(self, log: FilterLog) -> None:
         """Set what the log has from the counters of its first row."""
@@ -313,7 +325,9 @@ class Inbox:
         known = log.known
         while known and known[0].stop <= position:
             row = known.popleft()
-            log.messages -= row.stop - row.position
+            count = row.stop - row.position
+            log.messages -= count
+            self._removed(count)
             log.size -= row.size
             log.first = row.stop
             self._remove_row(log, row.position, row.shared)
@@ -364,6 +378,8 @@ class Inbox:
                 break
             self._remove(log, row, value)
             removed += 1
+        if position != LAST and not log.opened:
+            self._open(log)
         if position == LAST:
             # What was put last may not be written yet.
             if self._state.is_pending:
@@ -376,8 +392,16 @@ class Inbox:
         if log.opened:
             log.messages -= row.records
             log.size -= len(row.batch)
+        if log.opened and self._trims.get(log) != LAST:
+            self._removed(row.records)
+        else:
+            self._turn.row[metrics.INBOX_REMOVED] += row.records
         log.first = row.stop
         self._remove_row(log, row.position, len(value) == COUNTERS.size)
+
+    def _removed(self, messages: int) -> None:
+        self._turn.row[metrics.INBOX_REMOVED] += messages
+        self._count(-messages)
 
     def _remove_row(self, log: FilterLog, position: int, shared: bool) -> None:
         self._state.delete(LOG_KEY.pack(b"L", log.number, position))

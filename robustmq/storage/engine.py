@@ -83,15 +83,33 @@ class Quarantined(NamedTuple):
 class Recovery(Struct):
     """What opening has read and found: counts of logs, batches and bytes, and the damage.
 
-    `cut_bytes` were written when the end came, and never reported durable.
+    `cut_bytes` were written when the end came, and never reported durable. `wal_bytes` are those
+    of write-ahead logs; `damaged` are places in them, and where the file was kept.
     """
 
     logs: int = 0
     batches: int = 0
     bytes: int = 0
     cut_bytes: int = 0
+    wal_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     seconds: float = 0.0
+
+
+class Tally(Struct):
+    """What an engine has done since it was opened.
+
+    commits: Writes, each of all that a turn had.
+    rows: Rows put and deleted by them, beside the logs.
+    syncs: Times that what was written was synced.
+    failures: Times that writing or syncing failed.
+    """
+
+    commits: int = 0
+    rows: int = 0
+    syncs: int = 0
+    failures: int = 0
 
 
 Progress: TypeAlias = Callable[[Recovery], object]

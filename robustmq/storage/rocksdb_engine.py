@@ -11,19 +11,19 @@ from robustmq.storage.engine import (
     Progress,
     Quarantined,
     Recovery,
+    Tally,
 )
 from robustmq.storage.files import SystemFiles
-from robustmq.storage.format import claim
+from robustmq.storage.format import ROCKSDB, ROCKSDB_FORMAT, claim
 from robustmq.storage.gate import Gate
 from robustmq.storage.log import Log
 from robustmq.storage.rocksdb_log import RocksdbLog
 from robustmq.storage.rocksdb_rows import SHARD
 from robustmq.storage.rocksdb_store import META, Erase, Operation, RocksdbStore, Row, Stalled
 from robustmq.storage.rocksdb_table import RocksdbTable
+from robustmq.storage.wal_check import QUARANTINE, check, quarantine
 from robustmq.storage.writer import Writer, WriterThread
 
-FORMAT: Final = 1
-"""The format of the database that this release writes, and the newest that it reads."""
 STALL_SECONDS: Final = 0.005
 """How long a write waits after the database has asked for a pause."""
 BACKOFF_MAX: Final = 64
@@ -61,9 +61,10 @@ class RocksdbEngine:
         progress: Progress | None = None,
     ) -> None:
         self.recovery = Recovery()
+        self.tally = Tally()
         self._settings = settings or EngineSettings()
         self._progress = progress
-        claim(SystemFiles(), directory, "rocksdb", FORMAT)
+        claim(SystemFiles(), directory, ROCKSDB, ROCKSDB_FORMAT)
         self._gate = Gate(directory, self._settings.pending_bytes)
         self._logs: dict[int, RocksdbLog] = {}
         self._touched: dict[RocksdbLog, int] = {}
@@ -77,6 +78,7 @@ class RocksdbEngine:
         self._failures = 0
         self._writer = writer or WriterThread("storage")
         began = self._writer.now()
+        self._check_wal(directory)
         self.store = RocksdbStore(
             f"{directory}/db", self._settings.memory_bytes, self._settings.wal_bytes
         )
@@ -85,6 +87,32 @@ class RocksdbEngine:
         self._table = RocksdbTable(self.store, self._gate, self._settings.flush)
         self.recovery.seconds += self._writer.now() - began
         self._writer.start(self._work)
+
+    def _check_wal(self, directory: str) -> None:
+        """See what the database will read, and leave out without a word where it is damaged."""
+        last = self._writer.now()
+
+        def progress(size: int) -> None:
+            nonlocal last
+            self.recovery.wal_bytes = size
+            now = self._writer.now()
+            if self._progress is not None and now - last >= PROGRESS_SECONDS:
+                last = now
+                self._progress(self.recovery)
+
+        database = f"{directory}/db"
+        for damage in check(database, progress).damage:
+            if damage.is_torn:
+                self.recovery.cut_bytes += damage.stop - damage.start
+                continue
+            kept = quarantine(database, damage, f"{directory}/{QUARANTINE}")
+            place = f"bytes {damage.start} to {damage.stop} of {kept}"
+            self.recovery.damaged.append(f"{place}: a record {damage.reason}")
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the disk."""
+        return self._gate.pending
 
     @property
     def failure(self) -> str | None:
@@ -195,11 +223,17 @@ class RocksdbEngine:
         except Stalled:
             self._stalled = True
         except OSError as error:
-            self._gate.error = error
+            self._fail(error)
         else:
+            self.tally.commits += 1
+            self.tally.rows += len(rows)
             return True
         self._writer.wake()
         return False
+
+    def _fail(self, error: OSError) -> None:
+        self._gate.error = error
+        self.tally.failures += 1
 
     def _follow_up(self) -> None:
         """After a write: what needs no sync is durable, the rest waits for the writer."""
@@ -310,9 +344,10 @@ class RocksdbEngine:
             try:
                 self.store.sync()
             except OSError as error:
-                self._gate.error = error
+                self._fail(error)
                 self._writer.ring()
                 return self._settings.retry_ms / 1_000
+            self.tally.syncs += 1
             self._done += self._marks
             self._marks = []
             self._writer.ring()

@@ -1,11 +1,13 @@
 """One child of the supervisor: its fork, its first steps, its end and its back-off."""
 
+import contextlib
 import ctypes
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
 import setproctitle
@@ -49,6 +51,8 @@ class Process:
         self.failures = 0
         self.restart_ns: int | None = None
         self.started_ns = 0
+        self.worked_ns = 0
+        self._ticks = 0
 
     def start(self, estate: Estate, now_ns: int, private: Sequence[int]) -> None:
         """Fork; the child never returns from here, and closes the `private` descriptors.
@@ -59,6 +63,7 @@ class Process:
         state = estate.region.state(self.endpoint)
         state.heartbeat_ns = state.started_ns = self.started_ns = now_ns
         self.ready, self.restart_ns = False, None
+        self.worked_ns = self._ticks = 0
         supervisor = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -69,6 +74,16 @@ class Process:
             state.pid = pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def look(self, now_ns: int) -> None:
+        """Note in `worked_ns` whether the child has used processor time since the last look."""
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+            # proc(5): behind the name in parentheses, utime and stime are the 12th and 13th.
+            fields = stat.rpartition(b")")[2].split()
+            ticks = int(fields[11]) + int(fields[12])
+            if ticks != self._ticks:
+                self._ticks, self.worked_ns = ticks, now_ns
 
     def send(self, signum: signal.Signals) -> None:
         """Send a signal to the child, if there is one."""

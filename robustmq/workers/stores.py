@@ -5,7 +5,7 @@ from typing import Final
 
 from robustmq.broker.topic_logs import Medium
 from robustmq.errors import Refusal, Refused
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings, LogSettings, Recovery
 from robustmq.storage.gate import FULL
 from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.rocksdb_engine import RocksdbEngine
@@ -50,6 +50,18 @@ class Stores:
         if medium == "rocksdb":
             return self.rocksdb.table().refusal
         return None if self.segments is None else self.segments.refusal
+
+    def refused(self) -> Refused | None:
+        """Why some engine takes nothing now; None while all do."""
+        refused = self.rocksdb.table().refusal
+        if refused is None and self.segments is not None:
+            refused = self.segments.refusal
+        return refused
+
+    def recoveries(self) -> list[Recovery]:
+        """What opening the engines has found."""
+        engines = (self.rocksdb, self.segments)
+        return [engine.recovery for engine in engines if engine is not None]
 
     def commit(self) -> bool:
         """Begin to make durable what the turn has gathered; True: call `completed` now."""

@@ -26,6 +26,8 @@ from robustmq.config import Config, changed_keys
 from robustmq.errors import ConfigError, Corrupt
 from robustmq.metrics import TABLE
 from robustmq.shm.region import Phase
+from robustmq.storage.files import SystemFiles
+from robustmq.storage.format import ROCKSDB, ROCKSDB_FORMAT, verify
 from robustmq.storage.layout import open_layout
 from robustmq.workers import limits, log
 from robustmq.workers.estate import Estate
@@ -42,6 +44,7 @@ PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
 )
 FIRST_STARTS: Final = 3
 HEARTBEAT_LOOKS: Final = 4
+_LOOK_NS: Final = 1_000_000_000
 RELOADED_KEYS: Final = frozenset({"log.level"})
 _NS_PER_MS: Final = 1_000_000
 _ENDED_WELL: Final = "exit status 0"
@@ -119,6 +122,8 @@ class Supervisor:
         """
         layout = open_layout(self._config.data_path)
         try:
+            for core in layout.cores():
+                verify(SystemFiles(), layout.core_path(core), ROCKSDB, ROCKSDB_FORMAT)
             if layout.workers is None:
                 layout.record(self._workers)
             elif layout.workers != self._workers:
@@ -193,7 +198,8 @@ class Supervisor:
         return max(0, min(due) - time.monotonic_ns()) // _NS_PER_MS + 1
 
     def _look_interval_ns(self) -> int:
-        return self._config.runtime.heartbeat_timeout_ms * _NS_PER_MS // HEARTBEAT_LOOKS
+        timeout_ns = self._config.runtime.heartbeat_timeout_ms * _NS_PER_MS
+        return min(timeout_ns // HEARTBEAT_LOOKS, _LOOK_NS)
 
     def _start_next_stage(self) -> None:
         self._started += 1
@@ -260,9 +266,14 @@ class Supervisor:
         runtime = self._config.runtime
         for process in self._processes:
             beat_ns = self._estate.region.state(process.endpoint).heartbeat_ns
-            silent_ns = now_ns - beat_ns
             # While it loads its program it cannot beat: what it has is still our own time stamp.
             new = beat_ns == process.started_ns
+            if process.pid and self._phase_of(process) is Phase.RECOVERING:
+                # Nor can it while its database reads what it has: it lives as long as it works.
+                process.look(now_ns)
+                new = True
+                self._tell_recovery(process, now_ns)
+            silent_ns = now_ns - max(beat_ns, process.worked_ns)
             timeout_ms = runtime.start_timeout_ms if new else runtime.heartbeat_timeout_ms
             if process.pid and silent_ns > timeout_ms * _NS_PER_MS:
                 _log.error(
@@ -272,6 +283,16 @@ class Supervisor:
                     silent_ms=silent_ns // _NS_PER_MS,
                 )
                 process.send(signal.SIGKILL)
+
+    def _tell_recovery(self, process: Process, now_ns: int) -> None:
+        since_ns = now_ns - process.started_ns
+        if since_ns >= _LOOK_NS:
+            _log.info(
+                "process reads what is stored",
+                name=process.name,
+                pid=process.pid,
+                seconds=round(since_ns / 1e9, 1),
+            )
 
     def _notice_ready(self) -> None:
         for process in self._processes:

@@ -27,6 +27,7 @@ from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import limits, log
 from robustmq.workers.inheritance import MQTT_TCP, Inheritance
 from robustmq.workers.links import Links
+from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
 
 _log = log.EventLog("worker")
@@ -55,6 +56,7 @@ class Worker:
         asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
         self._placement = Placement(inheritance.workers)
+        self._watch = StorageWatch(self._state, self._cells)
         self._stores = self._open_stores()
         self._core = assemble(
             self._turn,
@@ -97,7 +99,8 @@ class Worker:
             interval_ms=storage.interval_ms,
         )
         path = layout.core_path(self._index)
-        return Stores(RocksdbEngine(path, settings), path, settings, self._watch_store)
+        rocksdb = RocksdbEngine(path, settings, progress=self._watch.progress)
+        return Stores(rocksdb, path, settings, self._watch_store)
 
     def _watch_store(self, fd: int) -> None:
         self._poller.watch(fd, self._take_completed)
@@ -124,9 +127,10 @@ class Worker:
         self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
         self._watch_store(self._stores.rocksdb.fileno())
         self._poller.tick()
-        self._mqtt.sessions.restore(self._tell_progress)
+        self._mqtt.sessions.restore(self._watch.restoring)
         self._core.start()
         self._mqtt.sessions.resume()
+        self._watch.recovered(self._stores)
         self._links.answer_bell()
         listener = self._inheritance.listeners[MQTT_TCP]
         listener.listen(_BACKLOG)
@@ -171,15 +175,12 @@ class Worker:
         self._poller.tick()
         self._mqtt.shut_down()
 
-    def _tell_progress(self, sessions: int) -> None:
-        self._state.heartbeat_ns = time.monotonic_ns()
-        _log.info("sessions restored", sessions=sessions)
-
     def _reload(self) -> None:
         log.reload_level(self._inheritance.reload)
 
     def _beat(self) -> None:
         self._state.heartbeat_ns = time.monotonic_ns()
+        self._watch.count()
         self._loop.call_later(self._config.runtime.heartbeat_timeout_ms / 5_000, self._beat)
 
     # ------------------------------------------------------------------ turns
@@ -194,6 +195,7 @@ class Worker:
         if links.receive_own():
             core.run_turn()
         core.commit()
+        self._watch.look()
         self._handover.flush()
         links.flush()
         self._poller.flush()
@@ -293,6 +295,7 @@ def _report(error: Exception) -> None:
 
 def run(inheritance: Inheritance) -> None:
     """Live as worker `inheritance.index` until SIGTERM has been drained."""
+    inheritance.enter(Phase.RECOVERING)
     worker = Worker(inheritance)
     worker.start()
     worker.run()
