@@ -290,6 +290,18 @@ class Core:
 
         Nothing may leave for a socket or another core between the two.
         """
+        if self._inbox.busy:
+            self._inbox.run()
+        dropped = self.logs.run()
+        self._put_notes()
+        # Most turns of live messages have nothing to write.
+        if dropped or self.state.is_active or self._cursors.is_active or self.logs.is_active:
+            self._commit()
+        if self.turn.acknowledged and self._noting is None:
+            when_ms = self.turn.now_ms + self._cursor_interval_ms
+            self._noting = self.timers.at(when_ms, self._note)
+
+    def _commit(self) -> None:
         for _ in range(_COMMITS):
             self._put_notes()
             if self._committer.commit():
@@ -299,11 +311,6 @@ class Core:
             followed |= self.logs.settle()
             if not (followed or self.turn.exact or self.state.is_midway):
                 break
-        self._inbox.run()
-        self.logs.run()
-        if self.turn.acknowledged and self._noting is None:
-            when_ms = self.turn.now_ms + self._cursor_interval_ms
-            self._noting = self.timers.at(when_ms, self._note)
 
     def _put_notes(self) -> None:
         self._cursors.note_exchanges()

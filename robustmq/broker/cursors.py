@@ -252,6 +252,11 @@ class Cursors:
         """Whether some window is to be given more."""
         return bool(self._pumps or self._turn.hungry)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether there is anything for `settle` or `note_exchanges`."""
+        return bool(self._fresh or self._pumps or self._turn.hungry or self._turn.exact)
+
     def pump(self, window: Window) -> None:
         """Let a window send on, when what it sends can still be noted before it leaves."""
         if window in self._cursors:

@@ -70,6 +70,11 @@ class State:
         return self._table.written < self._table.next_commit - 1
 
     @property
+    def is_active(self) -> bool:
+        """Whether something is put, or waits for what was put."""
+        return bool(self._waiting) or self._table.is_midway
+
+    @property
     def is_midway(self) -> bool:
         """Whether something is put that no commit has taken yet."""
         return self._table.is_midway

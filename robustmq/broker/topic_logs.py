@@ -223,6 +223,11 @@ class TopicLogs:
         if log.unnoted >= _NOTE_BYTES:
             log.draw_note()
 
+    @property
+    def is_active(self) -> bool:
+        """Whether some log has something that is not confirmed."""
+        return bool(self._moving)
+
     def settle(self) -> bool:
         """After a commit: confirm what has become durable; says whether there was anything."""
         if not self._moving:
@@ -264,11 +269,14 @@ class TopicLogs:
         """Whether there is more to drop."""
         return bool(self._due) and self._state.refusal is None
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """After a commit: apply the bounds of retention, and compaction, as a turn's budget goes.
 
         Done also while nothing can be written, in files at least: it may be what makes room.
+        Says whether there was anything to do.
         """
+        if not self._due:
+            return False
         budget = self._storage.retain_budget_bytes
         share = budget // _LOGS_PER_TURN
         while self._due and budget > 0:
@@ -278,8 +286,9 @@ class TopicLogs:
             if log.shard.log.retain(self._turn.now_ms, budget):
                 # The others have their turn first.
                 self._due[log] = None
-                return
+                return True
             budget -= share + max(before - log.shard.log.size_bytes, 0)
+        return True
 
     def _watch(self) -> None:
         """Look at all logs now and then: what is old goes although nothing comes."""
