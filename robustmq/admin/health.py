@@ -1,12 +1,17 @@
 """What an orchestrator asks: whether the node lives, and whether it may be sent clients."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from robustmq.admin.prometheus import Core, Snapshot
+from robustmq.metrics import STORAGE_REFUSING, TABLE
+
 READY = "ready"
+ALARMS = (STORAGE_REFUSING,)
+"""The gauges that are not 0 while an administrator should look."""
 
 
 class Live(HTTPEndpoint):
@@ -21,9 +26,22 @@ class Ready(HTTPEndpoint):
     """`/health/ready`: every worker takes clients."""
 
     async def get(self, request: Request) -> JSONResponse:
-        """Answer 200 when all workers are ready, else 503 with the phases of those that are not."""
-        phases: Callable[[], dict[str, str]] = request.app.state.snapshot.phases
-        waiting = {name: phase for name, phase in phases().items() if phase != READY}
+        """Answer 200 when all workers are ready, else 503 with the phases of those that are not.
+
+        A node whose disk is full serves those who read, so it stays ready; `alarms` says which
+        workers raise what.
+        """
+        snapshot: Snapshot = request.app.state.snapshot
+        waiting = {name: phase for name, phase in snapshot.phases().items() if phase != READY}
+        answer: dict[str, object] = {"status": "not ready" if waiting else READY}
         if waiting:
-            return JSONResponse({"status": "not ready", "waiting": waiting}, status_code=503)
-        return JSONResponse({"status": READY})
+            answer["waiting"] = waiting
+        cores = snapshot.cores()
+        alarms = {TABLE[cell].name: raised for cell in ALARMS if (raised := _raised(cores, cell))}
+        if alarms:
+            answer["alarms"] = alarms
+        return JSONResponse(answer, status_code=503 if waiting else 200)
+
+
+def _raised(cores: Sequence[Core], cell: int) -> list[str]:
+    return [f"worker {core.number}" for core in cores if core.counters[cell]]

@@ -328,6 +328,7 @@ class Supervisor:
             "workers": self._workers,
             "kernel": KERNEL,
             "data_path": os.path.realpath(self._config.data_path),
+            "flush": self._config.storage.flush,
             "pid": os.getpid(),
         }
         if log.is_human(self._config.log, sys.stdout):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.chaos.plant import RobustPlant
 from tests.chaos.talker import opened
 from tests.chaos.trial import eventually
 from tests.integration.homes import name_on
+from tests.integration.supervised import until
 
 QUOTA_EXCEEDED: Final = 0x97
 MESSAGES: Final = 800
@@ -85,6 +87,10 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: Disk, tmp_path: Path) -> No
         assert publisher.reasons, f"{MOST} messages of 8 KiB are taken while the disk is full"
         for stream in (one, two, big):
             await published(publisher, stream, 20)
+        status, body = await asyncio.to_thread(plant.node.get, "/health/ready")
+        assert status == 200
+        assert json.loads(body)["alarms"]["storage_refusing"]
+        assert plant.node.seen("storing is refused: durable messages and sessions are not taken")
         assert set(publisher.reasons) == {QUOTA_EXCEEDED}
         assert len(publisher.reasons) >= 60
         reader.come()
@@ -113,6 +119,9 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: Disk, tmp_path: Path) -> No
             disk.clear(plant)
             for stream in (one, two, big):
                 await until_taken(publisher, stream)
+            calm = (200, '{"status":"ready"}')
+            until(lambda: plant.node.get("/health/ready") == calm, "the alarm is over")
+            until(lambda: plant.node.seen("storing goes on"), "the end is told")
             refused = len(publisher.reasons)
             for stream in (one, two):
                 await published(publisher, stream, LATER)

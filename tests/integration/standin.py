@@ -24,6 +24,14 @@ def run(inheritance: Inheritance) -> None:
             raise SystemExit(3)
         case "slow":
             time.sleep(1000)
+        case "recovers":
+            inheritance.enter(Phase.RECOVERING)
+            end = time.monotonic() + 4
+            while time.monotonic() < end:
+                pass
+        case "waits":
+            inheritance.enter(Phase.RECOVERING)
+            time.sleep(1000)
         case "raise":
             raise RuntimeError("as the test wants")
     stop: list[int] = []

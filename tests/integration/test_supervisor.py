@@ -1,6 +1,7 @@
 """The real supervisor, server and workers; a stand-in for a worker where it has to misbehave."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -166,6 +167,48 @@ def test_a_worker_that_never_shows_life_is_given_up(start: Start) -> None:
         start(workers=1, settings=settings, environment={"STANDIN": "slow"}, module=STANDIN)
     )
     assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
+
+
+def test_a_worker_that_recovers_has_the_time_that_it_needs(start: Start) -> None:
+    settings = (*QUICK, "runtime.start_timeout_ms=1500")
+    node = start(
+        workers=1, settings=settings, environment={"STANDIN": "recovers"}, module=STANDIN
+    ).ready()
+    told = [line["seconds"] for line in node.seen("process reads what is stored")]
+    assert len(told) >= 3
+    assert max(after - before for before, after in itertools.pairwise(told)) < 1.5
+    assert not node.seen("process hangs and is killed")
+
+
+def test_a_worker_that_neither_recovers_nor_works_is_given_up(start: Start) -> None:
+    settings = (*QUICK, "runtime.start_timeout_ms=1500")
+    sentence = refusal(
+        start(workers=1, settings=settings, environment={"STANDIN": "waits"}, module=STANDIN)
+    )
+    assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
+
+
+@pytest.mark.parametrize("what", ["node", "core", "unreadable"])
+def test_data_that_is_not_understood_is_refused_before_anything_starts(
+    what: str, start: Start, tmp_path: Path
+) -> None:
+    data = tmp_path / "found"
+    (data / "g1" / "core-1").mkdir(parents=True)
+    formats = {"node": "2", "core": "1", "unreadable": '"x"'}
+    (data / "format.json").write_text(
+        f'{{"format": {formats[what]}, "workers": 2, "generation": 1}}'
+    )
+    if what == "core":
+        (data / "g1" / "core-1" / "format").write_text("rocksdb 2\n")
+    node = start(data=data)
+    assert node.wait() == 2
+    (line,) = (line for line in node.errors().splitlines() if not line.startswith("{"))
+    place = {"node": "data0", "core": "g1/core-1", "unreadable": "format.json"}[what]
+    assert place in line
+    assert ("newer robustmq (format 2" in line) == (what != "unreadable")
+    assert not node.seen("process is ready")
+    assert not node.survivors()
+    assert not (data / "g1" / "core-0").exists()
 
 
 def test_a_supervisor_that_was_stopped_itself_kills_nobody(start: Start) -> None:

@@ -17,9 +17,13 @@ class Node:
 
     def __init__(self) -> None:
         self.second = "starting"
+        self.refusing = 0
 
     def cores(self) -> Sequence[Core]:
         rows = [[number * 100 + cell for cell in range(metrics.CELLS)] for number in (1, 2)]
+        for row in rows:
+            row[metrics.STORAGE_REFUSING] = 0
+        rows[0][metrics.STORAGE_REFUSING] = self.refusing
         return [Core(0, True, 0, rows[0]), Core(1, self.second == "ready", 3, rows[1])]
 
     def processes(self) -> Sequence[Usage]:
@@ -47,8 +51,9 @@ def test_every_row_of_the_table_has_a_series_per_core(client: TestClient) -> Non
     for cell, row in enumerate(metrics.TABLE):
         name = row.name + ("_total" if row.kind == "counter" else "")
         assert f"# TYPE {name} {row.kind}" in lines
-        assert f'{name}{{core="0"}} {100.0 + cell}' in lines
-        assert f'{name}{{core="1"}} {200.0 + cell}' in lines
+        values = (0.0, 0.0) if cell == metrics.STORAGE_REFUSING else (100.0 + cell, 200.0 + cell)
+        assert f'{name}{{core="0"}} {values[0]}' in lines
+        assert f'{name}{{core="1"}} {values[1]}' in lines
 
 
 def test_workers_processes_and_kernel_are_shown(client: TestClient) -> None:
@@ -79,6 +84,17 @@ def test_ready_names_who_is_not(client: TestClient, node: Node) -> None:
     node.second = "ready"
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+def test_a_full_disk_is_an_alarm_of_a_node_that_is_ready(client: TestClient, node: Node) -> None:
+    node.refusing = 1
+    alarms = {"storage_refusing": ["worker 0"]}
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["alarms"] == alarms
+    node.second = "ready"
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "alarms": alarms})
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health/live"])
