@@ -129,7 +129,7 @@ class Storage(Struct, frozen=True, kw_only=True):
     wal_bytes: Annotated[int, _in(1 << 20, TIB)] = 268_435_456
     pending_bytes: Annotated[int, _in(65_536, TIB)] = 268_435_456
     retry_ms: Annotated[int, _in(10, 600_000)] = 500
-    retain_budget_bytes: Annotated[int, _in(4_096, GIB)] = 1_048_576
+    retain_budget_bytes: Annotated[int, _in(4_096, GIB)] = 262_144
     open_files: Annotated[int, _in(1, 1_000_000)] = 256
     segment_bytes: Annotated[int, _in(1_024, GIB)] = 268_435_456
     segment_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000

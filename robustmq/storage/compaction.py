@@ -1,6 +1,6 @@
 """Compaction by key: of the records of a key only the latest stays, a little at a time."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from robustmq._kernel.batch import cut, records
 from robustmq.errors import Corrupt
@@ -8,6 +8,10 @@ from robustmq.storage.engine import LogSettings
 from robustmq.storage.header import HEADER, header_at, rebuilt
 from robustmq.storage.log import StoredBatch
 
+BATCH_COST: Final = 4_096
+"""Bytes of a budget that a batch counts as besides its own: by the time that it takes."""
+_PAGE_BYTES: Final = 16_384
+"""Bytes that are read at once: a budget is exceeded by no more batches than these can be."""
 _COMPRESSED_OR_CONTROL = 0b100111
 """Attributes of batches whose records we do not see into, or that are none of ours."""
 
@@ -67,11 +71,11 @@ class Compaction:
             self._target, self._at = end, self._clean_to
         while budget > 0 and self._target is not None:
             try:
-                batches = self._log.read(max(self._at, start), min(budget, 1 << 20))
+                batches = self._log.read(max(self._at, start), min(budget, _PAGE_BYTES))
             except Corrupt:
                 # It has been moved aside and counted; the next read goes on behind it.
                 continue
-            budget -= sum(len(batch.data) for batch in batches) + HEADER
+            budget -= sum(len(batch.data) + BATCH_COST for batch in batches) + HEADER
             for batch in batches:
                 if batch.base_offset >= self._target:
                     break

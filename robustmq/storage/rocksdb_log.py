@@ -30,8 +30,8 @@ from robustmq.storage.rocksdb_store import (
 
 GIVE_BACK_BYTES: Final = 4 << 20
 """Bytes appended between two erasures of what has been trimmed: few wide ones are cheap."""
-ENTRY_COST: Final = 64
-"""Bytes of a budget that one entry of the index counts as."""
+ENTRY_COST: Final = 4_096
+"""Bytes of a budget that one entry of the index counts as: by the time that it takes."""
 _LAST: Final = (1 << 64) - 1
 
 
@@ -263,13 +263,16 @@ class RocksdbLog:
             target = max(target, self._end - settings.retention_records)
         if settings.retention_ms and self._newest_ms < oldest_ms:
             target = self._end
-        if settings.retention_ms or settings.retention_bytes:
+        if (settings.retention_ms or settings.retention_bytes) and target < self._end:
             for newest_ms, offset, taken in self._rows.entries():
                 expired = settings.retention_ms and newest_ms < oldest_ms
                 rest = self._taken - taken
                 too_much = settings.retention_bytes and rest >= settings.retention_bytes
                 if not expired and not too_much:
                     break
+                if offset <= self._start:
+                    # It stays, and is no progress.
+                    continue
                 target = max(target, offset)
                 budget -= ENTRY_COST
                 if budget <= 0:
