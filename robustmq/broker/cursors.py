@@ -20,6 +20,7 @@ from robustmq.broker import backlogs
 from robustmq.broker.api import Options
 from robustmq.broker.inbox import Backlog, FilterLog, Inbox, Row
 from robustmq.broker.overlap import overlap
+from robustmq.broker.readers import Sweep, with_reader, without_reader
 from robustmq.broker.state import State
 from robustmq.config import TopicRule
 from robustmq.message.batch import HEADER
@@ -31,6 +32,10 @@ _STAGE: Final = struct.Struct(">HB")
 _SENT: Final = 0
 _RELEASED: Final = 1
 _DONE: Final = 2
+_AT_ONCE: Final = 1_000
+"""Readers of one log that are looked at in one turn."""
+_READERS_PER_MS: Final = 50
+"""Readers of one log that are looked at in a millisecond, over a long time."""
 READ_AHEAD: Final = 1_000
 """Messages that wait in memory for one durable session; what is beyond is read from the inbox."""
 READ_AHEAD_BYTES: Final = 1 << 20
@@ -85,6 +90,7 @@ class Cursors:
         self._cursors: dict[Window, Cursor] = {}
         self._fresh: deque[_Fresh] = deque()
         self._pumps: list[Window] = []
+        self._sweeps: dict[FilterLog, Sweep] = {}
         self._backlogs = {
             backlogs.number_of(key): backlogs.decode(value) for key, value in state.walk(b"M", b"N")
         }
@@ -132,7 +138,7 @@ class Cursors:
             mine = [part for part in parts if part.topic_filter == topic_filter]
             logs = [log, *(self._inbox.backlog(part.log, part.stop) for part in mine)]
             for each in logs:
-                each.readers += (cursor,)
+                each.readers = with_reader(each.readers, cursor)
             known = [_Source(topic_filter, each, options, start) for each in logs]
         cursor.sources = (*sources, *(each._replace(options=options) for each in known))
         return log
@@ -149,15 +155,15 @@ class Cursors:
         left = {source.log for source in sources}
         cursor.sources = tuple(each for each in cursor.sources if each.log not in left)
         for topic_filter, log, _, _ in sources:
-            log.readers = tuple(each for each in log.readers if each is not cursor)
+            log.readers = without_reader(log.readers, cursor)
             if isinstance(log, Backlog):
                 self._end_part(cursor.window.key, log)
-                if log.readers:
-                    self._inbox.trim(log, min(map(self.position_of, log.readers)))
-                else:
+                if not log.readers:
                     self._inbox.remove_backlog(log)
             elif not log.readers:
                 self._inbox.remove(topic_filter)
+            if log.readers:
+                self._trim(log)
 
     def _end_part(self, number: int, log: Backlog) -> None:
         """The session has read a backlog, or does not want it any more."""
@@ -240,6 +246,8 @@ class Cursors:
             pumps, self._pumps = self._pumps, []
             for window in pumps:
                 window.pump()
+        if self._sweeps:
+            self._sweep()
         hungry = self._turn.hungry
         if hungry:
             windows = hungry[:]
@@ -250,12 +258,14 @@ class Cursors:
     @property
     def busy(self) -> bool:
         """Whether some window is to be given more."""
-        return bool(self._pumps or self._turn.hungry)
+        if self._pumps or self._turn.hungry:
+            return True
+        return any(sweep.due_ms <= self._turn.now_ms for sweep in self._sweeps.values())
 
     @property
     def is_active(self) -> bool:
         """Whether there is anything for `settle` or `note_exchanges`."""
-        return bool(self._fresh or self._pumps or self._turn.hungry or self._turn.exact)
+        return self.busy or bool(self._fresh or self._turn.exact)
 
     def pump(self, window: Window) -> None:
         """Let a window send on, when what it sends can still be noted before it leaves."""
@@ -405,7 +415,29 @@ class Cursors:
                 self._advance(cursor, position)
                 trimmed.update((source.log, None) for source in cursor.sources)
         for log in trimmed:
+            self._trim(log)
+
+    def _trim(self, log: FilterLog) -> None:
+        """Remove what all readers have; when they are many, as soon as all were looked at."""
+        if len(log.readers) <= _AT_ONCE:
             self._inbox.trim(log, min(map(self.position_of, log.readers)))
+        elif log not in self._sweeps:
+            # A pass costs as much as there are readers: the more, the longer the pause before it.
+            due_ms = self._turn.now_ms + len(log.readers) // _READERS_PER_MS
+            self._sweeps[log] = Sweep(log.readers, due_ms)
+
+    def _sweep(self) -> None:
+        """Look at some of the readers of one log that has many."""
+        log, sweep = next(iter(self._sweeps.items()))
+        if sweep.due_ms > self._turn.now_ms:
+            return
+        some = sweep.take(_AT_ONCE)
+        for cursor in some:
+            sweep.look(self.position_of(cursor))
+        if not some:
+            del self._sweeps[log]
+            if sweep.lowest is not None and log.readers:
+                self._inbox.trim(log, sweep.lowest)
 
     def _advance(self, cursor: Cursor, position: int) -> None:
         number = cursor.window.key

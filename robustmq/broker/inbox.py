@@ -9,18 +9,16 @@ this core, so it is the order of arrival.
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq._kernel.batch import slice_of
 from robustmq._kernel.turn import Turn
+from robustmq.broker.readers import Readers
 from robustmq.broker.state import State
 from robustmq.config import MqttInbox
 from robustmq.message.batch import count_of, timestamp_of
 from robustmq.storage.table import Table
-
-if TYPE_CHECKING:
-    from robustmq.broker.cursors import Cursor
 
 LOG_KEY: Final = struct.Struct(">cQQ")
 NUMBER_KEY: Final = struct.Struct(">cQ")
@@ -32,6 +30,8 @@ _RESERVED: Final = 1 << 32
 """Positions that are reserved at a time; a restart skips what is left of them."""
 _KNOWN_ROWS: Final = 256
 """Rows of a log that are known without looking; of more, those to be removed are looked up."""
+_COUNTED_READERS: Final = 64
+"""Readers of which it is known who loses a row; with more, all are counted as losing it."""
 _BUDGET: Final = 1_000
 """Rows that are looked up for removal in one turn."""
 
@@ -99,7 +99,7 @@ class FilterLog:
         self.put = self.put_bytes = 0
         self.known: deque[_Known] | None = None
         self.many = not is_new
-        self.readers: tuple[Cursor, ...] = ()
+        self.readers: Readers = ()
 
     def added(self, row: _Known) -> None:
         """A row was put."""
@@ -358,7 +358,9 @@ class Inbox:
             if log.messages <= limits.max_messages and log.size <= limits.max_bytes:
                 break
             row = self._row(key, value)
-            behind = sum(reader.position < row.stop for reader in log.readers)
+            behind = len(log.readers)
+            if behind <= _COUNTED_READERS:
+                behind = sum(reader.position < row.stop for reader in log.readers)
             self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += row.records * behind
             if log.known and log.known[0].position == row.position:
                 log.known.popleft()
