@@ -96,6 +96,10 @@ class Cursors:
         }
         self._tail = inbox.next_position
 
+    def log_of(self, topic_filter: bytes) -> FilterLog | None:
+        """The log of what durable sessions are owed by a filter; None when they have it not."""
+        return self._inbox.logs.get(topic_filter)
+
     def __contains__(self, window: Window) -> bool:
         return window in self._cursors
 

@@ -141,7 +141,7 @@ class Inbox:
         self._turn = turn
         self._state = state
         self._limits = limits
-        self._logs: dict[bytes, FilterLog] = {}
+        self.logs: dict[bytes, FilterLog] = {}
         self._backlogs: dict[int, Backlog] = {}
         self._owners: dict[int, int] = {}
         self._over: dict[FilterLog, None] = {}
@@ -161,7 +161,7 @@ class Inbox:
 
     def log(self, topic_filter: bytes) -> FilterLog:
         """The log of a filter, made when there is none."""
-        log = self._logs.get(topic_filter)
+        log = self.logs.get(topic_filter)
         if log is None:
             known = self._state.get(b"F" + topic_filter)
             if known is None:
@@ -169,12 +169,12 @@ class Inbox:
                 self._state.put(b"F" + topic_filter, log.number.to_bytes(8, "big"))
             else:
                 log = FilterLog(int.from_bytes(known, "big"), False)
-            self._logs[topic_filter] = log
+            self.logs[topic_filter] = log
         return log
 
     def remove(self, topic_filter: bytes) -> None:
         """Nobody wants the filter's log any more."""
-        log = self._logs.pop(topic_filter)
+        log = self.logs.pop(topic_filter)
         self._over.pop(log, None)
         self._state.delete(b"F" + topic_filter)
         self._discard(log)
@@ -204,7 +204,7 @@ class Inbox:
 
     def remove_strays(self) -> None:
         """After a restart: remove the logs that no session has opened."""
-        strays = [key[1:] for key, _ in self._state.walk(b"F", b"G") if key[1:] not in self._logs]
+        strays = [key[1:] for key, _ in self._state.walk(b"F", b"G") if key[1:] not in self.logs]
         for topic_filter in strays:
             self.log(topic_filter)
             self.remove(topic_filter)

@@ -12,6 +12,13 @@ from robustmq.broker import topic_cache
 from robustmq.broker.api import Options
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.inbox import FilterLog
+from robustmq.broker.members import (
+    Members,
+    each_member,
+    is_member,
+    with_member,
+    without_member,
+)
 from robustmq.broker.overlap import overlap
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules
@@ -63,10 +70,9 @@ class Subscriptions:
         self._workers = workers
         self._source = 0
         self._provisional: list[bytes] = []
-        self._filters: dict[bytes, dict[Window, Options]] = {}
+        self._filters: dict[bytes, Members] = {}
         self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
         self._taps: dict[bytes, list[Tap]] = {}
-        self._logs: dict[bytes, FilterLog] = {}
         self._wild: Trie[bytes] = Trie()
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
@@ -88,14 +94,13 @@ class Subscriptions:
         """
         members = self._filters.get(topic_filter)
         if members is None:
-            members = self._filters[topic_filter] = {}
             self._add_filter(topic_filter)
         if options.qos and window in self.cursors:
-            self._logs[topic_filter] = self.cursors.subscribe(window, topic_filter, options, start)
+            self.cursors.subscribe(window, topic_filter, options, start)
         else:
-            self._end_log(window, topic_filter)
-        known = window in members
-        members[window] = options
+            self.cursors.unsubscribe(window, topic_filter)
+        known = is_member(members, window)
+        self._filters[topic_filter] = with_member(members, window, options)
         if known or not call:
             self.forget(topic_filter)
         else:
@@ -122,27 +127,24 @@ class Subscriptions:
 
     def has(self, window: Window, topic_filter: bytes) -> bool:
         """Say whether the window subscribes to the filter."""
-        return window in self._filters.get(topic_filter, ())
+        return is_member(self._filters.get(topic_filter), window)
 
     def remove(self, window: Window, topic_filter: bytes) -> None:
         """Take a subscription back; one that is not there changes nothing."""
         members = self._filters.get(topic_filter)
-        if members is None or members.pop(window, None) is None:
+        if members is None or not is_member(members, window):
             return
         unsettled = self._unsettled.get(topic_filter)
         if unsettled is not None:
             self._end_wait(window, topic_filter, unsettled)
-        self._end_log(window, topic_filter)
-        if not members:
+        self.cursors.unsubscribe(window, topic_filter)
+        left = without_member(members, window)
+        if left is None:
             del self._filters[topic_filter]
             self._discard_filter(topic_filter)
+        else:
+            self._filters[topic_filter] = left
         self.forget(topic_filter)
-
-    def _end_log(self, window: Window, topic_filter: bytes) -> None:
-        self.cursors.unsubscribe(window, topic_filter)
-        log = self._logs.get(topic_filter)
-        if log is not None and not log.readers:
-            del self._logs[topic_filter]
 
     def tap(self, topic_filter: bytes, tap: Tap) -> None:
         """Show every run that matches to a callable."""
@@ -172,7 +174,7 @@ class Subscriptions:
 
     def is_durable(self, topic_filter: bytes) -> bool:
         """Say whether durable sessions are owed what matches the filter."""
-        return topic_filter in self._logs
+        return self.cursors.log_of(topic_filter) is not None
 
     def filters(self) -> list[bytes]:
         """Every filter that this core needs."""
@@ -196,12 +198,12 @@ class Subscriptions:
         logs: list[FilterLog] = []
         for topic_filter in (topic, *self._wild.match(topic)):
             taps += self._taps.get(topic_filter, ())
-            log = self._logs.get(topic_filter)
+            log = self.cursors.log_of(topic_filter)
             if log is not None:
                 logs.append(log)
             unsettled = self._unsettled.get(topic_filter)
             deaf = self._deaf(topic, unsettled) if unsettled else ()
-            for window, options in self._filters.get(topic_filter, {}).items():
+            for window, options in each_member(self._filters.get(topic_filter)):
                 if window not in deaf:
                     subscribers.setdefault(window, []).append(options)
         rule = self._rules.of(topic)
