@@ -105,14 +105,17 @@ class RocksdbEngine:
             if damage.is_torn:
                 self.recovery.cut_bytes += damage.stop - damage.start
                 continue
-            kept = quarantine(database, damage, f"{directory}/{QUARANTINE}")
+            try:
+                kept = quarantine(database, damage, f"{directory}/{QUARANTINE}")
+            except OSError as error:
+                kept = f"{damage.file}, which could not be kept ({error.strerror})"
             place = f"bytes {damage.start} to {damage.stop} of {kept}"
             self.recovery.damaged.append(f"{place}: a record {damage.reason}")
 
     @property
-    def pending(self) -> int:
-        """Bytes that wait for the disk."""
-        return self._gate.pending
+    def gate(self) -> Gate:
+        """Whether appends are taken, and what waits for the disk."""
+        return self._gate
 
     @property
     def failure(self) -> str | None:

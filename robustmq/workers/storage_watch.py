@@ -8,6 +8,7 @@ from robustmq import metrics
 from robustmq.errors import Refused
 from robustmq.shm.region import State
 from robustmq.storage.engine import PROGRESS_SECONDS, Recovery
+from robustmq.storage.gate import Gate
 from robustmq.workers import log
 from robustmq.workers.stores import Stores
 
@@ -31,6 +32,7 @@ class StorageWatch:
         self._now = now
         self._began = self._said = now()
         self._stores: Stores | None = None
+        self._gate: Gate | None = None
         self._damaged = 0
         self._shown = self._told = False
         self._told_at: float | None = None
@@ -58,6 +60,7 @@ class StorageWatch:
     def recovered(self, stores: Stores) -> None:
         """Everything is read: say what was found, if there was anything."""
         self._stores = stores
+        self._gate = stores.rocksdb.gate
         seconds = self._now() - self._began
         cells = self._cells
         cells[metrics.STORAGE_RECOVERY_MS] = int(seconds * _MS_PER_SECOND)
@@ -81,9 +84,14 @@ class StorageWatch:
 
     def look(self) -> None:
         """After a turn: show whether storing is refused, and say so when that changes."""
-        if self._stores is None:
+        stores = self._stores
+        gate = self._gate
+        if stores is None or gate is None:
             return
-        refused = self._stores.refused()
+        is_calm = gate.error is None and not gate.pending and stores.segments is None
+        if is_calm and not self._shown and not self._told:
+            return
+        refused = stores.refused()
         is_refused = refused is not None
         if is_refused is not self._shown:
             self._shown = is_refused
@@ -119,7 +127,7 @@ class StorageWatch:
             cells[metrics.STORAGE_COMMITS + place] += count - self._counted[place]
         self._counted = counts
         self.look()
-        cells[metrics.STORAGE_PENDING_BYTES] = stores.rocksdb.pending
+        cells[metrics.STORAGE_PENDING_BYTES] = stores.rocksdb.gate.pending
         found = [each for recovery in stores.recoveries() for each in recovery.quarantined]
         for each in found[self._damaged :]:
             cells[metrics.STORAGE_DAMAGED] += 1

@@ -14,6 +14,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
+from robustmq.errors import ConfigError
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
@@ -34,6 +35,7 @@ _log = log.EventLog("worker")
 
 _BACKLOG: Final = 4_096
 _RETRY_MS: Final = 50
+_STATUS_FAILED: Final = 1
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -99,8 +101,15 @@ class Worker:
             interval_ms=storage.interval_ms,
         )
         path = layout.core_path(self._index)
-        rocksdb = RocksdbEngine(path, settings, progress=self._watch.progress)
-        return Stores(rocksdb, path, settings, self._watch_store)
+        try:
+            rocksdb = RocksdbEngine(path, settings, progress=self._watch.progress)
+        except (OSError, ConfigError) as error:
+            reason = str(error)
+        else:
+            return Stores(rocksdb, path, settings, self._watch_store)
+        # Said here: within the except clause a traceback would go with it.
+        _log.error("the database cannot be opened", path=path, reason=reason)
+        raise SystemExit(_STATUS_FAILED)
 
     def _watch_store(self, fd: int) -> None:
         self._poller.watch(fd, self._take_completed)

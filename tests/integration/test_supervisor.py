@@ -211,6 +211,19 @@ def test_data_that_is_not_understood_is_refused_before_anything_starts(
     assert not (data / "g1" / "core-0").exists()
 
 
+def test_a_database_that_cannot_be_opened_is_told_in_a_line(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "found"
+    (data / "g1" / "core-0").mkdir(parents=True)
+    (data / "g1" / "core-0" / "db").write_text("no directory")
+    node = start(data=data, workers=1, settings=QUICK)
+    assert refusal(node) == "worker 0 ended 3 times before it was ready (exit status 1)"
+    told = node.seen("the database cannot be opened")
+    assert len(told) == 3
+    assert "core-0" in told[0]["path"]
+    assert told[0]["reason"]
+    assert "traceback" not in told[0]
+
+
 def test_a_supervisor_that_was_stopped_itself_kills_nobody(start: Start) -> None:
     node = start(settings=QUICK).ready()
     before = node.children()

@@ -232,6 +232,18 @@ def test_an_engine_says_what_was_cut_and_what_was_damaged(written: Path, tmp_pat
     again.close()
 
 
+def test_damage_is_told_although_the_file_cannot_be_kept(written: Path, tmp_path: Path) -> None:
+    core = tmp_path / "core"
+    shutil.copytree(written, core / "db")
+    (core / "quarantine").write_text("no directory")
+    log = log_of(core / "db")
+    change(log, lambda data: data.__setitem__(5_000, data[5_000] ^ 1))
+    engine = RocksdbEngine(str(core))
+    (place,) = engine.recovery.damaged
+    assert f"{log.name}, which could not be kept" in place
+    engine.close()
+
+
 def test_a_damaged_log_is_kept_once(tmp_path: Path) -> None:
     (tmp_path / "000003.log").write_bytes(b"first")
     damage = Damage("000003.log", 0, 5, "has no end")

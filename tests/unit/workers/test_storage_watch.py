@@ -1,7 +1,9 @@
 """What is logged and counted of a core's storage: recovery, alarm, counters."""
 
+import errno
 import io
 import json
+import os
 import types
 from array import array
 from typing import Any, cast
@@ -10,14 +12,14 @@ import pytest
 
 from robustmq import metrics
 from robustmq.config import Log
-from robustmq.errors import Refusal, Refused
 from robustmq.shm.region import State
 from robustmq.storage.engine import Quarantined, Recovery, Tally
+from robustmq.storage.gate import Gate
 from robustmq.workers import log
 from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
 
-FULL = Refused(Refusal.QUOTA_EXCEEDED, "cannot write to /data: No space left on device")
+FULL = "cannot write to /data: No space left on device"
 
 
 class Scene:
@@ -27,18 +29,23 @@ class Scene:
         self.out = io.StringIO()
         log.configure(Log(format="json"), "worker 0", self.out)
         self.seconds = 10.0
-        self.refusal: Refused | None = None
+        self.gate = Gate("/data", 1 << 30)
         self.recovery = Recovery()
-        self.rocksdb = types.SimpleNamespace(tally=Tally(), pending=0)
+        self.rocksdb = types.SimpleNamespace(tally=Tally(), gate=self.gate)
         self.state = State(memoryview(array("Q", bytes(64))))
         self.cells = memoryview(array("Q", bytes(8 * metrics.CELLS)))
         self.watch = StorageWatch(self.state, self.cells, lambda: self.seconds)
         stores = types.SimpleNamespace(
             rocksdb=self.rocksdb,
             recoveries=lambda: [self.recovery],
-            refused=lambda: self.refusal,
+            refused=lambda: self.gate.refusal(0),
+            segments=None,
         )
         self.stores = cast("Stores", stores)
+
+    def fail(self, fails: bool) -> None:
+        """Let the disk be full, or not any more."""
+        self.gate.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if fails else None
 
     def lines(self) -> list[dict[str, Any]]:
         """What was written since this was asked last, without what is in every line."""
@@ -115,15 +122,15 @@ def test_what_was_found_is_told_and_counted(scene: Scene) -> None:
 def test_the_alarm_begins_and_ends_with_a_line_each(scene: Scene) -> None:
     scene.watch.look()
     scene.watch.recovered(scene.stores)
-    scene.refusal = FULL
+    scene.fail(True)
     for _ in range(5):
         scene.watch.look()
         assert scene.cells[metrics.STORAGE_REFUSING] == 1
     (began,) = scene.lines()
-    assert (began["level"], began["reason"]) == ("error", FULL.detail)
+    assert (began["level"], began["reason"]) == ("error", FULL)
     assert began["code"] == "quota_exceeded"
     scene.seconds += 4
-    scene.refusal = None
+    scene.fail(False)
     scene.watch.look()
     assert scene.cells[metrics.STORAGE_REFUSING] == 0
     (ended,) = scene.lines()
@@ -133,11 +140,11 @@ def test_the_alarm_begins_and_ends_with_a_line_each(scene: Scene) -> None:
 def test_a_disk_that_fails_now_and_then_fills_no_log(scene: Scene) -> None:
     scene.watch.recovered(scene.stores)
     for number in range(40):
-        scene.refusal = FULL if number % 2 else None
+        scene.fail(number % 2 == 1)
         scene.watch.look()
         assert scene.cells[metrics.STORAGE_REFUSING] == number % 2
         scene.seconds += 0.125
-    scene.refusal = None
+    scene.fail(False)
     scene.seconds += 1
     scene.watch.count()
     assert scene.cells[metrics.STORAGE_REFUSING] == 0
@@ -151,7 +158,7 @@ def test_counters_go_on_from_where_the_last_life_was(scene: Scene) -> None:
     scene.cells[metrics.STORAGE_COMMITS] = 100
     scene.watch.recovered(scene.stores)
     scene.rocksdb.tally = Tally(commits=3, rows=7, syncs=2, failures=1)
-    scene.rocksdb.pending = 4_096
+    scene.gate.pending = 4_096
     for _ in range(2):
         scene.watch.count()
     assert scene.cells[metrics.STORAGE_COMMITS] == 103
