@@ -1,8 +1,7 @@
 """The logs of a core as a test has them: what is durable is decided by hand, and survives."""
 
-from robustmq.broker.topic_logs import Medium
+from robustmq.config import Engine, TopicRule
 from robustmq.errors import Refused
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.memory_log import MemoryLog
 
@@ -10,9 +9,9 @@ from robustmq.storage.memory_log import MemoryLog
 class HeldLog(MemoryLog):
     """A log whose end is durable when its store says so."""
 
-    def __init__(self, store: "HeldLogs", settings: LogSettings) -> None:
+    def __init__(self, store: "HeldLogs", rule: TopicRule) -> None:
         super().__init__()
-        self.settings = settings
+        self.rule = rule
         self._store = store
         self._durable = 0
 
@@ -30,32 +29,34 @@ class HeldLog(MemoryLog):
     def retain(self, now_ms: int, budget: int) -> bool:
         del now_ms
         self._store.retained.append(budget)
-        most = self.settings.retention_records
+        most = self.rule.retention_records
         if most and self.end_offset - self.start_offset > most:
             self.trim(self.end_offset - most)
         return False
 
 
 class HeldLogs:
-    """A `LogStore` in memory that can `hold` what is appended, refuse it, and crash."""
+    """A `LogStore` that can `hold` what is appended, refuse it, and crash."""
 
     def __init__(self) -> None:
         self.hold = False
         self.refused: Refused | None = None
         self.logs: dict[int, HeldLog] = {}
-        self.media: dict[int, Medium] = {}
+        self.media: dict[int, Engine] = {}
         self.retained: list[int] = []
 
-    def open(self, number: int, medium: Medium, settings: LogSettings) -> Log:
+    def open(self, number: int, engine: Engine, rule: TopicRule) -> Log:
+        if engine == "memory":
+            return MemoryLog(rule.retention_records, rule.retention_bytes, rule.retention_ms)
         if self.refused is not None:
             raise Unwritable(self.refused)
-        assert self.media.setdefault(number, medium) == medium
-        log = self.logs.setdefault(number, HeldLog(self, settings))
-        log.settings = settings
+        assert self.media.setdefault(number, engine) == engine
+        log = self.logs.setdefault(number, HeldLog(self, rule))
+        log.rule = rule
         return log
 
-    def refusal(self, medium: Medium) -> Refused | None:
-        del medium
+    def refusal(self, engine: Engine) -> Refused | None:
+        del engine
         return self.refused
 
     def crash(self) -> "HeldLogs":

@@ -17,7 +17,7 @@ from robustmq.broker.router import Fabric, Router
 from robustmq.broker.shares import Shares
 from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Describe, Subscriptions
-from robustmq.broker.topic_logs import InMemory, LogStore, TopicLogs
+from robustmq.broker.topic_logs import LogStore, NoStore, TopicLogs
 from robustmq.config import Config, default_rule
 from robustmq.policy.admission import Admission
 from robustmq.policy.topic_rules import TopicRules
@@ -59,12 +59,12 @@ def assemble(
 ) -> Assembly:
     """Make the broker of core `core` in its life `epoch`; `committer` writes what `table` takes.
 
-    `log_store` has the logs of topics; without one they are in memory.
+    `log_store` has the logs of topics; without one those whose rule asks for a log are refused.
     """
     route_cache = config.mqtt_runtime.protocol.route_cache
     rules = TopicRules(config.topic_rules, default_rule(config.storage), route_cache)
     site = _Site(turn, config, core, epoch, placement, fabric, State(table), rules)
-    parts = _parts(site, describe, log_store or InMemory())
+    parts = _parts(site, describe, log_store or NoStore())
     port = Core(
         turn,
         core=core,

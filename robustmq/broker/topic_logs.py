@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.batch import max_qos
@@ -20,14 +20,12 @@ from robustmq.broker import frames
 from robustmq.broker.api import LogBounds
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
-from robustmq.config import Storage, TopicRule
+from robustmq.config import Engine, Storage, TopicRule
 from robustmq.errors import Corrupt, Refusal, Refused
 from robustmq.message.batch import count_of
 from robustmq.policy.topic_rules import TopicRules, keeps_log, log_name
 from robustmq.shard.shard import Shard
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.log import Log, StoredBatch, Unwritable
-from robustmq.storage.memory_log import MemoryLog
 
 _ROW: Final = struct.Struct(">IB")
 _NOTE_KEY: Final = struct.Struct(">cI")
@@ -38,33 +36,35 @@ _NOTE_BYTES: Final = 1 << 18
 _LOGS_PER_TURN: Final = 64
 """Logs of which one turn looks for what is to be dropped, at most."""
 
-Medium: TypeAlias = Literal["rocksdb", "segment"]
-_MEDIA: Final[tuple[Medium, ...]] = ("rocksdb", "segment")
+_MEDIA: Final[tuple[Engine, ...]] = ("rocksdb", "segment")
+"""The engines that survive a restart, by their number in a row."""
 
 
 class LogStore(Protocol):
     """The engines of this core."""
 
-    def open(self, number: int, medium: Medium, settings: LogSettings) -> Log:
-        """Open the log of a number in an engine, or make it. Raises Unwritable."""
+    def open(self, number: int, engine: Engine, rule: TopicRule) -> Log:
+        """Open the log of a number in an engine, or make it. Raises Unwritable.
 
-    def refusal(self, medium: Medium) -> Refused | None:
+        In memory it is always a new one, whatever the number.
+        """
+
+    def refusal(self, engine: Engine) -> Refused | None:
         """Why an engine takes nothing now; None while it does."""
 
 
-class InMemory:
-    """A `LogStore` of a core whose logs need not survive it."""
+class NoStore:
+    """A `LogStore` that has no engine."""
 
-    def open(self, number: int, medium: Medium, settings: LogSettings) -> Log:
-        """Make a log in memory."""
-        del number, medium
-        return MemoryLog(
-            settings.retention_records, settings.retention_bytes, settings.retention_ms
-        )
+    def open(self, number: int, engine: Engine, rule: TopicRule) -> Log:
+        """Refuse."""
+        del number, engine
+        sentence = f"this core keeps no logs, and the rule for {rule.filter} wants one"
+        raise Unwritable(Refused(Refusal.UNAVAILABLE, sentence))
 
-    def refusal(self, medium: Medium) -> Refused | None:
-        """Memory takes everything."""
-        del medium
+    def refusal(self, engine: Engine) -> Refused | None:
+        """Nothing waits here."""
+        del engine
         return None
 
 
@@ -85,16 +85,16 @@ class _Waiting(NamedTuple):
 
 
 class _TopicLog:
-    """One log; `medium` None: in memory. `is_listed`: its row is durable.
+    """One log; `engine` None: in memory. `is_listed`: its row is durable.
 
     `waiting` want to hear when it has come so far.
     """
 
-    __slots__ = ("is_listed", "is_noted", "medium", "note", "shard", "unnoted", "waiting")
+    __slots__ = ("engine", "is_listed", "is_noted", "note", "shard", "unnoted", "waiting")
 
-    def __init__(self, shard: Shard, medium: Medium | None, is_listed: bool) -> None:
+    def __init__(self, shard: Shard, engine: Engine | None, is_listed: bool) -> None:
         self.shard = shard
-        self.medium = medium
+        self.engine = engine
         self.is_listed = is_listed
         self.waiting: deque[_Waiting] = deque()
         self.unnoted = 0
@@ -103,7 +103,7 @@ class _TopicLog:
 
     def draw_note(self) -> None:
         """Note who has appended what, to be written when all of it is durable."""
-        if self.medium is not None and not self.is_noted and self.note is None:
+        if self.engine is not None and not self.is_noted and self.note is None:
             self.note = _Note(self.shard.end_offset, self.shard.note())
             self.is_noted = True
             self.unnoted = 0
@@ -143,29 +143,10 @@ class TopicLogs:
             number, medium = _ROW.unpack(value)
             if medium >= len(_MEDIA):
                 raise Corrupt(f"the row of log {number} has an unknown engine: {medium}")
-            settings = self._settings(self._rules.of_log(name))
-            shard = Shard(number, self._store.open(number, _MEDIA[medium], settings))
+            rule = self._rules.of_log(name)
+            shard = Shard(number, self._store.open(number, _MEDIA[medium], rule))
             shard.recover(self._state.get(_NOTE_KEY.pack(b"P", number)))
             self._add(name, _TopicLog(shard, _MEDIA[medium], True))
-
-    def _settings(self, rule: TopicRule) -> LogSettings:
-        storage = self._storage
-        return LogSettings(
-            flush=rule.flush,
-            interval_ms=rule.interval_ms,
-            segment_bytes=storage.segment_bytes,
-            segment_ms=storage.segment_ms,
-            preallocate_bytes=storage.preallocate_bytes,
-            index_interval_bytes=storage.index_interval_bytes,
-            retention_ms=rule.retention_ms,
-            retention_bytes=rule.retention_bytes,
-            retention_records=rule.retention_records,
-            compact=rule.compact,
-            compact_records=storage.compact_records,
-            compact_keys=storage.compact_keys,
-            tombstone_ms=storage.tombstone_ms,
-            empty_deletes=True,
-        )
 
     def _make(self, name: bytes) -> _TopicLog:
         """Make a log. Raises Unwritable."""
@@ -174,14 +155,13 @@ class TopicLogs:
             most = f"this core keeps {self._storage.max_topic_logs} logs (storage.max_topic_logs)"
             raise Unwritable(Refused(Refusal.QUOTA_EXCEEDED, most))
         if rule.engine == "memory":
-            most_bytes = rule.retention_bytes or self._storage.memory_log_bytes
-            memory = MemoryLog(rule.retention_records, most_bytes, rule.retention_ms)
-            return self._add(name, _TopicLog(Shard(0, memory), None, True))
+            memory = Shard(0, self._store.open(0, rule.engine, rule))
+            return self._add(name, _TopicLog(memory, None, True))
         refusal = self._state.refusal
         if refusal is not None:
             raise Unwritable(refusal)
         number = self._state.next_number(b"shard", _NUMBERS)
-        log = self._store.open(number, rule.engine, self._settings(rule))
+        log = self._store.open(number, rule.engine, rule)
         if log.end_offset:
             # The number was given before a crash that came before its row.
             log.reset(0)
@@ -240,8 +220,8 @@ class TopicLogs:
                 done = waiting.popleft()
                 self.confirm(done.core, done.call, 0)
                 found = True
-            if waiting and log.medium is not None:
-                found |= self._give_up(log, self._store.refusal(log.medium))
+            if waiting and log.engine is not None:
+                found |= self._give_up(log, self._store.refusal(log.engine))
             if log.note is not None and log.note.offset <= reached:
                 self._state.put(_NOTE_KEY.pack(b"P", log.shard.number), log.note.value)
                 log.note = None

@@ -3,16 +3,37 @@
 from collections.abc import Callable
 from typing import Final
 
-from robustmq.broker.topic_logs import Medium
+from robustmq.config import Engine, Storage, TopicRule
 from robustmq.errors import Refusal, Refused
-from robustmq.storage.engine import EngineSettings, LogSettings, Recovery
+from robustmq.storage.engine import EngineSettings, LogSettings, Progress, Recovery
 from robustmq.storage.gate import FULL
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
 
 SEGMENTS: Final = "segments"
 """The directory of the segment engine within that of a core."""
+
+
+def log_settings(rule: TopicRule, storage: Storage) -> LogSettings:
+    """How a log of a rule's topics is kept."""
+    return LogSettings(
+        flush=rule.flush,
+        interval_ms=rule.interval_ms,
+        segment_bytes=storage.segment_bytes,
+        segment_ms=storage.segment_ms,
+        preallocate_bytes=storage.preallocate_bytes,
+        index_interval_bytes=storage.index_interval_bytes,
+        retention_ms=rule.retention_ms,
+        retention_bytes=rule.retention_bytes,
+        retention_records=rule.retention_records,
+        compact=rule.compact,
+        compact_records=storage.compact_records,
+        compact_keys=storage.compact_keys,
+        tombstone_ms=storage.tombstone_ms,
+        empty_deletes=True,
+    )
 
 
 class Stores:
@@ -26,18 +47,27 @@ class Stores:
         rocksdb: RocksdbEngine,
         path: str,
         settings: EngineSettings,
+        storage: Storage,
+        *,
         watch: Callable[[int], None],
+        progress: Progress | None = None,
     ) -> None:
         self.rocksdb = rocksdb
         self.segments: SegmentEngine | None = None
         self._path = path
         self._settings = settings
+        self._storage = storage
         self._watch = watch
+        self._progress = progress
 
-    def open(self, number: int, medium: Medium, settings: LogSettings) -> Log:
+    def open(self, number: int, engine: Engine, rule: TopicRule) -> Log:
         """Open the log of a number in an engine, or make it. Raises Unwritable."""
+        if engine == "memory":
+            most_bytes = rule.retention_bytes or self._storage.memory_log_bytes
+            return MemoryLog(rule.retention_records, most_bytes, rule.retention_ms)
+        settings = log_settings(rule, self._storage)
         try:
-            if medium == "rocksdb":
+            if engine == "rocksdb":
                 return self.rocksdb.open(number, settings)
             return self._files().open(number, settings)
         except OSError as error:
@@ -45,9 +75,9 @@ class Stores:
             detail = f"log {number} cannot be opened: {error.strerror}"
             raise Unwritable(Refused(code, detail)) from error
 
-    def refusal(self, medium: Medium) -> Refused | None:
+    def refusal(self, engine: Engine) -> Refused | None:
         """Why an engine takes nothing now; None while it does."""
-        if medium == "rocksdb":
+        if engine == "rocksdb":
             return self.rocksdb.table().refusal
         return None if self.segments is None else self.segments.refusal
 
@@ -82,6 +112,7 @@ class Stores:
 
     def _files(self) -> SegmentEngine:
         if self.segments is None:
-            self.segments = SegmentEngine(f"{self._path}/{SEGMENTS}", self._settings)
+            directory = f"{self._path}/{SEGMENTS}"
+            self.segments = SegmentEngine(directory, self._settings, progress=self._progress)
             self._watch(self.segments.fileno())
         return self.segments

@@ -101,12 +101,14 @@ class Worker:
             interval_ms=storage.interval_ms,
         )
         path = layout.core_path(self._index)
+        progress = self._watch.progress
         try:
-            rocksdb = RocksdbEngine(path, settings, progress=self._watch.progress)
+            rocksdb = RocksdbEngine(path, settings, progress=progress)
         except (OSError, ConfigError) as error:
             reason = str(error)
         else:
-            return Stores(rocksdb, path, settings, self._watch_store)
+            watch = self._watch_store
+            return Stores(rocksdb, path, settings, storage, watch=watch, progress=progress)
         # Said here: within the except clause a traceback would go with it.
         _log.error("the database cannot be opened", path=path, reason=reason)
         raise SystemExit(_STATUS_FAILED)

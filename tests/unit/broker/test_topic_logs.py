@@ -7,11 +7,11 @@ from robustmq._kernel.batch import records
 from robustmq._kernel.crc import crc32c
 from robustmq.broker.api import Broker, LogBounds, StoredBatch
 from robustmq.broker.frames import Kind
-from robustmq.broker.topic_logs import TopicLogs
+from robustmq.broker.topic_logs import NoStore, TopicLogs
 from robustmq.config import Storage, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.message.topic import stable_hash
-from robustmq.storage.engine import LogSettings
+from robustmq.storage.log import Unwritable
 from tests.fabric import Client, Fabric, Limits, Node
 from tests.unit.broker.links import kinds
 
@@ -156,19 +156,11 @@ def test_a_log_in_memory_answers_at_once_and_is_bounded() -> None:
     assert fabric.nodes[0].core.logs.bounds(b"memory/1") is None
 
 
-def test_a_log_in_memory_without_a_bound_of_bytes_has_that_of_the_configuration() -> None:
-    fabric = Fabric(
-        1,
-        Limits(
-            topic_rules=(TopicRule(filter="#", engine="memory", own_shard=True),),
-            storage=Storage(memory_log_bytes=2_000),
-        ),
-    )
-    node = fabric.nodes[0]
-    for number in range(10):
-        node.publish("a", f"{number}" * 500, 1)
-        fabric.settle()
-    assert kept(node, "a") == [b"7" * 500, b"8" * 500, b"9" * 500]
+def test_without_engines_it_is_refused() -> None:
+    store = NoStore()
+    assert store.refusal("rocksdb") is None
+    with pytest.raises(Unwritable, match="own/#"):
+        store.open(1, "rocksdb", OWN)
 
 
 # -------------------------------------------------------------------- replacement
@@ -246,7 +238,7 @@ def test_a_number_that_was_given_before_a_crash_begins_empty() -> None:
     fabric = fabric_of(1)
     node = fabric.nodes[0]
     # The log's file was written, its row was not.
-    node.held.open(1, "segment", LogSettings()).append(b"lost", 3, 0)
+    node.held.open(1, "segment", FILES).append(b"lost", 3, 0)
     answer = node.publish("files/b", "kept", 1)
     fabric.settle()
     assert list(node.held.logs) == [1]
