@@ -11,6 +11,7 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
+from robustmq.broker.deposits import REPEATED, Deposits
 from robustmq.broker.frames import Kind
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
@@ -66,8 +67,7 @@ class Core:
         self._delayed = parts.delayed
         self._cursor_interval_ms = cursor_interval_ms
         self._noting: Timer | None = None
-        self._seen: dict[int, tuple[int, int]] = {}
-        self._seen_anew: set[int] = set()
+        self._deposits = Deposits(parts.state)
         self._unanswered: list[tuple[int, int, bytes]] = []
         self._waits: dict[int, Wait] = {}
         self._last_call = 0
@@ -242,9 +242,7 @@ class Core:
         Until all the others have told what they want nothing is appended here: somebody may be
         owed it.
         """
-        for key, value in self.state.walk(b"E", b"F"):
-            source = int.from_bytes(key[1:], "big")
-            self._seen[source] = int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big")
+        self._deposits.restore()
         self._retained.restore()
         self._cursors.restore()
         self._router.later = lambda ask: self.at(self.turn.now_ms + _RETRY_MS, ask)
@@ -315,11 +313,7 @@ class Core:
     def _put_notes(self) -> None:
         self._cursors.note_exchanges()
         self._delayed.note()
-        for source in self._seen_anew:
-            epoch, call = self._seen[source]
-            value = epoch.to_bytes(4, "big") + call.to_bytes(8, "big")
-            self.state.put(b"E" + source.to_bytes(2, "big"), value)
-        self._seen_anew.clear()
+        self._deposits.note()
 
     def _note(self) -> None:
         self._noting = None
@@ -385,19 +379,17 @@ class Core:
     # ------------------------------------------------------------------ frames
 
     def _on_store(self, source: int, frame: bytes) -> None:
-        epoch, call, batch = frames.read_store(frame)
-        if (epoch, call) > self._seen.get(source, (0, 0)):
-            refusal = self.state.refusal
-            if refusal is not None:
-                self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
-                self._confirm(source, call, refusal.code)
-                return
+        number, is_owed, batch = frames.read_store(frame)
+        refused = self._deposits.judge(source, number, is_owed)
+        if refused is not None and refused is not REPEATED:
+            self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
+            self._confirm(source, number.call, refused.code)
+            return
+        if refused is None:
             position = self._inbox.next_position
             self._subscriptions.deliver(source, batch)
-            self._seen[source] = epoch, call
-            if self._inbox.next_position != position:
-                self._seen_anew.add(source)
-        self._confirm_kept(source, call, batch)
+            self._deposits.took(source, number, self._inbox.next_position != position)
+        self._confirm_kept(source, number.call, batch)
 
     def _on_retain(self, source: int, frame: bytes) -> None:
         call, position, batch = frames.read_retain(frame)

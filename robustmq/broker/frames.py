@@ -6,7 +6,11 @@ All integers are little-endian; frames never leave this machine's memory.
 import enum
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
+
+from robustmq._kernel.batch import cut, gather, records
+from robustmq.message.batch import HEADER, count_of
+from robustmq.message.record import QOS_BITS
 
 _STORE: Final = struct.Struct("<BBIQ")
 _KEEP: Final = struct.Struct("<BBQI")
@@ -17,6 +21,13 @@ _U64: Final = struct.Struct("<Q")
 _SCAN: Final = struct.Struct("<BBQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
+
+
+class Number(NamedTuple):
+    """A part's place in the stream of the core that asks; they ascend, and epochs never repeat."""
+
+    epoch: int
+    call: int
 
 
 class Kind(enum.IntEnum):
@@ -43,18 +54,19 @@ class Kind(enum.IntEnum):
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
 
 
-def store(epoch: int, call: int, batch: bytes) -> bytes:
+def store(epoch: int, call: int, batch: bytes, is_owed: bool = False) -> bytes:
     """Ask a core to deliver a batch and to keep it for its durable sessions.
 
-    `epoch` is the life of the asking core, in which its calls are numbered from 1.
+    `epoch` is the life of the asking core, in which its calls are numbered from 1. What
+    `is_owed` is asked for until it is taken.
     """
-    return _STORE.pack(Kind.STORE, 0, epoch, call) + batch
+    return _STORE.pack(Kind.STORE, is_owed, epoch, call) + batch
 
 
-def read_store(frame: bytes) -> tuple[int, int, bytes]:
-    """Return (epoch, call, batch)."""
-    _, _, epoch, call = _STORE.unpack_from(frame)
-    return epoch, call, frame[_STORE.size :]
+def read_store(frame: bytes) -> tuple[Number, bool, bytes]:
+    """Return (number, is owed, batch)."""
+    _, is_owed, epoch, call = _STORE.unpack_from(frame)
+    return Number(epoch, call), bool(is_owed), frame[_STORE.size :]
 
 
 def told(position: int) -> bytes:
@@ -68,6 +80,21 @@ def told(position: int) -> bytes:
 def read_told(frame: bytes) -> int:
     """Return the position."""
     return int(_CALL.unpack(frame)[2])
+
+
+def without_qos_0(frame: bytes) -> bytes:
+    """Return a `store` that may have been delivered, for another time; empty when nothing is left.
+
+    A message of QoS 0 is delivered at most once. Other frames are returned as they are.
+    """
+    if frame[0] != Kind.STORE:
+        return frame
+    batch = frame[_STORE.size :]
+    raws = cut(batch, HEADER, count_of(batch))
+    left = [raw for raw, record in zip(raws, records(batch), strict=True) if record[0] & QOS_BITS]
+    if len(left) == len(raws):
+        return frame
+    return frame[: _STORE.size] + gather(batch, left) if left else b""
 
 
 def retain(call: int, position: int, batch: bytes) -> bytes:

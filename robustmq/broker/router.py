@@ -261,7 +261,7 @@ class Router:
             if target & LOGGED:
                 self._keep(append, target & CORE, part)
             elif target & DURABLE:
-                frame = frames.store(append.epoch, append.call, part)
+                frame = frames.store(append.epoch, append.call, part, append.is_owed)
                 self._ask(target & CORE, append, append.call, frame)
             elif only_durable:
                 continue
@@ -346,8 +346,13 @@ class Router:
 
         QoS 0 that was on its way to be delivered is gone with it.
         """
-        for call in self._peers[core].calls.values():
-            self._fabric.send(core, call.frame)
+        calls = self._peers[core].calls
+        for call, asked in list(calls.items()):
+            frame = frames.without_qos_0(asked.frame)
+            if frame:
+                self._fabric.send(core, frame)
+            else:
+                self.confirmed(core, call, 0)
 
     def retained_so_far(self, topic_filter: bytes) -> tuple[int, list[int]]:
         """The position of what this core has retained, and the last for each core that keeps it.

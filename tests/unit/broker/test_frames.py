@@ -14,7 +14,9 @@ pairs = st.lists(st.tuples(calls, calls), max_size=5)
 
 @given(u32, calls, calls, st.integers(0, 255), names)
 def test_what_a_core_keeps(epoch: int, call: int, position: int, code: int, batch: bytes) -> None:
-    assert frames.read_store(frames.store(epoch, call, batch)) == (epoch, call, batch)
+    for is_owed in (False, True):
+        frame = frames.store(epoch, call, batch, is_owed)
+        assert frames.read_store(frame) == ((epoch, call), is_owed, batch)
     assert frames.read_retain(frames.retain(call, position, batch)) == (call, position, batch)
     assert frames.read_confirm(frames.confirm(call, code)) == (call, code)
     assert frames.read_keep(frames.keep(call, batch, batch + b"x")) == (call, batch, batch + b"x")

@@ -42,7 +42,9 @@ def slow_subscriber(fabric: Fabric, core: int) -> Client:
 
 def call_of(frame: bytes) -> int:
     """The number of a STORE or RETAIN."""
-    return frames.read_store(frame)[1] if frame[0] == Kind.STORE else frames.read_retain(frame)[0]
+    return (
+        frames.read_store(frame)[0].call if frame[0] == Kind.STORE else frames.read_retain(frame)[0]
+    )
 
 
 def payloads(batches: list[bytes]) -> list[bytes | None]:
@@ -131,7 +133,7 @@ def test_who_must_keep_a_message_is_asked_and_the_publisher_waits_for_all() -> N
     calls = {}
     for core in (1, 2):
         (frame,) = under_way(fabric, 0, core, Kind.STORE)
-        epoch, calls[core], batch = frames.read_store(frame)
+        (epoch, calls[core]), _, batch = frames.read_store(frame)
         assert epoch == 1
         assert payloads([batch]) == [b"x"] * 3
     node.core.receive(2, frames.confirm(calls[2], 0))
@@ -150,7 +152,7 @@ def test_calls_are_numbered_in_order_and_name_the_life_of_the_core() -> None:
         node.publish("t/0", str(number), 1)
         fabric.turn(0)
     found = [frames.read_store(frame) for frame in under_way(fabric, 0, 1, Kind.STORE)]
-    assert [(epoch, call) for epoch, call, _ in found] == [(2, 1), (2, 2), (2, 3)]
+    assert [number for number, _, _ in found] == [(2, 1), (2, 2), (2, 3)]
 
 
 def test_a_core_that_keeps_a_message_gives_it_to_its_clients_too() -> None:
@@ -184,7 +186,7 @@ def test_one_refusal_is_the_answer_for_every_publisher_of_the_batch(refusing: in
     fabric.turn(0)
     for core in (1, 2):
         (frame,) = under_way(fabric, 0, core, Kind.STORE)
-        _, call, _ = frames.read_store(frame)
+        (_, call), _, _ = frames.read_store(frame)
         code = Refusal.UNAVAILABLE if core == refusing else 0
         node.core.receive(core, frames.confirm(call, code))
         node.core.receive(core, frames.confirm(call, code))
