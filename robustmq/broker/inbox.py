@@ -144,6 +144,7 @@ class Inbox:
         self.logs: dict[bytes, FilterLog] = {}
         self._backlogs: dict[int, Backlog] = {}
         self._owners: dict[int, int] = {}
+        self._restoring = True
         self._over: dict[FilterLog, None] = {}
         self._trims: dict[FilterLog, int] = {}
         self._counted = 0
@@ -163,7 +164,8 @@ class Inbox:
         """The log of a filter, made when there is none."""
         log = self.logs.get(topic_filter)
         if log is None:
-            known = self._state.get(b"F" + topic_filter)
+            # Later the row may be that of a log which is being removed.
+            known = self._state.get(b"F" + topic_filter) if self._restoring else None
             if known is None:
                 log = FilterLog(self._state.next_number(b"log"), True)
                 self._state.put(b"F" + topic_filter, log.number.to_bytes(8, "big"))
@@ -204,9 +206,11 @@ class Inbox:
 
     def remove_strays(self) -> None:
         """After a restart: remove the logs that no session has opened."""
-        strays = [key[1:] for key, _ in self._state.walk(b"F", b"G") if key[1:] not in self.logs]
-        for topic_filter in strays:
-            self.log(topic_filter)
+        self._restoring = False
+        rows = self._state.walk(b"F", b"G")
+        strays = [(k[1:], int.from_bytes(v, "big")) for k, v in rows if k[1:] not in self.logs]
+        for topic_filter, number in strays:
+            self.logs[topic_filter] = FilterLog(number, False)
             self.remove(topic_filter)
 
     # ------------------------------------------------------------------ keeping
