@@ -58,6 +58,21 @@ async def until_taken(publisher: Publisher, stream: Stream) -> None:
             await asyncio.sleep(0.05)
 
 
+def check_alarm(plant: RobustPlant) -> None:
+    """See that a full disk is an alarm of a node that is ready."""
+    status, body = plant.node.get("/health/ready")
+    assert status == 200
+    assert json.loads(body)["alarms"]["storage_refusing"]
+    assert plant.node.seen("storing is refused: durable messages and sessions are not taken")
+
+
+def wait_for_the_end_of_the_alarm(plant: RobustPlant) -> None:
+    """Wait until the node says that it stores again."""
+    calm = (200, '{"status":"ready"}')
+    until(lambda: plant.node.get("/health/ready") == calm, "the alarm is over")
+    until(lambda: plant.node.seen("storing goes on"), "the end is told")
+
+
 @pytest.fixture(params=["small disk", "limited files"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     # Without the right to mount, the other parameter still is a disk that cannot be written.
@@ -87,10 +102,7 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: Disk, tmp_path: Path) -> No
         assert publisher.reasons, f"{MOST} messages of 8 KiB are taken while the disk is full"
         for stream in (one, two, big):
             await published(publisher, stream, 20)
-        status, body = await asyncio.to_thread(plant.node.get, "/health/ready")
-        assert status == 200
-        assert json.loads(body)["alarms"]["storage_refusing"]
-        assert plant.node.seen("storing is refused: durable messages and sessions are not taken")
+        check_alarm(plant)
         assert set(publisher.reasons) == {QUOTA_EXCEEDED}
         assert len(publisher.reasons) >= 60
         reader.come()
@@ -119,9 +131,7 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: Disk, tmp_path: Path) -> No
             disk.clear(plant)
             for stream in (one, two, big):
                 await until_taken(publisher, stream)
-            calm = (200, '{"status":"ready"}')
-            until(lambda: plant.node.get("/health/ready") == calm, "the alarm is over")
-            until(lambda: plant.node.seen("storing goes on"), "the end is told")
+            await asyncio.to_thread(wait_for_the_end_of_the_alarm, plant)
             refused = len(publisher.reasons)
             for stream in (one, two):
                 await published(publisher, stream, LATER)
