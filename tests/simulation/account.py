@@ -33,6 +33,8 @@ class Message:
     repeated: bool = False
     promised: dict[str, bool] = field(default_factory=dict)
     heard: Counter[str] = field(default_factory=Counter)
+    exact: set[str] = field(default_factory=set)
+    """Those who had it at QoS 2: a subscription may have come to that after a delivery."""
     forgotten: set[str] = field(default_factory=set)
     """Those who may get it again: since they had it a core may have forgotten that."""
 
@@ -141,7 +143,9 @@ class Account:
         if not payload:
             return
         if payload[:1] == b"w":
-            self.wills.heard(int(payload[1:]), topic, client, qos, since < self.forgettings)
+            self.wills.heard(
+                int(payload[1:]), topic, client, qos, self.was_full or since < self.forgettings
+            )
             return
         message = self.messages[int(payload)]
         if topic != message.topic:
@@ -161,6 +165,8 @@ class Account:
         message.heard[client] += 1
         if message.heard[client] > 1 and client not in message.forgotten:
             self._again(client, message, qos)
+        if qos == 2:
+            message.exact.add(client)
         if since < self.forgettings:
             message.forgotten.add(client)
         if (
@@ -173,7 +179,8 @@ class Account:
     def _again(self, client: str, message: Message, qos: int) -> None:
         # What one core has refused and another taken is new when its publisher sends it again.
         excused = self.was_full and (message.repeated or message.due_ms)
-        if not excused and (qos == 2 or message.qos == 0):
+        exact = qos == 2 and client in message.exact
+        if not excused and (exact or message.qos == 0):
             self.fault(f"{client} has {message} again")
 
     def _order(self, client: str, message: Message) -> None:

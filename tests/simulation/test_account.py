@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from robustmq.broker.core import Core
+from robustmq.broker.deposits import Deposits
 from robustmq.broker.retained import Retained, RetainedRecord
 from robustmq.broker.state import State
 from robustmq.mqtt.connection import Connection
@@ -43,13 +43,7 @@ def drop_rows(patch: pytest.MonkeyPatch) -> None:
 
 def take_repeats(patch: pytest.MonkeyPatch) -> None:
     """A core takes what another sends once more."""
-    on_store = Core._on_store
-
-    def twice(self: Core, source: int, frame: bytes) -> None:
-        self._seen.pop(source, None)
-        on_store(self, source, frame)
-
-    patch.setattr(Core, "_on_store", twice)
+    patch.setattr(Deposits, "judge", lambda *_: None)
 
 
 def forget_received(patch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ class Testament:
     sealed: bool = False
     """Nothing that comes changes it: it has gone out, or the client was back before."""
     heard: Counter[str] = field(default_factory=Counter)
+    exact: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)
 
 
@@ -64,7 +65,10 @@ class Wills:
             self._fault(f"{client} was given the will {number} of {will.client} on {topic}")
         if late:
             will.forgotten.add(client)
-        if will.heard[client] > 1 and qos == 2 and client not in will.forgotten:
+        again = qos == 2 and client in will.exact
+        if qos == 2:
+            will.exact.add(client)
+        if again and client not in will.forgotten:
             self._fault(f"{client} was given the will {number} of {will.client} again")
         if will.fate is Fate.DUE and self._clock() < will.due_ms:
             self._fault(f"{client} was given the will {number} of {will.client} too early")

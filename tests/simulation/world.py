@@ -278,7 +278,7 @@ class World:
         chance = rng.random()
         if client.wire is None:
             if chance < 0.5:
-                if client.name != WATCHER and rng.random() < 0.3:
+                if client.name != WATCHER and not client.next_plan and rng.random() < 0.3:
                     client.next_plan = self._plan(client.version)
                 client.connect()
         elif chance < 0.35:
@@ -377,8 +377,7 @@ class World:
                 active |= self._go_on(client)
             if self.account.faults or (not active and self.machine.rests and done()):
                 return
-            if not active:
-                self.machine.now_ms += 60
+            self.machine.now_ms += 5 if active else 60
         self.account.fault(f"no rest: {[c for c in self.clients.values() if not c.satisfied]}")
 
     def _go_on(self, client: Client) -> bool:
