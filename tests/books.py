@@ -1,5 +1,6 @@
 """What must hold of every fabric at rest, whatever happened before."""
 
+from robustmq.broker.interests import CORE
 from tests.fabric import Fabric
 
 
@@ -11,6 +12,9 @@ def check_books(fabric: Fabric) -> None:
         assert not core._fetches._fetches
         assert not core._fetches._heard
         assert not node.shares._joins
+        assert not node.shares._returning
+        assert not node.shares.leads._awaited
+        assert node.parts.handovers.is_idle
         assert not node.subscriptions._unsettled
         assert not node.subscriptions._provisional
         assert not node.scans._scans
@@ -22,7 +26,11 @@ def check_books(fabric: Fabric) -> None:
         for peer in fabric.nodes:
             for topic_filter in peer.subscriptions.filters():
                 wanted.setdefault(topic_filter, []).append(peer.index)
-        assert {name: list(cores) for name, cores in interests._filters.items()} == wanted
+        known = {
+            name: sorted(target & CORE for target in targets)
+            for name, targets in interests._filters.items()
+        }
+        assert known == wanted
         assert len(interests._wild) == sum(b"+" in name or b"#" in name for name in wanted)
     check_groups(fabric)
 
@@ -33,9 +41,9 @@ def check_groups(fabric: Fabric) -> None:
     for node in fabric.nodes:
         for (member, key), membership in node.shares._memberships.items():
             assert member == membership.window.key
-            ready.setdefault(key, {})[member] = membership.window.outbox is not None
+            ready.setdefault(key, {})[member] = membership.is_ready
     for node in fabric.nodes:
-        led = {key: one.group for key, one in node.shares._led.items()}
+        led = {key: one.group for key, one in node.shares.leads.led.items()}
         mine = {key for key in ready if fabric.placement.group_core(key) == node.index}
         assert led.keys() == mine
         for key, group in led.items():

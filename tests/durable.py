@@ -41,9 +41,16 @@ class DurableClient:
         self.limit = limit
         self.version = version
         self.messages: list[Message] = []
+        self.reads_on = True
+        """Whether it reads what its acknowledgements let go, before that is committed."""
         self.subacks = 0
         self._received: set[int] = set()
         self.subscriptions: dict[bytes, _Subscription] = {}
+        self.groups: dict[tuple[bytes, bytes], Options] = {}
+        self.unread: set[bytes] = set()
+        """Payloads of QoS 2 that were sent to the client, and went with a connection."""
+        self.lost: set[bytes] = set()
+        """The same of QoS 0, which are never sent again."""
         self.outbox: Outbox | None = None
         number = self.node.core.state.next_number(b"session")
         self.key = home << KEY_SHIFT | DURABLE_KEYS | number
@@ -70,6 +77,7 @@ class DurableClient:
     def disconnect(self) -> None:
         """The client has gone; what was sent and not read is lost with the connection."""
         if self.outbox is not None:
+            self._note_unread()
             self.outbox.close()
         self.outbox = None
         self.window.detach()
@@ -88,26 +96,75 @@ class DurableClient:
 
         self.node.core.subscribe(self.window, name, options, False, settled)
 
+    def join(self, group: str, topic_filter: str, options: Options = Options(2)) -> None:  # noqa: B008
+        """Become a member of a shared subscription; `subacks` counts the answers."""
+        name = group.encode(), topic_filter.encode()
+        self.groups[name] = options
+
+        def settled() -> None:
+            self.subacks += 1
+
+        self.node.core.join(self.window, *name, options, settled)
+
+    def leave(self, group: str, topic_filter: str) -> None:
+        """Be a member no more."""
+        name = group.encode(), topic_filter.encode()
+        if self.groups.pop(name, None) is not None:
+            self.node.core.leave(self.window, *name)
+
+    def end(self) -> None:
+        """The session ends, and the client has a new one."""
+        if self.outbox is not None:
+            self.disconnect()
+        for group, topic_filter in list(self.groups):
+            self.leave(group.decode(), topic_filter.decode())
+        for topic_filter in self.subscriptions:
+            self.node.core.unsubscribe(self.window, topic_filter)
+        self.subscriptions.clear()
+        self.node.core.drop(self.window)
+        self.window.clear()
+        self._received.clear()
+        self.key += 1 << 20
+        self.window = self._new_window()
+        self.node.core.keep(self.window, self.node.core.position)
+
+    def _note_unread(self) -> None:
+        if self.outbox is not None and self.outbox.size:
+            self._miss(self.outbox.take())
+
+    def _miss(self, data: bytes) -> None:
+        for message in decode(data):
+            if message.qos == 2:
+                self.unread.add(message.payload)
+            elif message.qos == 0:
+                self.lost.add(message.payload)
+
     def restore(self) -> None:
         """The core has a new life: the session is there again, its connection is not."""
+        self._note_unread()
         self.outbox = None
         self.window = self._new_window()
         self.node.core.keep(self.window, None)
         for name, (options, start) in self.subscriptions.items():
             self.node.core.restore(self.window, name, options, start)
+        for group, options in self.groups.items():
+            self.node.core.restore_member(self.window, *group, options)
 
     def read(self, most: int = 1 << 30) -> None:
         """Read what has been sent, and acknowledge at most so many messages of it."""
         while self.outbox is not None and self.outbox.size:
             for packet in packets(self.outbox.take()):
                 if most <= 0:
-                    return
+                    self._miss(packet)
+                    continue
                 most -= 1
                 if packet[0] >> 4 == _PUBREL:
                     self._release(int.from_bytes(packet[2:4], "big"), self.window)
                 else:
                     (message,) = decode(packet)
                     self._take(message)
+            if not self.reads_on:
+                return
 
     def _take(self, message: Message) -> None:
         core = self.node.core

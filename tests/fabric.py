@@ -257,6 +257,8 @@ class Client:
         self.limit = limit
         self.version = version
         self.acknowledges = True
+        self.reads_on = True
+        """Whether it reads what its acknowledgements let go, before that is committed."""
         self.window = Window(node.turn, max_queued, 1 << 30, 1 << 30)
         self.window.key = node.keys
         self.outbox: Outbox | None = None
@@ -332,6 +334,8 @@ class Client:
             if self.acknowledges:
                 for message in got:
                     self.acknowledge(message)
+            if not self.reads_on:
+                break
         self.messages += new
         return new
 
@@ -340,8 +344,11 @@ class Client:
         if message.qos == 1:
             assert self.window.puback(message.packet_id)
         elif message.qos == 2:
+            core = self.node.core
             assert self.window.pubrec(message.packet_id, False)
+            core.released(self.window, message.packet_id)
             assert self.window.pubcomp(message.packet_id)
+            core.completed(self.window, message.packet_id)
         self.acknowledged.append(message)
 
     @property

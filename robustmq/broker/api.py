@@ -173,7 +173,7 @@ class Broker(Protocol):
         """
 
     def drop(self, window: Window) -> None:
-        """The durable session has ended: nothing is owed to it any more."""
+        """The session has ended: nothing is owed to it any more."""
 
     @property
     def position(self) -> int:
@@ -206,6 +206,11 @@ class Broker(Protocol):
         reply: Callable[[], None],
     ) -> None:
         """Make the window's session a member of a shared subscription (MQTT5 4.8.2)."""
+
+    def restore_member(
+        self, window: Window, group: bytes, topic_filter: bytes, options: Options
+    ) -> None:
+        """After a restart: the durable session was a member; to be said before the core starts."""
 
     def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
         """End a membership: what was not acknowledged goes to the other members."""

@@ -6,6 +6,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.log_parts import LogParts
@@ -14,6 +15,7 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Fabric, Router
+from robustmq.broker.share_leads import ShareLeads
 from robustmq.broker.shares import Shares
 from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Describe, Subscriptions
@@ -88,6 +90,13 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     subscriptions = _subscriptions(site, describe)
     inbox = Inbox(turn, state, mqtt.inbox)
     subscriptions.cursors = Cursors(turn, state, inbox, subscriptions.fanout)
+    handovers = Handovers(
+        core=site.core,
+        links=site.fabric,
+        state=state,
+        rules=site.rules,
+        pressure_bytes=config.runtime.pressure_bytes,
+    )
     return Parts(
         state=state,
         admission=admission,
@@ -96,7 +105,8 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         retained=retained,
         scans=_scans(site, retained),
         subscriptions=subscriptions,
-        shares=_shares(site, subscriptions),
+        shares=_shares(site, subscriptions, handovers, inbox),
+        handovers=handovers,
         inbox=inbox,
         cursors=subscriptions.cursors,
         delayed=_delayed(site, admission, router),
@@ -145,13 +155,34 @@ def _subscriptions(site: _Site, describe: Describe) -> Subscriptions:
     )
 
 
-def _shares(site: _Site, subscriptions: Subscriptions) -> Shares:
-    return Shares(
+def _leads(
+    site: _Site, subscriptions: Subscriptions, handovers: Handovers, inbox: Inbox
+) -> ShareLeads:
+    return ShareLeads(
         site.turn,
+        fabric=site.fabric,
+        subscriptions=subscriptions,
+        handovers=handovers,
+        inbox=inbox,
+        state=site.state,
+        max_pending=site.config.mqtt_runtime.shared.max_pending,
+    )
+
+
+def _shares(
+    site: _Site, subscriptions: Subscriptions, handovers: Handovers, inbox: Inbox
+) -> Shares:
+    return Shares(
+        core=site.core,
         placement=site.placement,
         fabric=site.fabric,
         subscriptions=subscriptions,
-        max_pending=site.config.mqtt_runtime.shared.max_pending,
+        leads=_leads(site, subscriptions, handovers, inbox),
+        handovers=handovers,
+        inbox=inbox,
+        cursors=subscriptions.cursors,
+        state=site.state,
+        most=site.config.mqtt_runtime.inbox.max_messages // 4,
     )
 
 

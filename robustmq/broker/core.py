@@ -62,6 +62,8 @@ class Core:
         self._scans = parts.scans
         self._subscriptions = parts.subscriptions
         self._shares = parts.shares
+        self._leads = parts.shares.leads
+        self._handovers = parts.handovers
         self._inbox = parts.inbox
         self._cursors = parts.cursors
         self._delayed = parts.delayed
@@ -83,10 +85,10 @@ class Core:
         self._fetches.send = self._send
         here = partial(self.receive, core)
         self._router.receive_here = self._scans.receive_here = here
-        shares.want = lambda topic_filter, reply: self._want(
+        shares.leads.want = lambda topic_filter, reply: self._want(
             topic_filter, None, False, lambda _: reply()
         )
-        shares.unwant = self._unwant
+        shares.leads.unwant = self._unwant
         return {
             Kind.STORE: self._on_store,
             Kind.RETAIN: self._on_retain,
@@ -96,14 +98,16 @@ class Core:
             Kind.UNWANT: self._on_unwant,
             Kind.RETAINED: lambda _, frame: self._fetches.arrived(*frames.read_retained(frame)),
             Kind.WANTED: self._on_wanted,
-            Kind.JOIN: self._on_join,
-            Kind.JOINED: self._on_joined,
-            Kind.LEAVE: self._on_leave,
+            Kind.JOIN: lambda core, frame: shares.leads.on_join(core, *frames.read_join(frame)),
+            Kind.JOINED: lambda _, frame: shares.joined(frames.read_joined(frame)),
+            Kind.LEAVE: lambda _, frame: shares.leads.on_leave(*frames.read_leave(frame)),
             Kind.ASSIGN: lambda _, frame: shares.assigned(*frames.read_assign(frame)),
-            Kind.RETURN: lambda _, frame: shares.on_return(*frames.read_give_back(frame)),
+            Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
             Kind.SCAN: self._on_scan,
             Kind.TOLD: self._on_told,
             Kind.KEEP: logs.on_keep,
+            Kind.HAND: self._handovers.receive,
+            Kind.TAKEN: self._handovers.taken,
         }
 
     # ------------------------------------------------------------------ the port
@@ -175,6 +179,7 @@ class Core:
 
     def drop(self, window: Window) -> None:
         """See `api.Broker.drop`."""
+        self._shares.dropped(window)
         self._cursors.drop(window)
 
     def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
@@ -210,15 +215,21 @@ class Core:
         """See `api.Broker.join`."""
         self._shares.join(window, group, topic_filter, options, reply)
 
+    def restore_member(
+        self, window: Window, group: bytes, topic_filter: bytes, options: Options
+    ) -> None:
+        """See `api.Broker.restore_member`."""
+        self._shares.restore_member(window, group, topic_filter, options)
+
     def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
         """See `api.Broker.leave`."""
         self._shares.leave(window, group, topic_filter)
 
     def open(self, window: Window, ready: bool) -> None:
         """See `api.Broker.open`."""
-        self._shares.ready(window, ready)
         if not ready:
             self._cursors.detached(window)
+        self._shares.ready(window, ready)
 
     def moved(self, topic_filter: bytes) -> None:
         """A subscriber of the filter speaks another version of its protocol now."""
@@ -244,6 +255,7 @@ class Core:
         """
         self._deposits.restore()
         self._retained.restore()
+        self._shares.restore()
         self._cursors.restore()
         self._router.later = lambda ask: self.at(self.turn.now_ms + _RETRY_MS, ask)
         self._router.restore()
@@ -255,6 +267,7 @@ class Core:
             self._interests.want(
                 self._core, topic_filter, self._subscriptions.is_durable(topic_filter)
             )
+        self._shares.start()
         for core in cores:
             if core != self._core:
                 self._tell_all(core)
@@ -267,18 +280,22 @@ class Core:
             durable = self._subscriptions.is_durable(topic_filter)
             self._fabric.send(core, frames.want(0, durable, False, topic_filter))
         self._router.resend(core)
+        self._shares.tell(core)
         self._fabric.send(core, frames.told(self._router.retained))
 
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
         busy = self._scans.busy or self._router.busy or self._inbox.busy
-        return busy or self._cursors.busy or self._delayed.busy or self.logs.busy
+        busy = busy or self._cursors.busy or self._delayed.busy or self.logs.busy
+        return busy or self._leads.busy or self._handovers.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
         self._delayed.run()
+        self._handovers.run()
         self._router.flush()
+        self._leads.run()
         if self._unanswered and not self._router.has_replays:
             self._answer_wants()
         self._scans.run()
@@ -306,6 +323,7 @@ class Core:
                 self._committer.completed()
             followed = self.state.settle()
             self._cursors.settle()
+            self._shares.settle()
             followed |= self.logs.settle()
             if not (followed or self.turn.exact or self.state.is_midway):
                 break
@@ -314,6 +332,7 @@ class Core:
         self._cursors.note_exchanges()
         self._delayed.note()
         self._deposits.note()
+        self._handovers.note()
 
     def _note(self) -> None:
         self._noting = None
@@ -386,9 +405,10 @@ class Core:
             self._confirm(source, number.call, refused.code)
             return
         if refused is None:
-            position = self._inbox.next_position
+            before = self._inbox.next_position + self._handovers.handed
             self._subscriptions.deliver(source, batch)
-            self._deposits.took(source, number, self._inbox.next_position != position)
+            kept = self._inbox.next_position + self._handovers.handed != before
+            self._deposits.took(source, number, kept)
         self._confirm_kept(source, number.call, batch)
 
     def _on_retain(self, source: int, frame: bytes) -> None:
@@ -465,16 +485,5 @@ class Core:
 
     def _on_told(self, source: int, frame: bytes) -> None:
         self._interests.told(source)
+        self._leads.told(source)
         self._scans.arrived(source, frames.read_told(frame))
-
-    def _on_join(self, source: int, frame: bytes) -> None:
-        self._shares.on_join(source, *frames.read_member(frame))
-
-    def _on_joined(self, source: int, frame: bytes) -> None:
-        del source
-        self._shares.joined(frames.read_joined(frame))
-
-    def _on_leave(self, source: int, frame: bytes) -> None:
-        del source
-        _, member, _, key = frames.read_member(frame)
-        self._shares.on_leave(member, key)

@@ -12,18 +12,19 @@ from heapq import merge
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.batch import cut, gather
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import backlogs
 from robustmq.broker.api import Options
-from robustmq.broker.inbox import Backlog, FilterLog, Inbox, Row
+from robustmq.broker.cursor import Cursor, Guest, Source, Take, Unsent
+from robustmq.broker.filter_log import Backlog, FilterLog
+from robustmq.broker.inbox import Inbox, Row
 from robustmq.broker.overlap import overlap
 from robustmq.broker.readers import Sweep, with_reader, without_reader
 from robustmq.broker.state import State
 from robustmq.config import TopicRule
-from robustmq.message.batch import HEADER
+from robustmq.message.batch import HEADER, count_of
 from robustmq.message.record import QOS_BITS
 
 CURSOR_KEY: Final = struct.Struct(">cQ")
@@ -39,32 +40,6 @@ _READERS_PER_MS: Final = 50
 READ_AHEAD: Final = 1_000
 """Messages that wait in memory for one durable session; what is beyond is read from the inbox."""
 READ_AHEAD_BYTES: Final = 1 << 20
-
-
-class _Source(NamedTuple):
-    """A subscription of a durable session: its log, and where in it the subscription began."""
-
-    topic_filter: bytes
-    log: FilterLog
-    options: Options
-    start: int
-
-
-class Cursor:
-    """Where one durable session stands: all before `position` is acknowledged, on disk too.
-
-    `exchanges` are the QoS 2 packet ids in flight and their positions; `past` the positions
-    from `position` on that must not be given again, whose rows go when the cursor has passed.
-    """
-
-    __slots__ = ("exchanges", "past", "position", "sources", "window")
-
-    def __init__(self, window: Window, position: int) -> None:
-        self.window = window
-        self.position = position
-        self.sources: tuple[_Source, ...] = ()
-        self.exchanges: dict[int, int] | None = None
-        self.past: set[int] | None = None
 
 
 class _Fresh(NamedTuple):
@@ -88,6 +63,7 @@ class Cursors:
         self._inbox = inbox
         self._fanout = fanout
         self._cursors: dict[Window, Cursor] = {}
+        self._guests = 0
         self._fresh: deque[_Fresh] = deque()
         self._pumps: list[Window] = []
         self._sweeps: dict[FilterLog, Sweep] = {}
@@ -101,7 +77,8 @@ class Cursors:
         return self._inbox.logs.get(topic_filter)
 
     def __contains__(self, window: Window) -> bool:
-        return window in self._cursors
+        """Say whether the window is that of a durable session."""
+        return type(self._cursors.get(window)) is Cursor
 
     # ------------------------------------------------------------------ sessions
 
@@ -119,18 +96,37 @@ class Cursors:
         window.lagging = True
         window.resume = position
         self._cursors[window] = Cursor(window, position)
-        self._turn.row[metrics.SESSIONS_DURABLE] = len(self._cursors)
+        self._count()
+
+    def _count(self) -> None:
+        self._turn.row[metrics.SESSIONS_DURABLE] = len(self._cursors) - self._guests
+
+    def admit(self, window: Window) -> None:
+        """A session that is not durable is put something by, from now on."""
+        if window not in self._cursors:
+            self._cursors[window] = Guest(window, self._inbox.next_position)
+            self._guests += 1
 
     def drop(self, window: Window) -> None:
         """The session has ended; its subscriptions have been removed."""
-        cursor = self._cursors.pop(window)
-        self._turn.row[metrics.SESSIONS_DURABLE] = len(self._cursors)
+        cursor = self._cursors.pop(window, None)
+        if cursor is None:
+            return
+        self._guests -= isinstance(cursor, Guest)
+        self._count()
+        for source in cursor.sources:
+            source.log.readers = without_reader(source.log.readers, cursor)
         self._state.delete(CURSOR_KEY.pack(b"C", window.key))
         for position in {*(cursor.past or ()), *(cursor.exchanges or {}).values()}:
             self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))
 
     def subscribe(
-        self, window: Window, topic_filter: bytes, options: Options, start: int
+        self,
+        window: Window,
+        topic_filter: bytes,
+        options: Options,
+        start: int,
+        origin: object = None,
     ) -> FilterLog:
         """Give the session what its filter's log has from `start` on; returns the log."""
         cursor = self._cursors[window]
@@ -143,7 +139,7 @@ class Cursors:
             logs = [log, *(self._inbox.backlog(part.log, part.stop) for part in mine)]
             for each in logs:
                 each.readers = with_reader(each.readers, cursor)
-            known = [_Source(topic_filter, each, options, start) for each in logs]
+            known = [Source(topic_filter, each, options, start, origin) for each in logs]
         cursor.sources = (*sources, *(each._replace(options=options) for each in known))
         return log
 
@@ -154,11 +150,11 @@ class Cursors:
             return
         self._leave(cursor, [each for each in cursor.sources if each.topic_filter == topic_filter])
 
-    def _leave(self, cursor: Cursor, sources: list[_Source]) -> None:
+    def _leave(self, cursor: Cursor, sources: list[Source]) -> None:
         """Read these no more; who was the last reader takes the log with it."""
         left = {source.log for source in sources}
         cursor.sources = tuple(each for each in cursor.sources if each.log not in left)
-        for topic_filter, log, _, _ in sources:
+        for topic_filter, log, *_ in sources:
             log.readers = without_reader(log.readers, cursor)
             if isinstance(log, Backlog):
                 self._end_part(cursor.window.key, log)
@@ -207,8 +203,10 @@ class Cursors:
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
-        for row, group in self._rows(cursor, position, position + 1):
-            batch = _records(row, {position})
+        for row, options, _ in self._rows(cursor, position, position + 1):
+            # The subscription may have another QoS by now.
+            group = self._group(cursor.window, options._replace(qos=2))
+            batch = row.only([position])
             run = self._fanout.encode(group, batch, position, packet_id)
             if run is not None:
                 cursor.window.restore(run)
@@ -221,20 +219,48 @@ class Cursors:
         self,
         route: Route,
         logs: list[FilterLog],
+        takes: list[Take],
         rule: TopicRule,
         batch: bytes,
         start: int,
         stop: int,
         count: int,
     ) -> None:
-        """Keep a run, and give it to the windows of `route` when it is durable."""
-        if not (rule.store_qos0 or _qos(batch, start)):
+        """Keep a run, and give it to the windows of `route` when it is durable.
+
+        `takes` are the shared groups that want it.
+        """
+        if not (rule.store_qos0 or qos_of(batch, start)):
             return
         if rule.flush == "always":
             self._state.demand_sync()
+        if takes:
+            wanted = (take(batch, start, stop, count) for take in takes)
+            logs = [*logs, *(log for log in wanted if log is not None)]
+            if not logs:
+                return
         row = self._inbox.keep(logs, batch, start, stop, count)
         if row is not None:
             self._fresh.append(_Fresh(self._state.next_commit, route, row))
+
+    def keep_for(self, route: Route, log: FilterLog, batch: bytes) -> None:
+        """Keep a batch of one run for the one window of `route`."""
+        row = self._inbox.keep([log], batch, HEADER, len(batch), count_of(batch))
+        if row is not None:
+            self._fresh.append(_Fresh(self._state.next_commit, route, row))
+
+    def unsent(self, window: Window) -> Unsent:
+        """What was not sent to a session so far."""
+        cursor = self._cursors[window]
+        exchanges = cursor.exchanges or {}
+        released = set(window.exchanges())
+        first = (window.resume or self._tail) if window.lagging else self._tail
+        flying = {each for packet_id, each in exchanges.items() if packet_id not in released}
+        return Unsent(first, {*(cursor.past or ()), *exchanges.values()}, flying)
+
+    def durable_windows(self) -> dict[int, Window]:
+        """The windows of the durable sessions by their numbers."""
+        return {window.key: window for window in self._cursors if window in self}
 
     def settle(self) -> None:
         """After a commit: give out what has become durable, then what the hungry have room for."""
@@ -329,46 +355,54 @@ class Cursors:
             return
         window.lagging = False
         past = cursor.past
-        for row, group in self._rows(cursor, window.resume, self._tail):
+        for row, options, origin in self._rows(cursor, window.resume, self._tail):
             batch, position = row.batch, row.position
+            route = Route([self._group(window, options)], [], 0, origin)
             first = max(window.resume, position)
             if first > position or (past and not past.isdisjoint(range(position, row.stop))):
                 wanted = set(range(first, row.stop)) - (past or set())
                 if not wanted:
                     continue
                 for each in sorted(wanted):
-                    self._fanout.deliver_to(Route([group], [], 0), _records(row, {each}), each)
+                    self._fanout.deliver_to(route, row.only([each]), each)
             else:
-                self._fanout.deliver_to(Route([group], [], 0), batch, position)
+                self._fanout.deliver_to(route, batch, position)
             if window.lagging:
                 return
+        if past:
+            # Of what must not be given again nothing may be left to acknowledge.
+            self._note([cursor])
 
-    def _rows(self, cursor: Cursor, position: int, until: int) -> Iterator[tuple[Row, Group]]:
-        """Yield the session's rows in order, each once, with the options that it is owed by."""
+    def _rows(
+        self, cursor: Cursor, position: int, until: int
+    ) -> Iterator[tuple[Row, Options, object]]:
+        """Yield the session's rows in order, each once, with the options that it is owed by.
+
+        And with the origin of its source.
+        """
         sources = cursor.sources
         if len(sources) == 1:
             (source,) = sources
-            group = self._group(cursor.window, source.options)
             for row in self._inbox.read(source.log, max(position, source.start), until):
-                yield row, group
+                yield row, source.options, source.origin
             return
         rows = merge(*(self._labelled(each, position, until) for each in sources))
-        pending: tuple[Row, list[Options]] | None = None
-        for at, _, row, options in rows:
+        pending: tuple[Row, list[Options], object] | None = None
+        for at, _, row, source in rows:
             if pending is not None and pending[0].position == at:
-                pending[1].append(options)
+                pending[1].append(source.options)
                 continue
             if pending is not None:
-                yield pending[0], self._group(cursor.window, overlap(pending[1]))
-            pending = row, [options]
+                yield pending[0], overlap(pending[1]), pending[2]
+            pending = row, [source.options], source.origin
         if pending is not None:
-            yield pending[0], self._group(cursor.window, overlap(pending[1]))
+            yield pending[0], overlap(pending[1]), pending[2]
 
     def _labelled(
-        self, source: _Source, position: int, until: int
-    ) -> Iterator[tuple[int, int, Row, Options]]:
+        self, source: Source, position: int, until: int
+    ) -> Iterator[tuple[int, int, Row, Source]]:
         for row in self._inbox.read(source.log, max(position, source.start), until):
-            yield row.position, source.log.number, row, source.options
+            yield row.position, source.log.number, row, source
 
     @staticmethod
     def _group(window: Window, options: Options) -> Group:
@@ -446,7 +480,8 @@ class Cursors:
     def _advance(self, cursor: Cursor, position: int) -> None:
         number = cursor.window.key
         cursor.position = position
-        self._state.put(CURSOR_KEY.pack(b"C", number), position.to_bytes(8, "big"))
+        if type(cursor) is Cursor:
+            self._state.put(CURSOR_KEY.pack(b"C", number), position.to_bytes(8, "big"))
         if number in self._backlogs:
             self._leave(cursor, [each for each in cursor.sources if each.log.stop <= position])
         if cursor.past:
@@ -456,14 +491,8 @@ class Cursors:
             cursor.past = (cursor.past - passed) or None
 
 
-def _qos(batch: bytes, start: int) -> int:
+def qos_of(batch: bytes, start: int) -> int:
     """The QoS of the record that begins at `start`: its attributes are behind its length."""
     while batch[start] & 0x80:
         start += 1
     return batch[start + 1] & QOS_BITS
-
-
-def _records(row: Row, positions: set[int]) -> bytes:
-    """Return a batch of just the records of a row that have these positions."""
-    raws = cut(row.batch, HEADER, row.records)
-    return gather(row.batch, [raws[each - row.position] for each in sorted(positions)])

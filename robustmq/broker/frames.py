@@ -21,6 +21,10 @@ _U64: Final = struct.Struct("<Q")
 _SCAN: Final = struct.Struct("<BBQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
+_HAND: Final = struct.Struct("<BBIQQH")
+_TAKEN: Final = struct.Struct("<BBIQ")
+_READY: Final = 1
+_DURABLE: Final = 2
 
 
 class Number(NamedTuple):
@@ -49,6 +53,8 @@ class Kind(enum.IntEnum):
     TOLD = 14
     RETAIN = 15
     KEEP = 16
+    HAND = 17
+    TAKEN = 18
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -205,12 +211,20 @@ def read_joined(frame: bytes) -> int:
     return int(_CALL.unpack_from(frame)[2])
 
 
-def join(call: int, member: int, ready: bool, group: bytes) -> bytes:
+def join(call: int, member: int, ready: bool, durable: bool, group: bytes) -> bytes:
     """Make a session a member of a shared group, or change its state in it.
 
-    `ready`: its client is connected. `call` 0: no answer is wanted. `group` is the group's key.
+    `ready`: it takes messages now. `durable`: what the group is owed must be kept on disk. `call`
+    0: no answer is wanted. `group` is the group's key.
     """
-    return _MEMBER.pack(Kind.JOIN, ready, call, member) + group
+    flags = ready * _READY | durable * _DURABLE
+    return _MEMBER.pack(Kind.JOIN, flags, call, member) + group
+
+
+def read_join(frame: bytes) -> tuple[int, int, bool, bool, bytes]:
+    """Return (call, member, ready, durable, group key)."""
+    _, flags, call, member = _MEMBER.unpack_from(frame)
+    return call, member, bool(flags & _READY), bool(flags & _DURABLE), frame[_MEMBER.size :]
 
 
 def leave(member: int, group: bytes) -> bytes:
@@ -218,10 +232,35 @@ def leave(member: int, group: bytes) -> bytes:
     return _MEMBER.pack(Kind.LEAVE, 0, 0, member) + group
 
 
-def read_member(frame: bytes) -> tuple[int, int, bool, bytes]:
-    """Return (call, member, ready, group key) of a `join` or `leave`."""
-    _, ready, call, member = _MEMBER.unpack_from(frame)
-    return call, member, bool(ready), frame[_MEMBER.size :]
+def read_leave(frame: bytes) -> tuple[int, bytes]:
+    """Return (member, group key)."""
+    return int(_MEMBER.unpack_from(frame)[3]), frame[_MEMBER.size :]
+
+
+def hand(epoch: int, number: int, member: int, group: bytes, batch: bytes) -> bytes:
+    """Hand a batch of one run over to a member of a group, or with `member` 0 to its leader.
+
+    `epoch` and `number` are those of the sender's stream; the other core takes each once.
+    """
+    return _HAND.pack(Kind.HAND, 0, epoch, number, member, len(group)) + group + batch
+
+
+def read_hand(frame: bytes) -> tuple[int, int, int, bytes, bytes]:
+    """Return (epoch, number, member, group key, batch)."""
+    _, _, epoch, number, member, length = _HAND.unpack_from(frame)
+    end = _HAND.size + length
+    return epoch, number, member, frame[_HAND.size : end], frame[end:]
+
+
+def taken(epoch: int, number: int) -> bytes:
+    """Answer a `hand`: it is on this core's disk."""
+    return _TAKEN.pack(Kind.TAKEN, 0, epoch, number)
+
+
+def read_taken(frame: bytes) -> tuple[int, int]:
+    """Return (epoch, number)."""
+    _, _, epoch, number = _TAKEN.unpack(frame)
+    return epoch, number
 
 
 def assign(member: int, group: bytes, batch: bytes) -> bytes:

@@ -7,31 +7,24 @@ this core, so it is the order of arrival.
 """
 
 import struct
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.batch import slice_of
+from robustmq._kernel.batch import cut, gather, slice_of
 from robustmq._kernel.turn import Turn
-from robustmq.broker.readers import Readers
+from robustmq.broker.filter_log import LAST, Backlog, FilterLog, KnownRow
 from robustmq.broker.state import State
 from robustmq.config import MqttInbox
-from robustmq.message.batch import count_of, timestamp_of
+from robustmq.message.batch import HEADER, count_of, timestamp_of
 from robustmq.storage.table import Table
 
 LOG_KEY: Final = struct.Struct(">cQQ")
 NUMBER_KEY: Final = struct.Struct(">cQ")
 COUNTERS: Final = struct.Struct(">QQ")
 OWNERS: Final = struct.Struct(">H")
-LAST: Final = (1 << 64) - 1
-"""Behind every position."""
 _RESERVED: Final = 1 << 32
 """Positions that are reserved at a time; a restart skips what is left of them."""
-_KNOWN_ROWS: Final = 256
-"""Rows of a log that are known without looking; of more, those to be removed are looked up."""
-_COUNTED_READERS: Final = 64
-"""Readers of which it is known who loses a row; with more, all are counted as losing it."""
 _BUDGET: Final = 1_000
 """Rows that are looked up for removal in one turn."""
 
@@ -48,6 +41,11 @@ class Row(NamedTuple):
         """The position behind the last record."""
         return self.position + self.records
 
+    def only(self, positions: list[int]) -> bytes:
+        """Return a batch of just the records that have these positions, ascending."""
+        raws = cut(self.batch, HEADER, self.records)
+        return gather(self.batch, [raws[each - self.position] for each in positions])
+
 
 def read_row(rows: State | Table, key: bytes, value: bytes) -> Row:
     """Read a row `L`; its run may be in a row of its own."""
@@ -63,75 +61,6 @@ def read_row(rows: State | Table, key: bytes, value: bytes) -> Row:
 def owners_of(body: bytes) -> tuple[int, ...]:
     """The logs that shared a row `B` when it was put."""
     return struct.unpack_from(f">{OWNERS.unpack_from(body)[0]}Q", body, OWNERS.size)
-
-
-class _Known(NamedTuple):
-    """A row that was put in this life of the core."""
-
-    position: int
-    stop: int
-    size: int
-    shared: bool
-
-
-class FilterLog:
-    """What matches one filter, from `first` on: `messages` of `size` bytes, for `readers`.
-
-    `put` and `put_bytes` count what was ever put into it. `known` are its rows, None when there
-    are none, unless they are `many` and have to be looked up.
-    """
-
-    # There are millions of logs that are empty: what these do not need costs no object.
-
-    stop = LAST
-    """The position behind the last record that it will ever have."""
-
-    __slots__ = (
-        "first", "known", "many", "messages", "number", "opened", "put", "put_bytes", "readers",
-        "size",
-    )  # fmt: skip
-
-    def __init__(self, number: int, is_new: bool) -> None:
-        self.number = number
-        self.opened = is_new
-        self.first = 0
-        self.messages = self.size = 0
-        self.put = self.put_bytes = 0
-        self.known: deque[_Known] | None = None
-        self.many = not is_new
-        self.readers: Readers = ()
-
-    def added(self, row: _Known) -> None:
-        """A row was put."""
-        count = row.stop - row.position
-        self.put += count
-        self.put_bytes += row.size
-        if not self.messages:
-            self.many = False
-        self.messages += count
-        self.size += row.size
-        if self.many:
-            return
-        if self.known is None:
-            self.known = deque()
-        self.known.append(row)
-        if len(self.known) > _KNOWN_ROWS:
-            self.forget_rows()
-
-    def forget_rows(self) -> None:
-        """The rows are too many, or no longer certain: they are to be looked up."""
-        self.known = None
-        self.many = True
-
-
-class Backlog(FilterLog):
-    """A log that came with sessions from another core (`backlogs`): nothing is put into it."""
-
-    __slots__ = ("stop",)
-
-    def __init__(self, number: int, stop: int) -> None:
-        super().__init__(number, False)
-        self.stop = stop
 
 
 class Inbox:
@@ -160,17 +89,17 @@ class Inbox:
         """Whether there is something to remove."""
         return bool(self._over or self._trims) and self._state.refusal is None
 
-    def log(self, topic_filter: bytes) -> FilterLog:
+    def log(self, topic_filter: bytes, kind: type[FilterLog] = FilterLog) -> FilterLog:
         """The log of a filter, made when there is none."""
         log = self.logs.get(topic_filter)
         if log is None:
             # Later the row may be that of a log which is being removed.
             known = self._state.get(b"F" + topic_filter) if self._restoring else None
             if known is None:
-                log = FilterLog(self._state.next_number(b"log"), True)
+                log = kind(self._state.next_number(b"log"), True)
                 self._state.put(b"F" + topic_filter, log.number.to_bytes(8, "big"))
             else:
-                log = FilterLog(int.from_bytes(known, "big"), False)
+                log = kind(int.from_bytes(known, "big"), False)
             self.logs[topic_filter] = log
         return log
 
@@ -239,7 +168,7 @@ class Inbox:
             put(NUMBER_KEY.pack(b"B", position), OWNERS.pack(len(logs)) + numbers + run)
             self._owners[position] = len(logs)
         body = b"" if shared else run
-        row = _Known(position, position + count, len(run), shared)
+        row = KnownRow(position, position + count, len(run), shared)
         limits = self._limits
         for log in logs:
             counters = COUNTERS.pack(log.put, log.put_bytes)
@@ -262,7 +191,7 @@ class Inbox:
         ]
         for log in logs:
             if log not in open_logs:
-                self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += count * len(log.readers)
+                self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += count * log.behind(LAST)
         return open_logs
 
     def _open(self, log: FilterLog) -> None:
@@ -319,6 +248,62 @@ class Inbox:
     def _row(self, key: bytes, value: bytes) -> Row:
         return read_row(self._state, key, value)
 
+    def names(self, prefix: bytes) -> list[bytes]:
+        """The names of all logs that begin so and have been written."""
+        first = b"F" + prefix
+        stop = first[:-1] + bytes((first[-1] + 1,))
+        return [key[1:] for key, _ in self._state.walk(first, stop)]
+
+    def waiting(self, log: FilterLog) -> int:
+        """How many messages the log has."""
+        if not log.opened:
+            self._open(log)
+        return log.messages
+
+    def take(self, log: FilterLog) -> Iterator[Row]:
+        """Take the oldest rows out, one by one; to be dropped before the next commit."""
+        for key, value in self._state.walk(*self._range(log, log.first, LAST)):
+            row = self._row(key, value)
+            if log.known and log.known[0].position == row.position:
+                log.known.popleft()
+            self._remove(log, row, value)
+            if self._is_too_old(row):
+                self._turn.row[metrics.MESSAGES_DROPPED_EXPIRED] += row.records
+            else:
+                yield row
+
+    def sift(self, log: FilterLog, stay: Callable[[Row], list[int]]) -> None:
+        """Of each row that is written only the records stay whose positions `stay` returns.
+
+        Nothing may be put in this turn that is not written yet.
+        """
+        counted = log.messages
+        log.opened = True
+        log.messages = log.size = 0
+        first = 0
+        rest: list[Row] = []
+        for key, value in list(self._state.walk(*self._range(log, log.first, LAST))):
+            row = self._row(key, value)
+            positions = stay(row)
+            if positions:
+                first = first or positions[0]
+            if len(positions) == row.records:
+                log.messages += row.records
+                log.size += len(row.batch)
+                continue
+            self._remove_row(log, row.position, len(value) == COUNTERS.size)
+            self._turn.row[metrics.INBOX_REMOVED] += row.records - len(positions)
+            log.first = row.stop
+            rest += [Row(each, 1, row.only([each])) for each in positions]
+        for row in rest:
+            counters = COUNTERS.pack(log.put, log.put_bytes)
+            self._state.put(LOG_KEY.pack(b"L", log.number, row.position), counters + row.batch)
+            log.messages += 1
+            log.size += len(row.batch)
+        self._count(log.messages - counted)
+        log.first = first or log.first
+        log.forget_rows()
+
     # ------------------------------------------------------------------ removing
 
     def trim(self, log: FilterLog, position: int) -> None:
@@ -362,10 +347,7 @@ class Inbox:
             if log.messages <= limits.max_messages and log.size <= limits.max_bytes:
                 break
             row = self._row(key, value)
-            behind = len(log.readers)
-            if behind <= _COUNTED_READERS:
-                behind = sum(reader.position < row.stop for reader in log.readers)
-            self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += row.records * behind
+            self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += row.records * log.behind(row.stop)
             if log.known and log.known[0].position == row.position:
                 log.known.popleft()
             self._remove(log, row, value)

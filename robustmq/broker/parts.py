@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.retained import Retained
@@ -27,6 +28,7 @@ class Parts(NamedTuple):
     scans: RetainedScans
     subscriptions: Subscriptions
     shares: Shares
+    handovers: Handovers
     inbox: Inbox
     cursors: Cursors
     delayed: Delayed

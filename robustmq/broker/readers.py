@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from robustmq.broker.cursors import Cursor
+    from robustmq.broker.cursor import Cursor
 
 Readers: TypeAlias = "tuple[Cursor, ...] | dict[Cursor, None]"
 """Few are a tuple, because there are millions of logs with one; more are the keys of a dict."""

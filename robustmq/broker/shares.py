@@ -1,34 +1,36 @@
-"""Shared subscriptions on a core: the groups that it leads, and its sessions' memberships."""
+"""The memberships of this core's sessions in shared subscriptions, and what they were given.
+
+What a member of a durable group is given lies in a log of the inbox that only its session reads,
+until it is acknowledged or goes back to the leader. Row `F` NUL `m` member, group key -> that log.
+"""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from robustmq import metrics
 from robustmq._kernel.batch import cut, gather
 from robustmq._kernel.fanout import Group, Route
-from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Options
+from robustmq.broker.cursor import Unsent
+from robustmq.broker.cursors import EXCHANGE_KEY, Cursors
+from robustmq.broker.filter_log import LAST, FilterLog
+from robustmq.broker.handovers import LEADER, Handovers
+from robustmq.broker.inbox import Inbox, Row
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric
-from robustmq.broker.subscriptions import Subscriptions, Tap
-from robustmq.shard.share_group import ShareGroup
+from robustmq.broker.share_leads import ShareLeads, group_key
+from robustmq.broker.state import State
+from robustmq.broker.subscriptions import Subscriptions
 
 KEY_SHIFT: Final = 48
-"""A session's key has its home core in the bits from here on."""
-
-Want = Callable[[bytes, Callable[[], None]], None]
-
-
-class _Led:
-    """A group that this core leads; `joining` waits until its filter is settled everywhere."""
-
-    def __init__(self, group: ShareGroup, tap: Tap) -> None:
-        self.group = group
-        self.tap = tap
-        self.settled = False
-        self.joining: list[tuple[int, int]] = []
+"""A new session's key has its home core in the bits from here on."""
+MEMBER_LOGS: Final = b"\0m"
+"""The names of members' logs begin so, which no filter does."""
+_NUMBER: Final = 8
+_MOST: Final = 4_000
+"""Messages that a member has at a time; then the others take its share until it has half of it."""
+_MOST_BYTES: Final = 4 << 20
 
 
 class _Membership:
@@ -37,21 +39,39 @@ class _Membership:
     def __init__(self, window: Window, options: Options) -> None:
         self.window = window
         self.options = options
-        self.route = Route([], [], 0, self)
-        self.refresh()
+        self.is_full = False
+        self.route = _route(window, options, self)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes messages now."""
+        return self.window.outbox is not None and not self.is_full
 
     def refresh(self) -> None:
         """The session may speak another version of its protocol now."""
-        options = self.options
-        group = Group(
-            self.window.version,
-            options.qos,
-            options.retain_as_published,
-            False,
-            options.identifier,
-            [self.window],
-        )
-        self.route = Route([group], [], 0, self)
+        self.route = _route(self.window, self.options, self)
+
+
+class _Given:
+    """What a member was given and has not acknowledged; it is the origin of its stored runs.
+
+    `window` is None when the session has ended: then `unsent` is what it was. `left`: it is a
+    member no more, and the log goes when the rest is acknowledged.
+    """
+
+    def __init__(self, member: int, key: bytes, window: Window | None) -> None:
+        self.member = member
+        self.key = key
+        self.window = window
+        self.log: FilterLog
+        self.unsent: Unsent | None = None
+        self.withdrawn: set[int] = set()
+        self.left = False
+
+    @property
+    def name(self) -> bytes:
+        """The name of its log."""
+        return MEMBER_LOGS + self.member.to_bytes(_NUMBER, "big") + self.key
 
 
 class _Join(NamedTuple):
@@ -63,31 +83,43 @@ class _Join(NamedTuple):
 
 
 class Shares:
-    """Leads groups by key, `group NUL filter`, and keeps the memberships of this core."""
+    """Keeps the memberships of this core; `leads` are the groups that it leads."""
 
     def __init__(
         self,
-        turn: Turn,
         *,
+        core: int,
         placement: Placement,
         fabric: Fabric,
         subscriptions: Subscriptions,
-        max_pending: int,
+        leads: ShareLeads,
+        handovers: Handovers,
+        inbox: Inbox,
+        cursors: Cursors,
+        state: State,
+        most: int = _MOST,
     ) -> None:
-        self._turn = turn
+        self.leads = leads
+        self._most = min(_MOST, most)
+        self._core = core
         self._placement = placement
         self._fabric = fabric
         self._subscriptions = subscriptions
-        self._max_pending = max_pending
-        self._led: dict[bytes, _Led] = {}
+        self._handovers = handovers
+        self._inbox = inbox
+        self._cursors = cursors
+        self._state = state
         self._memberships: dict[tuple[int, bytes], _Membership] = {}
         self._groups_of: dict[int, list[bytes]] = {}
         self._joins: dict[int, _Join] = {}
         self._last_call = 0
-        self.want: Want
-        self.unwant: Callable[[bytes], None]
+        self._given: dict[int, dict[bytes, _Given]] = {}
+        self._returning: dict[_Given, int] = {}
+        self._watched: set[_Given] = set()
+        handovers.take = self._take
+        leads.joined = self._send_joined
 
-    # ------------------------------------------------------------------ the member's core
+    # ------------------------------------------------------------------ memberships
 
     def join(
         self,
@@ -98,6 +130,15 @@ class Shares:
         reply: Callable[[], None],
     ) -> None:
         """Make a session a member; `reply` when nothing that is published later is missed."""
+        key = self.restore_member(window, group, topic_filter, options)
+        self._last_call += 1
+        self._joins[self._last_call] = _Join(window.key, key, reply)
+        self._send_join(self._last_call, window.key, key)
+
+    def restore_member(
+        self, window: Window, group: bytes, topic_filter: bytes, options: Options
+    ) -> bytes:
+        """A session is a member; after a restart its leader is told with all the others."""
         key = group_key(group, topic_filter)
         known = self._memberships.get((window.key, key))
         if known is None:
@@ -106,15 +147,15 @@ class Shares:
         else:
             known.options = options
             known.refresh()
-        self._last_call += 1
-        self._joins[self._last_call] = _Join(window.key, key, reply)
-        self._send_join(self._last_call, window, key)
+        given = self._given_to(window.key, key)
+        if given is not None:
+            given.left = False
+            self._cursors.subscribe(window, given.name, options, 0)
+        return key
 
     def leave(self, window: Window, group: bytes, topic_filter: bytes) -> None:
         """End a membership and give back what may go to the others."""
-        self._end(window, group_key(group, topic_filter))
-
-    def _end(self, window: Window, key: bytes) -> None:
+        key = group_key(group, topic_filter)
         membership = self._memberships.pop((window.key, key), None)
         if membership is None:
             return
@@ -122,35 +163,60 @@ class Shares:
         keys.remove(key)
         if not keys:
             del self._groups_of[window.key]
-        self._fabric.send(self._placement.group_core(key), frames.leave(window.key, key))
-        self._give_back(membership, key)
+        leader = self._placement.group_core(key)
+        if leader == self._core:
+            self.leads.on_leave(window.key, key)
+        else:
+            self._fabric.send(leader, frames.leave(window.key, key))
+        self._return_live(membership, key)
+        given = self._given_to(window.key, key)
+        if given is not None:
+            given.left = True
+            self._return_later(given)
 
     def ready(self, window: Window, ready: bool) -> None:
         """The client of a session has come or gone; while it is gone others take its share."""
         for key in self._groups_of.get(window.key, ()):
             membership = self._memberships[window.key, key]
             membership.refresh()
-            self._send_join(0, window, key)
+            self._send_join(0, window.key, key)
             if not ready:
-                self._give_back(membership, key)
+                self._return_live(membership, key)
+        if not ready:
+            for given in self._given.get(window.key, {}).values():
+                self._return_later(given)
 
-    def _send_join(self, call: int, window: Window, key: bytes) -> None:
-        frame = frames.join(call, window.key, window.outbox is not None, key)
-        self._fabric.send(self._placement.group_core(key), frame)
+    def dropped(self, window: Window) -> None:
+        """The session ends: what was sent at QoS 2 is nobody's any more (MQTT5 4.8.2)."""
+        for given in self._given.get(window.key, {}).values():
+            given.withdrawn = _withdraw(given)
+            given.unsent = self._cursors.unsent(window)._replace(flying=set())
+            given.window = None
+            self._return_later(given)
 
-    def _give_back(self, membership: _Membership, key: bytes) -> None:
+    def _send_join(self, call: int, member: int, key: bytes) -> None:
+        membership = self._memberships[member, key]
+        durable = membership.window in self._cursors and membership.options.qos > 0
         leader = self._placement.group_core(key)
-        for run, index in membership.window.withdraw(membership):
-            assert run.source is not None, "a run with an origin has a source"
-            batch, start, skipped = run.source
-            raw = cut(batch, start, skipped + index + 1)[-1]
-            self._fabric.send(leader, frames.give_back(key, gather(batch, [raw])))
+        if leader == self._core:
+            self.leads.on_join(self._core, call, member, membership.is_ready, durable, key)
+        else:
+            frame = frames.join(call, member, membership.is_ready, durable, key)
+            self._fabric.send(leader, frame)
+
+    def _send_joined(self, core: int, call: int) -> None:
+        if core == self._core:
+            self.joined(call)
+        else:
+            self._fabric.send(core, frames.joined(call))
 
     def joined(self, call: int) -> None:
         """The leader has answered a join."""
         join = self._joins.pop(call, None)
         if join is not None:
             join.reply()
+
+    # ------------------------------------------------------------------ what is not kept
 
     def assigned(self, member: int, key: bytes, batch: bytes) -> None:
         """The leader has chosen a session of this core for these records."""
@@ -165,98 +231,196 @@ class Shares:
         else:
             self._subscriptions.fanout.deliver_to(membership.route, batch)
 
-    # ------------------------------------------------------------------ the leading core
+    def _return_live(self, membership: _Membership, key: bytes) -> None:
+        leader = self._placement.group_core(key)
+        for run, index in membership.window.withdraw(membership):
+            assert run.source is not None, "a run with an origin has a source"
+            batch, start, skipped = run.source
+            raw = cut(batch, start, skipped + index + 1)[-1]
+            self._fabric.send(leader, frames.give_back(key, gather(batch, [raw])))
 
-    def on_join(self, source: int, call: int, member: int, ready: bool, key: bytes) -> None:
-        """A core adds a member, or says whether it is ready."""
-        led = self._led.get(key)
-        if led is None:
-            led = self._lead(key)
-        led.group.join(member, ready)
-        if call:
-            if led.settled:
-                self._fabric.send(source, frames.joined(call))
+    # ------------------------------------------------------------------ what is kept
+
+    def _take(self, member: int, key: bytes, batch: bytes) -> None:
+        """Take over what another core hands over, for the group that is led here or a member."""
+        if member == LEADER:
+            self.leads.given_back(key, batch)
+            return
+        membership = self._memberships.get((member, key))
+        if membership is None or membership.window.outbox is None:
+            self._return(key, batch)
+        elif not membership.options.qos:
+            self._subscriptions.fanout.deliver_to(membership.route, batch)
+        else:
+            given = self._given_to(member, key) or self._open(member, key, membership)
+            route = _route(membership.window, membership.options, given)
+            self._cursors.keep_for(route, given.log, batch)
+            if given.log.messages > self._most or given.log.size > _MOST_BYTES:
+                self._watched.add(given)
+                if not membership.is_full:
+                    membership.is_full = True
+                    self._send_join(0, member, key)
+
+    def _return(self, key: bytes, batch: bytes) -> None:
+        self._handovers.send(self._placement.group_core(key), LEADER, key, batch)
+
+    def _given_to(self, member: int, key: bytes) -> _Given | None:
+        return self._given.get(member, {}).get(key)
+
+    def _open(self, member: int, key: bytes, membership: _Membership) -> _Given:
+        window = membership.window
+        self._cursors.admit(window)
+        given = _Given(member, key, window)
+        given.log = self._cursors.subscribe(window, given.name, membership.options, 0, given)
+        self._given.setdefault(member, {})[key] = given
+        return given
+
+    def _return_later(self, given: _Given) -> None:
+        """Give back when all that was put so far can be read."""
+        state = self._state
+        self._returning[given] = state.next_commit - (not state.is_midway)
+
+    def settle(self) -> None:
+        """After a commit, and after what it made durable was given out: give back."""
+        for given, commit in list(self._returning.items()):
+            if commit <= self._state.durable:
+                del self._returning[given]
+                self._give_back(given)
+        for given in list(self._watched):
+            self._look_after(given)
+
+    def _give_back(self, given: _Given) -> None:
+        window = given.window
+        is_connected = window is not None and window.outbox is not None
+        if is_connected and not given.left:
+            return
+        withdrawn = given.withdrawn or _withdraw(given)
+        unsent = given.unsent
+        if unsent is None:
+            assert window is not None, "a session that has ended has left what it was"
+            unsent = self._cursors.unsent(window)
+
+        def stay(row: Row) -> list[int]:
+            back, rest = [], []
+            for each in range(row.position, row.stop):
+                if each in withdrawn or (each >= unsent.first and each not in unsent.sent):
+                    back.append(each)
+                elif is_connected or each in unsent.flying:
+                    rest.append(each)
+            if back:
+                self._return(given.key, row.only(back))
+            return rest
+
+        self._inbox.sift(given.log, stay)
+        if not given.log.messages:
+            self._close(given)
+        elif given.left:
+            self._watched.add(given)
+
+    def _close(self, given: _Given) -> None:
+        """Its log is empty, and nobody is owed anything by it."""
+        self._watched.discard(given)
+        self._returning.pop(given, None)
+        mine = self._given[given.member]
+        del mine[given.key]
+        if not mine:
+            del self._given[given.member]
+        if given.window is None:
+            self._inbox.remove(given.name)
+        else:
+            self._cursors.unsubscribe(given.window, given.name)
+        membership = self._memberships.get((given.member, given.key))
+        if membership is not None and membership.is_full:
+            membership.is_full = False
+            self._send_join(0, given.member, given.key)
+
+    def _look_after(self, given: _Given) -> None:
+        """See whether a member can take more again, or an old log can go."""
+        membership = self._memberships.get((given.member, given.key))
+        log = given.log
+        if membership is not None and membership.is_full:
+            if log.messages <= self._most // 2 and log.size <= _MOST_BYTES // 2:
+                membership.is_full = False
+                self._send_join(0, given.member, given.key)
+        elif membership is not None and membership.window.outbox is not None:
+            self._watched.discard(given)
+        elif not log.messages and given not in self._returning:
+            self._close(given)
+
+    # ------------------------------------------------------------------ lives
+
+    def restore(self) -> None:
+        """After a restart, when the sessions are back, before their exchanges are."""
+        self._handovers.restore()
+        self.leads.restore(range(self._placement.workers))
+        names = self._inbox.names(MEMBER_LOGS)
+        windows = self._cursors.durable_windows() if names else {}
+        for name in names:
+            rest = name[len(MEMBER_LOGS) :]
+            member, key = int.from_bytes(rest[:_NUMBER], "big"), rest[_NUMBER:]
+            window = windows.get(member)
+            given = _Given(member, key, window)
+            self._given.setdefault(member, {})[key] = given
+            if window is None:
+                given.log = self._inbox.log(name)
+                given.unsent = Unsent(0, self._exchanges_of(member), set())
             else:
-                led.joining.append((source, call))
-        for waiting in led.group.take_waiting():
-            self._share(key, led, waiting.batch, [waiting.raw])
+                membership = self._memberships.get((member, key))
+                given.left = membership is None
+                options = membership.options if membership is not None else Options(2)
+                given.log = self._cursors.subscribe(window, name, options, 0, given)
 
-    def on_leave(self, member: int, key: bytes) -> None:
-        """A member is gone; with the last one the group ends."""
-        led = self._led.get(key)
-        if led is not None:
-            led.group.leave(member)
-            self._end_if_empty(key, led)
+    def _exchanges_of(self, member: int) -> set[int]:
+        rows = self._state.walk(
+            EXCHANGE_KEY.pack(b"X", member, 0), EXCHANGE_KEY.pack(b"X", member, LAST)
+        )
+        return {EXCHANGE_KEY.unpack(key)[2] for key, _ in rows}
 
-    def on_return(self, key: bytes, batch: bytes) -> None:
-        """A member that left had these records; somebody else takes them."""
-        led = self._led.get(key)
-        if led is not None:
-            count = int.from_bytes(batch[57:61], "big")
-            self._share(key, led, batch, cut(batch, 61, count))
+    def start(self) -> None:
+        """All is restored: give back what nobody here can be given now."""
+        for mine in list(self._given.values()):
+            for given in list(mine.values()):
+                self._give_back(given)
+        self.tell(self._core)
+        self.leads.told(self._core)
+
+    def tell(self, core: int) -> None:
+        """Tell a core of the members of the groups that it leads, and hand over what it lacks."""
+        for member, key in self._memberships:
+            if self._placement.group_core(key) == core:
+                self._send_join(0, member, key)
+        self._handovers.resend(core)
 
     def drop_core(self, core: int) -> None:
-        """A core was replaced: its members are gone, and the groups that it led start anew."""
-        for key, led in list(self._led.items()):
-            for member in led.group.members:
-                if member >> KEY_SHIFT == core:
-                    led.group.leave(member)
-            led.joining = [waiting for waiting in led.joining if waiting[0] != core]
-            self._end_if_empty(key, led)
-        for (_, key), membership in self._memberships.items():
-            if self._placement.group_core(key) == core:
-                self._send_join(0, membership.window, key)
+        """A core was replaced: what it had not answered is asked again."""
+        self._handovers.drop_core(core)
+        self.leads.drop_core(core)
         for call, join in list(self._joins.items()):
             if self._placement.group_core(join.key) == core:
                 self._repeat(call, join)
 
     def _repeat(self, call: int, join: _Join) -> None:
         """Ask again for an answer that was lost; a session that has left needs none."""
-        membership = self._memberships.get((join.member, join.key))
-        if membership is None:
-            self.joined(call)
+        if (join.member, join.key) in self._memberships:
+            self._send_join(call, join.member, join.key)
         else:
-            self._send_join(call, membership.window, join.key)
-
-    def _lead(self, key: bytes) -> _Led:
-        topic_filter = filter_of(key)
-
-        def tap(batch: bytes, start: int, _stop: int, count: int) -> None:
-            self._share(key, led, batch, cut(batch, start, count))
-
-        led = self._led[key] = _Led(ShareGroup(self._max_pending), tap)
-        self._subscriptions.tap(topic_filter, tap)
-
-        def settled() -> None:
-            led.settled = True
-            for source, call in led.joining:
-                self._fabric.send(source, frames.joined(call))
-            led.joining.clear()
-
-        self.want(topic_filter, settled)
-        self._turn.row[metrics.SHARED_GROUPS] = len(self._led)
-        return led
-
-    def _end_if_empty(self, key: bytes, led: _Led) -> None:
-        if len(led.group) == 0:
-            del self._led[key]
-            topic_filter = filter_of(key)
-            self._subscriptions.untap(topic_filter, led.tap)
-            self.unwant(topic_filter)
-            self._turn.row[metrics.SHARED_GROUPS] = len(self._led)
-
-    def _share(self, key: bytes, led: _Led, batch: bytes, raws: list[bytes]) -> None:
-        dropped = led.group.dropped
-        for member, share in led.group.share(batch, raws).items():
-            self._fabric.send(member >> KEY_SHIFT, frames.assign(member, key, gather(batch, share)))
-        self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += led.group.dropped - dropped
+            self.joined(call)
 
 
-def group_key(group: bytes, topic_filter: bytes) -> bytes:
-    """The key of a group: its name and its filter, which cannot contain NUL."""
-    return group + b"\0" + topic_filter
+def _route(window: Window, options: Options, origin: object) -> Route:
+    group = Group(
+        window.version,
+        options.qos,
+        options.retain_as_published,
+        False,
+        options.identifier,
+        [window],
+    )
+    return Route([group], [], 0, origin)
 
 
-def filter_of(key: bytes) -> bytes:
-    """Return the filter of the group with this key."""
-    return key.split(b"\0", 1)[1]
+def _withdraw(given: _Given) -> set[int]:
+    """Take what may go to others out of the window; returns its positions."""
+    if given.window is None:
+        return set()
+    return {run.position + index for run, index in given.window.withdraw(given)}

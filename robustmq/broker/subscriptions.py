@@ -10,8 +10,9 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import topic_cache
 from robustmq.broker.api import Options
-from robustmq.broker.cursors import Cursors
-from robustmq.broker.inbox import FilterLog
+from robustmq.broker.cursor import Take
+from robustmq.broker.cursors import Cursors, qos_of
+from robustmq.broker.filter_log import FilterLog
 from robustmq.broker.members import (
     Members,
     each_member,
@@ -28,6 +29,13 @@ Tap: TypeAlias = Callable[[bytes, int, int, int], object]
 
 Describe: TypeAlias = Callable[[bytes, int], tuple[bytes, int, int]]
 """(header block, protocol version) -> (properties, deadline in ms or 0, publisher or 0)."""
+
+
+class Sharing(NamedTuple):
+    """A shared group with durable members: it takes what must not be lost, and taps the rest."""
+
+    take: Take
+    tap: Tap
 
 
 class _Alike(NamedTuple):
@@ -73,6 +81,7 @@ class Subscriptions:
         self._filters: dict[bytes, Members] = {}
         self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
         self._taps: dict[bytes, list[Tap]] = {}
+        self._sharing: dict[bytes, list[Sharing]] = {}
         self._wild: Trie[bytes] = Trie()
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
@@ -163,9 +172,30 @@ class Subscriptions:
             self._discard_filter(topic_filter)
         self.forget(topic_filter)
 
+    def share(self, topic_filter: bytes, sharing: Sharing) -> None:
+        """Give a durable shared group what matches."""
+        groups = self._sharing.setdefault(topic_filter, [])
+        if not groups:
+            self._add_filter(topic_filter)
+        groups.append(sharing)
+        self.forget(topic_filter)
+
+    def unshare(self, topic_filter: bytes, sharing: Sharing) -> None:
+        """Undo `share`."""
+        groups = self._sharing[topic_filter]
+        groups.remove(sharing)
+        if not groups:
+            del self._sharing[topic_filter]
+            self._discard_filter(topic_filter)
+        self.forget(topic_filter)
+
     def is_wanted(self, topic_filter: bytes) -> bool:
         """Say whether this core needs what matches the filter."""
-        return topic_filter in self._filters or topic_filter in self._taps
+        return (
+            topic_filter in self._filters
+            or topic_filter in self._taps
+            or topic_filter in self._sharing
+        )
 
     def hears(self, window: Window, topic_filter: bytes) -> bool:
         """Say whether the window hears by this filter what is being delivered."""
@@ -174,11 +204,11 @@ class Subscriptions:
 
     def is_durable(self, topic_filter: bytes) -> bool:
         """Say whether durable sessions are owed what matches the filter."""
-        return self.cursors.log_of(topic_filter) is not None
+        return self.cursors.log_of(topic_filter) is not None or topic_filter in self._sharing
 
     def filters(self) -> list[bytes]:
         """Every filter that this core needs."""
-        return list(self._filters.keys() | self._taps.keys())
+        return list(self._filters.keys() | self._taps.keys() | self._sharing.keys())
 
     def forget(self, topic_filter: bytes) -> None:
         """Resolve the topics of a filter anew: something about its subscribers has changed."""
@@ -195,9 +225,11 @@ class Subscriptions:
     def _resolve(self, topic: bytes) -> Route:
         subscribers: dict[Window, list[Options]] = {}
         taps: list[Tap] = []
+        sharing: list[Sharing] = []
         logs: list[FilterLog] = []
         for topic_filter in (topic, *self._wild.match(topic)):
             taps += self._taps.get(topic_filter, ())
+            sharing += self._sharing.get(topic_filter, ())
             log = self.cursors.log_of(topic_filter)
             if log is not None:
                 logs.append(log)
@@ -224,9 +256,12 @@ class Subscriptions:
         alias = self._alias(topic) if subscribers else 0
         groups = [Group(*alike, windows) for alike, windows in live.items()]
         kept_groups = [Group(*alike, windows, True) for alike, windows in stored.items()]
-        if logs and stores:
+        if (logs or sharing) and stores:
             route = Route(kept_groups, [], alias)
-            taps.append(partial(self.cursors.keep, route, logs, rule))
+            takes = [each.take for each in sharing]
+            taps.append(partial(self.cursors.keep, route, logs, takes, rule))
+        if not (stores and rule.store_qos0):
+            taps += [partial(_pass_on, each.tap, stores) for each in sharing]
         if not rule.store_qos0:
             groups += kept_groups
         return Route(groups, taps, alias)
@@ -242,3 +277,9 @@ class Subscriptions:
         if not alias and len(self._aliases) < self._max_aliases:
             alias = self._aliases[topic] = len(self._aliases) + 1
         return alias
+
+
+def _pass_on(tap: Tap, only_qos_0: bool, batch: bytes, start: int, stop: int, count: int) -> None:  # noqa: PLR0917
+    """Show a group what is not kept for it."""
+    if not (only_qos_0 and qos_of(batch, start)):
+        tap(batch, start, stop, count)

@@ -11,7 +11,8 @@ from typing import Final
 
 from robustmq._kernel.batch import cut, gather, records
 from robustmq._kernel.trie import Trie
-from robustmq.broker.inbox import COUNTERS, LAST, LOG_KEY, read_row
+from robustmq.broker.filter_log import LAST
+from robustmq.broker.inbox import COUNTERS, LOG_KEY, read_row
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import ONCE_KEY
 from robustmq.message.batch import HEADER, count_of

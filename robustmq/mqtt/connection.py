@@ -261,9 +261,7 @@ class Connection:
         session.window.attach(
             self.outbox, self.version, greeting.limit, greeting.max_packet, greeting.alias_max
         )
-        self.outbox.drained = (
-            partial(self.broker.pump, session.window) if session.is_durable else session.window.pump
-        )
+        self.outbox.drained = partial(self.broker.pump, session.window)
         if moved:
             for subscribed in session.subscriptions:
                 self.broker.moved(subscribed.topic_filter)
@@ -342,7 +340,7 @@ class Connection:
         assert session is not None
         refused = is_error(reason)
         known = session.window.pubrec(packet_id, refused)
-        if known and session.is_durable:
+        if known:
             tell = self.broker.completed if refused else self.broker.released
             tell(session.window, packet_id)
         if refused and known:
@@ -355,7 +353,7 @@ class Connection:
     def _completed(self, packet_id: int) -> None:
         session = self.session
         assert session is not None
-        if session.window.pubcomp(packet_id) and session.is_durable:
+        if session.window.pubcomp(packet_id):
             self.broker.completed(session.window, packet_id)
 
     def _disconnect(self, packet: Disconnect) -> None:

@@ -177,8 +177,7 @@ class SessionTable:
             self.withdraw(session, subscribed)
         if session.stored:
             self.rows.erase(session)
-        if session.is_durable:
-            self._broker.drop(session.window)
+        self._broker.drop(session.window)
         session.unsubscribe_all()
         session.window.clear()
         session.window.session = None
@@ -293,27 +292,19 @@ class SessionTable:
     def _restore_subscription(self, session: Session, subscribed: Subscribed) -> None:
         session.subscribe(subscribed)
         self._cells[metrics.SUBSCRIPTIONS] += 1
-        if subscribed.group is None:
-            self._broker.restore(
-                session.window, subscribed.topic_filter, subscribed.options, subscribed.start
-            )
+        group, options = subscribed.group, subscribed.options
+        topic_filter = subscribed.topic_filter
+        if group is None:
+            self._broker.restore(session.window, topic_filter, options, subscribed.start)
+        else:
+            self._broker.restore_member(session.window, group, topic_filter, options)
 
     def resume(self) -> None:
-        """The core has started after `restore`: join the groups again, and let time go on.
+        """The core has started after `restore`: let time go on.
 
         Wills and expiries that became due while the server was down are handled in portions.
         """
         for session in self._sessions.values():
-            for subscribed in session.subscriptions:
-                group = subscribed.group
-                if group is not None:
-                    self._broker.join(
-                        session.window,
-                        group,
-                        subscribed.topic_filter,
-                        subscribed.options,
-                        _nothing_waits,
-                    )
             self._deadlines.add(session)
         self._note_ends()
 
@@ -344,7 +335,3 @@ def _will_ms(session: Session) -> int | None:
 
 def _expires_ms(session: Session) -> int | None:
     return None if session.expiry == NEVER else session.ended_ms + session.expiry * 1_000
-
-
-def _nothing_waits() -> None:
-    """Nobody awaits that a membership of before the restart is settled."""

@@ -35,6 +35,11 @@ class ShareGroup:
         """Every member, ready or not."""
         return list(self._ready)
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether somebody can take what comes."""
+        return bool(self._turn)
+
     def join(self, member: int, ready: bool) -> None:
         """Add a member, or say whether it is ready."""
         if not self._ready.get(member, False) and ready:

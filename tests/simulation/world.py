@@ -9,7 +9,7 @@ from random import Random
 from typing import Final
 from unittest.mock import patch
 
-from robustmq.broker import cursors, inbox
+from robustmq.broker import cursors, filter_log, inbox
 from robustmq.config import (
     Config,
     Flush,
@@ -53,7 +53,7 @@ class World:
         """How often cores die and disks fill up."""
         self.patches = {
             (cursors, "READ_AHEAD"): rng.choice((2, 5, 1_000)),
-            (inbox, "_KNOWN_ROWS"): rng.choice((1, 4, 256)),
+            (filter_log, "_KNOWN_ROWS"): rng.choice((1, 4, 256)),
             (inbox, "_BUDGET"): rng.choice((1, 3, 1_000)),
         }
         config = Config(

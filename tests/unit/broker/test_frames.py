@@ -45,11 +45,23 @@ def test_what_is_retained(  # noqa: PLR0917
     assert frames.read_retained(frames.retained(call, last, name)) == (call, last, name)
 
 
-@given(calls, calls, st.booleans(), names, names)
-def test_groups(call: int, member: int, ready: bool, key: bytes, batch: bytes) -> None:
-    assert frames.read_member(frames.join(call, member, ready, key)) == (call, member, ready, key)
-    assert frames.read_member(frames.leave(member, key)) == (0, member, False, key)
-    assert frames.read_joined(frames.joined(call)) == call
+@given(calls, calls, st.booleans(), st.booleans(), names)
+def test_joins(call: int, member: int, ready: bool, durable: bool, key: bytes) -> None:
+    frame = frames.join(call, member, ready, durable, key)
+    assert frames.read_join(frame) == (call, member, ready, durable, key)
+    assert frames.read_leave(frames.leave(member, key)) == (member, key)
+
+
+@given(st.integers(0, (1 << 32) - 1), calls, calls, names, names)
+def test_handovers(epoch: int, number: int, member: int, key: bytes, batch: bytes) -> None:
+    frame = frames.hand(epoch, number, member, key, batch)
+    assert frames.read_hand(frame) == (epoch, number, member, key, batch)
+    assert frames.read_taken(frames.taken(epoch, number)) == (epoch, number)
+
+
+@given(calls, names, names)
+def test_groups(member: int, key: bytes, batch: bytes) -> None:
+    assert frames.read_joined(frames.joined(member)) == member
     assert frames.read_assign(frames.assign(member, key, batch)) == (member, key, batch)
     assert frames.read_give_back(frames.give_back(key, batch)) == (key, batch)
 
@@ -63,7 +75,7 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.unwant(b"a"),
         frames.retained(1, True, b""),
         frames.wanted(1, 0, []),
-        frames.join(1, 1, True, b"g"),
+        frames.join(1, 1, True, True, b"g"),
         frames.joined(1),
         frames.leave(1, b"g"),
         frames.assign(1, b"g", b""),
@@ -72,5 +84,7 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.told(1),
         frames.retain(1, 1, b""),
         frames.keep(1, b"", b""),
+        frames.hand(1, 1, 1, b"g", b""),
+        frames.taken(1, 1),
     ]
     assert [frame[0] for frame in written] == list(Kind)

@@ -9,7 +9,7 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import cursors
 from robustmq.broker.api import Options
-from robustmq.broker.cursors import Cursor
+from robustmq.broker.cursor import Cursor
 from robustmq.broker.readers import FEW, Readers, Sweep, with_reader, without_reader
 from tests.durable import DurableClient
 from tests.fabric import Fabric

@@ -7,7 +7,7 @@ import pytest
 from robustmq.broker import frames
 from robustmq.broker.api import Options
 from robustmq.broker.frames import Kind
-from robustmq.broker.shares import filter_of, group_key
+from robustmq.broker.share_leads import filter_of, group_key
 from robustmq.metrics import MESSAGES_DROPPED_QUEUE, SHARED_GROUPS
 from tests.books import check_books
 from tests.fabric import Client, Fabric, Limits
@@ -168,7 +168,7 @@ def test_a_member_of_an_earlier_life_is_forgotten_when_something_comes_for_it() 
     member = fabric.nodes[0].client()
     member.join(name, "s/+")
     fabric.settle()
-    fabric.nodes[1].core.receive(0, frames.join(0, 999, True, key))
+    fabric.nodes[1].core.receive(0, frames.join(0, 999, True, False, key))
     fabric.settle()
     payloads = publish(fabric, 10)
     assert heard(member) == Counter(payloads)

@@ -75,6 +75,7 @@ class ScriptedBroker:
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []
+        self.members: list[tuple[int, bytes, bytes, Options]] = []
         self.exchanges: list[tuple[str, int]] = []
         self.pumped: list[Window] = []
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
@@ -110,11 +111,17 @@ class ScriptedBroker:
         self.durable[window.key] = position
 
     def drop(self, window: Window) -> None:
-        del self.durable[window.key]
+        self.durable.pop(window.key, None)
 
     def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
         assert window.key in self.durable
         self.restored.append((window.key, topic_filter, options, position))
+
+    def restore_member(
+        self, window: Window, group: bytes, topic_filter: bytes, options: Options
+    ) -> None:
+        assert window.key in self.durable
+        self.members.append((window.key, group, topic_filter, options))
 
     def pump(self, window: Window) -> None:
         self.pumped.append(window)
