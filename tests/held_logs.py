@@ -55,6 +55,10 @@ class HeldLogs:
         log.rule = rule
         return log
 
+    def release(self, number: int, engine: Engine) -> None:
+        """What is kept here stays."""
+        assert self.media[number] == engine
+
     def refusal(self, engine: Engine) -> Refused | None:
         del engine
         return self.refused

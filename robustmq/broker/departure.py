@@ -51,7 +51,11 @@ class Target:
     def put(self, key: bytes, value: bytes) -> None:
         """Set a row."""
         self._table.put(key, value)
-        self._size += len(key) + len(value)
+        self.wrote(len(key) + len(value))
+
+    def wrote(self, size: int) -> None:
+        """Count what waits for a commit, also what was appended to a log of that core."""
+        self._size += size
         if self._size >= _TARGET_BYTES:
             self.flush()
 

@@ -1,8 +1,9 @@
 """The rows of all cores of a node, moved to another number of cores: tables in, tables out.
 
 Sessions go to their new homes (`departure`), retained messages to the cores that keep their
-topics, delayed messages to core `old core % cores`. What was to be delivered once and was not
-confirmed is delivered before (`unconfirmed`), so that no row `O` or `E` is needed any more.
+topics, topic logs likewise (`log_relocation`), delayed messages to core `old core % cores`.
+What was to be delivered once and was not confirmed is delivered before (`unconfirmed`), so that no
+row `O` or `E` is needed any more.
 Counters go on from the highest of all old cores, so that nobody gives a number again.
 
 The old tables are only read. A row of a kind that nobody here knows stops the move.
@@ -10,11 +11,13 @@ The old tables are only read. A row of a kind that nobody here knows stops the m
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import pairwise
 from typing import Final
 
 from robustmq.broker.departure import Departure, Sessions, Target
+from robustmq.broker.log_relocation import Depots, LogRelocation
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
 from robustmq.broker.unconfirmed import Unconfirmed
@@ -22,17 +25,18 @@ from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.table import Table
 
-KINDS: Final = b"BCDEFKLMNOTXstu"
+KINDS: Final = b"BCDEFKLMNOPQTXstu"
 """The first bytes of all rows that a core may have, ascending."""
 _END: Final = b"\xff" * 16
 _POSITION: Final = b"Nposition"
 _LOG: Final = b"Nlog"
+_SHARD: Final = b"Nshard"
 _DELAYED_KEY: Final = struct.Struct(">cQQ")
 _DELAYED: Final = b"D"
 _REPORT_ROWS: Final = 1_000
 
 Progress = Callable[[str, int, int], None]
-"""Called every so often with (what is being moved, its old core, rows that were read so far)."""
+"""Called every so often with (what is being moved, its old core, rows and batches read so far)."""
 
 
 class Relocation:
@@ -44,6 +48,7 @@ class Relocation:
         new: Sequence[Target],
         *,
         sessions: Sessions,
+        depots: Depots,
         rules: TopicRules,
         progress: Progress,
     ) -> None:
@@ -59,16 +64,28 @@ class Relocation:
         self._counters = self._read_counters()
         first = self._counters.get(_LOG, 1)
         self._logs = [first] * len(new)
+        self._log_relocation = LogRelocation(
+            old,
+            new,
+            depots,
+            rules=rules,
+            unconfirmed=self._unconfirmed,
+            first=self._counters.get(_SHARD, 1),
+            tick=partial(self._tick, "topic logs"),
+        )
 
     def run(self) -> None:
-        """Move everything, the last commits included. Raises Corrupt, also for unknown rows."""
+        """Move everything, the last commits included.
+
+        Raises Corrupt, also for unknown rows, and Unwritable.
+        """
         for core, table in enumerate(self._old):
             check_kinds(core, table)
         for core in range(len(self._old)):
             self._move_sessions(core)
         self._move_retained()
         self._move_delayed()
-        self._put_counters()
+        self._put_counters(self._log_relocation.move())
         for target in self._new:
             target.flush()
 
@@ -124,9 +141,11 @@ class Relocation:
                 counters[key] = max(counters.get(key, 0), int.from_bytes(value, "big"))
         return counters
 
-    def _put_counters(self) -> None:
+    def _put_counters(self, shards: list[int]) -> None:
         for core, target in enumerate(self._new):
             own = {_POSITION: self._blocks[core] << BLOCK_BITS, _LOG: self._logs[core]}
+            if shards[core] > 1:
+                own[_SHARD] = shards[core]
             for key, value in {**self._counters, **own}.items():
                 target.put(key, value.to_bytes(8, "big"))
 
@@ -135,10 +154,13 @@ class Relocation:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Pass rows on, and say now and then how many there were."""
         for row in rows:
-            self._rows += 1
-            if not self._rows % _REPORT_ROWS:
-                self._progress(what, core, self._rows)
+            self._tick(what, core)
             yield row
+
+    def _tick(self, what: str, core: int) -> None:
+        self._rows += 1
+        if not self._rows % _REPORT_ROWS:
+            self._progress(what, core, self._rows)
 
 
 def check_kinds(core: int, table: Table) -> None:

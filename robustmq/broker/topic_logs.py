@@ -7,7 +7,6 @@ says later; without a rule it is kept as it is. Logs in memory have no rows.
 A batch is confirmed when its log's high watermark has passed it, and the log's row is durable.
 """
 
-import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -16,28 +15,23 @@ from typing import Final, NamedTuple, Protocol
 from robustmq import metrics
 from robustmq._kernel.batch import max_qos
 from robustmq._kernel.turn import Turn
-from robustmq.broker import frames
+from robustmq.broker import frames, log_rows
 from robustmq.broker.api import LogBounds
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
 from robustmq.config import Engine, Storage, TopicRule
-from robustmq.errors import Corrupt, Refusal, Refused
+from robustmq.errors import Refusal, Refused
 from robustmq.message.batch import count_of
 from robustmq.policy.topic_rules import TopicRules, keeps_log, log_name
 from robustmq.shard.shard import Shard
 from robustmq.storage.log import Log, StoredBatch, Unwritable
 
-_ROW: Final = struct.Struct(">IB")
-_NOTE_KEY: Final = struct.Struct(">cI")
 _NUMBERS: Final = 16
 """Numbers of logs that are reserved at a time."""
 _NOTE_BYTES: Final = 1 << 18
 """Bytes appended to a log between two notes: a restart reads so much of it, hardly more."""
 _LOGS_PER_TURN: Final = 64
 """Logs of which one turn looks for what is to be dropped, at most."""
-
-_MEDIA: Final[tuple[Engine, ...]] = ("rocksdb", "segment")
-"""The engines that survive a restart, by their number in a row."""
 
 
 class LogStore(Protocol):
@@ -140,13 +134,11 @@ class TopicLogs:
         """After a restart: open all logs. Raises Unwritable and Corrupt when one cannot be."""
         for key, value in list(self._state.walk(b"Q", b"R")):
             name = key[1:]
-            number, medium = _ROW.unpack(value)
-            if medium >= len(_MEDIA):
-                raise Corrupt(f"the row of log {number} has an unknown engine: {medium}")
+            number, engine = log_rows.decode_listed(value)
             rule = self._rules.of_log(name)
-            shard = Shard(number, self._store.open(number, _MEDIA[medium], rule))
-            shard.recover(self._state.get(_NOTE_KEY.pack(b"P", number)))
-            self._add(name, _TopicLog(shard, _MEDIA[medium], True))
+            shard = Shard(number, self._store.open(number, engine, rule))
+            shard.recover(self._state.get(log_rows.note_key(number)))
+            self._add(name, _TopicLog(shard, engine, True))
 
     def _make(self, name: bytes) -> _TopicLog:
         """Make a log. Raises Unwritable."""
@@ -165,7 +157,7 @@ class TopicLogs:
         if log.end_offset:
             # The number was given before a crash that came before its row.
             log.reset(0)
-        self._state.put(b"Q" + name, _ROW.pack(number, _MEDIA.index(rule.engine)))
+        self._state.put(log_rows.listed_key(name), log_rows.encode_listed(number, rule.engine))
         made = self._add(name, _TopicLog(Shard(number, log), rule.engine, False))
         self._state.then(partial(self._listed, made))
         return made
@@ -223,7 +215,7 @@ class TopicLogs:
             if waiting and log.engine is not None:
                 found |= self._give_up(log, self._store.refusal(log.engine))
             if log.note is not None and log.note.offset <= reached:
-                self._state.put(_NOTE_KEY.pack(b"P", log.shard.number), log.note.value)
+                self._state.put(log_rows.note_key(log.shard.number), log.note.value)
                 log.note = None
             if not log.waiting and log.note is None:
                 del self._moving[log]

@@ -13,12 +13,13 @@ from robustmq._kernel.batch import cut, gather, records
 from robustmq._kernel.trie import Trie
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, read_row
+from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import ONCE_KEY
 from robustmq.message.batch import HEADER, count_of
 from robustmq.message.record import QOS_BITS, RETAIN_BIT
 from robustmq.message.topic import is_wildcard
-from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topic_rules import TopicRules, keeps_log
 from robustmq.storage.table import Table
 
 _SEEN_KEY: Final = struct.Struct(">cH")
@@ -77,6 +78,23 @@ class Unconfirmed:
                 if kept is None or records(kept)[0][1] <= timestamp:
                     found[b"T" + topic] = gather(batch, [raw]) if value else b""
         return found
+
+    def logged(self, placement: Placement) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield (old core that published, name of a log, batch) of what topic logs may lack.
+
+        `placement` is that of the old cores. A batch has the number by which its log knows it.
+        """
+        parts = [LogParts(self._rules, placement, core) for core in range(len(self._old))]
+        for source, (stream, call), batch in self._batches:
+            raws = cut(batch, HEADER, count_of(batch))
+            kept = [
+                raw
+                for raw, (_, _, _, topic, _, _) in zip(raws, records(batch), strict=True)
+                if topic is not None and keeps_log(self._rules.of(topic))
+            ]
+            if kept:
+                for name, part in parts[source].parts(gather(batch, kept), stream, call):
+                    yield source, name, part
 
     def _owed(self, core: int) -> Iterator[bytes]:
         seen = {

@@ -27,6 +27,11 @@ def log_name(rule: TopicRule, topic: bytes) -> bytes:
     return _OWN + topic if rule.own_shard else _SHARED + rule.filter.encode()
 
 
+def own_topic(name: bytes) -> bytes | None:
+    """The topic that has the log of a name to itself; None when topics share it."""
+    return name[1:] if name.startswith(_OWN) else None
+
+
 class TopicRules:
     """The rules in the order of the file: the first that matches a topic is the topic's rule.
 

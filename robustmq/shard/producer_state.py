@@ -76,6 +76,11 @@ class ProducerState:
         else:
             self._last[producer] = epoch, (first + count) % SEQUENCE_SPACE
 
+    def merge(self, other: "ProducerState") -> None:
+        """Know also what another knows: of each producer the latest."""
+        for key, last in other._last.items():
+            self._last[key] = max(last, self._last.get(key, last))
+
     def encode(self) -> bytes:
         """All that `decode` needs to know it again."""
         return b"".join(_ROW.pack(key, *last) for key, last in self._last.items())

@@ -84,6 +84,10 @@ class Shard:
         """Who has appended what, to be kept once all of it is durable."""
         return _OFFSET.pack(self.log.end_offset) + self._producers.encode()
 
+    def adopt(self, other: "Shard") -> None:
+        """Know also who has appended what to another shard, whose batches come into this one."""
+        self._producers.merge(other._producers)
+
     def recover(self, note: bytes | None) -> None:
         """After a restart: know again who has appended what. Raises Corrupt for a wrong note."""
         at = self.log.start_offset

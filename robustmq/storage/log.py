@@ -2,7 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
+from robustmq._kernel.batch import cut, records
 from robustmq.errors import Refused
+from robustmq.storage.header import HEADER, filler, rebuilt
 
 
 class StoredBatch(NamedTuple):
@@ -20,6 +22,22 @@ class StoredBatch(NamedTuple):
     def next_offset(self) -> int:
         """The offset behind the last record."""
         return self.base_offset + self.records
+
+
+def gap(base_offset: int, next_offset: int, timestamp_ms: int) -> StoredBatch:
+    """A batch without records, for a log to have where one that it is made from lacks offsets."""
+    data = filler(HEADER, base_offset, next_offset, timestamp_ms)
+    return StoredBatch(base_offset, next_offset - base_offset, data)
+
+
+def since(batch: StoredBatch, offset: int) -> StoredBatch:
+    """The batch without its records below `offset`; the others keep their offsets."""
+    shift = batch.base_offset - int.from_bytes(batch.data[:8], "big")
+    found = records(batch.data)
+    raws = cut(batch.data, HEADER, len(found))
+    places = (record[2] + shift for record in found)
+    kept = [raw for raw, place in zip(raws, places, strict=True) if place >= offset]
+    return batch._replace(data=rebuilt(batch.data, kept))
 
 
 class Unwritable(Exception):

@@ -164,6 +164,10 @@ class RocksdbEngine:
             log.written()
             self._gate.pending -= self._touched.pop(log)
 
+    def release(self, shard: int) -> None:
+        """Let go of a log, which is not to be used any more; what it has is written as ever."""
+        del self._logs[shard]
+
     def write_early(self, operations: list[Operation | Erase]) -> bool:
         """Write what has nothing to do with the turn; says whether that was possible now."""
         return self._gate.error is None and self._store_all(operations)

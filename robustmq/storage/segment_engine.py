@@ -129,6 +129,15 @@ class SegmentEngine:
         self._orphans += [*log.take_jobs(), Forget(last)]
         self._gate.pending -= self._touched.pop(log, 0)
 
+    @property
+    def pending(self) -> int:
+        """Bytes that were appended and are not written."""
+        return self._gate.pending
+
+    def release(self, shard: int) -> None:
+        """Let go of a log, which is not to be used any more, and leave it as `close` does."""
+        self._logs.pop(shard).finish()
+
     def admit(self, size: int) -> None:
         """Raise Unwritable when `size` bytes cannot be appended now."""
         self._gate.admit(size)

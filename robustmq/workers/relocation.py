@@ -8,12 +8,15 @@ killed at any moment, the move leaves the old data or the new, and is begun anew
 import select
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from robustmq.broker.departure import Target
+from robustmq.broker.log_relocation import Depots
 from robustmq.broker.relocation import Relocation
 from robustmq.config import Config, Storage, default_rule
 from robustmq.errors import ConfigError, Corrupt
@@ -21,9 +24,11 @@ from robustmq.mqtt.session_rows import decode_session, decode_subscription, with
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import Layout, open_layout
+from robustmq.storage.log import Unwritable
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log
 from robustmq.workers.inheritance import ServerInheritance
+from robustmq.workers.stores import Stores
 
 PROGRESS_SECONDS: Final = 1.0
 """Lines about progress in the log are that far apart."""
@@ -99,32 +104,49 @@ def _write(config: Config, layout: Layout, draft: Layout, workers: int) -> None:
     with ExitStack() as stack:
         # Together they may have the memory that one worker has.
         settings = _settings(config.storage, layout.workers + workers)
-        engine = partial(_opened, settings=settings)
-        old = [stack.enter_context(engine(layout, core)) for core in range(layout.workers)]
-        new = [stack.enter_context(engine(draft, core)) for core in range(workers)]
-        for core, each in enumerate(old):
-            if each.shards():
-                raise Corrupt(f"core {core} has shards, which cannot be moved yet")
-        Relocation(
-            [each.table() for each in old],
-            [Target(each.table(), partial(commit, each)) for each in new],
+        # The reserve of a file is for what comes at once; so many at once may not have the room.
+        storage = replace(config.storage, preallocate_bytes=0)
+        opened = partial(_opened, settings=settings, storage=storage)
+        old = [stack.enter_context(opened(layout, core)) for core in range(layout.workers)]
+        new = [stack.enter_context(opened(draft, core)) for core in range(workers)]
+        relocation = Relocation(
+            [each.rocksdb.table() for each in old],
+            [Target(each.rocksdb.table(), partial(commit, each)) for each in new],
             sessions=MqttSessions(),
+            depots=Depots(old, new),
             rules=TopicRules(config.topic_rules, default_rule(config.storage)),
             progress=Reporter(layout.workers),
-        ).run()
+        )
+        try:
+            relocation.run()
+        except Unwritable as error:
+            raise OSError(error.refused.detail) from error
         for each in new:
-            each.store.sync()
+            each.rocksdb.store.sync()
+        _tell_damage(old)
+    # Files are finished as their engine is closed.
+    for each in new:
+        if each.failure is not None:
+            raise OSError(each.failure)
 
 
-def commit(engine: RocksdbEngine) -> None:
-    """Write what was put, however long the disk takes. Raises OSError when it fails."""
-    table = engine.table()
-    engine.commit()
-    while table.written < table.next_commit - 1:
-        if engine.failure is not None:
-            raise OSError(engine.failure)
-        select.select([engine.fileno()], [], [], _WAIT_SECONDS)
-        engine.completed()
+def commit(stores: Stores) -> None:
+    """Write what was put and appended, however long the disk takes. Raises OSError."""
+    table = stores.rocksdb.table()
+    stores.commit()
+    while table.written < table.next_commit - 1 or stores.pending:
+        if stores.failure is not None:
+            raise OSError(stores.failure)
+        select.select(stores.filenos(), [], [], _WAIT_SECONDS)
+        stores.completed()
+
+
+def _tell_damage(old: Sequence[Stores]) -> None:
+    """Say what was damaged in the old data: it does not come along."""
+    for recovery in (recovery for stores in old for recovery in stores.recoveries()):
+        places = [*recovery.damaged, *(found.reason for found in recovery.quarantined)]
+        for place in places:
+            _log.error("stored data is damaged, what was there is lost", place=place)
 
 
 def remove_strays(layout: Layout) -> None:
@@ -135,12 +157,16 @@ def remove_strays(layout: Layout) -> None:
 
 
 @contextmanager
-def _opened(layout: Layout, core: int, settings: EngineSettings) -> Iterator[RocksdbEngine]:
-    engine = RocksdbEngine(layout.core_path(core), settings)
+def _opened(
+    layout: Layout, core: int, settings: EngineSettings, storage: Storage
+) -> Iterator[Stores]:
+    path = layout.core_path(core)
+    rocksdb = RocksdbEngine(path, settings)
+    stores = Stores(rocksdb, path, settings, storage, watch=lambda _: None)
     try:
-        yield engine
+        yield stores
     finally:
-        engine.close()
+        stores.close()
 
 
 def _settings(storage: Storage, databases: int) -> EngineSettings:

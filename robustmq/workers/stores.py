@@ -75,6 +75,13 @@ class Stores:
             detail = f"log {number} cannot be opened: {error.strerror}"
             raise Unwritable(Refused(code, detail)) from error
 
+    def release(self, number: int, engine: Engine) -> None:
+        """Let go of a log in an engine that survives a restart; it is not used any more."""
+        if engine == "rocksdb":
+            self.rocksdb.release(number)
+        else:
+            self._files().release(number)
+
     def refusal(self, engine: Engine) -> Refused | None:
         """Why an engine takes nothing now; None while it does."""
         if engine == "rocksdb":
@@ -87,6 +94,23 @@ class Stores:
         if refused is None and self.segments is not None:
             refused = self.segments.refusal
         return refused
+
+    @property
+    def failure(self) -> str | None:
+        """Why some engine cannot write, as a sentence; None while all do."""
+        found = self.rocksdb.failure
+        return found if found or self.segments is None else self.segments.failure
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were appended to logs and are not written."""
+        pending = self.rocksdb.gate.pending
+        return pending if self.segments is None else pending + self.segments.pending
+
+    def filenos(self) -> list[int]:
+        """The eventfds of the engines: one is readable when `completed` has something."""
+        engines = (self.rocksdb, self.segments)
+        return [engine.fileno() for engine in engines if engine is not None]
 
     def recoveries(self) -> list[Recovery]:
         """What opening the engines has found."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmq.broker.departure import Target
+from robustmq.broker.log_relocation import Depots
 from robustmq.broker.relocation import Relocation
 from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
 from robustmq.policy.topic_rules import TopicRules
@@ -16,6 +17,7 @@ from robustmq.storage.memory_table import MemoryTable
 from robustmq.workers.relocation import MqttSessions
 from tests.durable import DurableClient
 from tests.fabric import Fabric, Limits
+from tests.held_logs import HeldLogs
 from tests.property.test_durable import CLIENTS, World, judge, operations
 
 LEFT = b"LBXOKM"
@@ -56,6 +58,7 @@ class Nomads(World):
             old,
             [Target(table, table.commit) for table in new],
             sessions=MqttSessions(),
+            depots=Depots([HeldLogs() for _ in old], [HeldLogs() for _ in new]),
             rules=TopicRules(()),
             progress=lambda *_: None,
         ).run()

@@ -10,6 +10,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker import backlogs
 from robustmq.broker.backlogs import Part
 from robustmq.broker.departure import Target
+from robustmq.broker.log_relocation import Depots
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS, PositionBlocks
 from robustmq.broker.relocation import Relocation
@@ -19,6 +20,7 @@ from robustmq.message.record import NO_HEADERS, RETAIN_BIT
 from robustmq.metrics import CELLS
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.memory_table import MemoryTable
+from tests.held_logs import HeldLogs
 
 BLOCK = 1 << BLOCK_BITS
 
@@ -63,6 +65,7 @@ def moved(
         [MemoryTable(rows) for rows in old],
         [Target(table, table.commit) for table in new],
         sessions=PlainSessions(),
+        depots=Depots([HeldLogs() for _ in old], [HeldLogs() for _ in new]),
         rules=rules or TopicRules(()),
         progress=lambda *_: None,
     ).run()

@@ -7,14 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from robustmq._kernel.batch import records
+from robustmq.broker import log_rows
 from robustmq.broker.placement import Placement
-from robustmq.config import Config
+from robustmq.config import Config, Engine, Storage, TopicRule
 from robustmq.errors import Corrupt
 from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
-from robustmq.storage.engine import EngineSettings, LogSettings
-from robustmq.storage.layout import open_layout
+from robustmq.storage.engine import EngineSettings
+from robustmq.storage.layout import Layout, open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers.relocation import MqttSessions, Reporter, commit, relocate
+from robustmq.workers.stores import Stores
 from tests.unit.storage.batches import batch
 
 SESSIONS = 3_000
@@ -24,20 +27,24 @@ def u64(value: int) -> bytes:
     return value.to_bytes(8, "big")
 
 
-def write(data: Path, rows: dict[bytes, bytes], workers: int = 1, shard: bool = False) -> None:
+def write(data: Path, rows: dict[bytes, bytes], workers: int = 1) -> None:
     """Data of so many workers, of whom the first has rows."""
     layout = open_layout(str(data))
     layout.record(workers)
     for core in range(workers):
-        engine = RocksdbEngine(layout.core_path(core), EngineSettings())
+        stores = opened(layout, core)
         if not core:
             for key, value in rows.items():
-                engine.table().put(key, value)
-            commit(engine)
-        if shard:
-            engine.open(5, LogSettings()).append(batch(1, b"x"), 1, 1_000)
-            engine.commit()
-        engine.close()
+                stores.rocksdb.table().put(key, value)
+            commit(stores)
+        stores.close()
+
+
+def opened(layout: Layout, core: int) -> Stores:
+    """The engines of a core."""
+    path = layout.core_path(core)
+    settings = EngineSettings()
+    return Stores(RocksdbEngine(path, settings), path, settings, Storage(), watch=lambda _: None)
 
 
 def read(data: Path) -> list[dict[bytes, bytes]]:
@@ -70,18 +77,17 @@ def test_sessions_go_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "shard", "said"),
+    ("rows", "said"),
     [
-        ({b"?": b""}, False, "core 0 has rows of an unknown kind: b'\\?'"),
-        ({b"sc": b"nonsense"}, False, "a session's row"),
-        ({b"M" + u64(1): b"x"}, False, "a session's backlogs"),
-        ({}, True, "core 0 has shards"),
+        ({b"?": b""}, "core 0 has rows of an unknown kind: b'\\?'"),
+        ({b"sc": b"nonsense"}, "a session's row"),
+        ({b"M" + u64(1): b"x"}, "a session's backlogs"),
+        ({b"Qta": b"\0\0\0\1\7"}, "log 1 has an unknown engine: 7"),
+        ({b"Qta": b"\0"}, "the row of a log"),
     ],
 )
-def test_what_cannot_be_moved_stays(
-    tmp_path: Path, rows: dict[bytes, bytes], shard: bool, said: str
-) -> None:
-    write(tmp_path, rows, 1, shard)
+def test_what_cannot_be_moved_stays(tmp_path: Path, rows: dict[bytes, bytes], said: str) -> None:
+    write(tmp_path, rows)
     with pytest.raises(Corrupt, match=said):
         relocate(Config(data_path=str(tmp_path)), 2)
     layout = open_layout(str(tmp_path))
@@ -119,3 +125,97 @@ def test_progress_is_told_once_a_second(caplog: pytest.LogCaptureFixture) -> Non
     assert fields[0] == {
         "what": "sessions", "from_core": 1, "of": 2, "rows_read": 2_000, "seconds": 1.0,
     }  # fmt: skip
+
+
+RULES = (
+    TopicRule(filter="db/#", own_shard=True),
+    TopicRule(filter="files/#", own_shard=True, engine="segment", flush="always"),
+    TopicRule(filter="all/#", retention_records=1_000_000),
+)
+BATCHES = 150
+
+
+def core_of(name: bytes, core: int, workers: int) -> int:
+    """Where a log of an old core is kept by so many workers."""
+    return Placement(workers).log_core(name[1:]) if name[:1] == b"t" else core % workers
+
+
+def found_logs(layout: Layout) -> dict[tuple[int, bytes], list[tuple[int, bytes | None]]]:
+    """What each log has, by core and name: offsets and payloads; and its bounds are right."""
+    found = {}
+    for core in range(layout.workers or 0):
+        stores = opened(layout, core)
+        for key, value in list(stores.rocksdb.table().walk(b"Q", b"R")):
+            number, engine = log_rows.decode_listed(value)
+            log = stores.open(number, engine, TopicRule(filter="#"))
+            has: list[tuple[int, bytes | None]] = []
+            at = log.start_offset
+            while at < log.end_offset:
+                for base, span, data in log.read(at, 1 << 16):
+                    first = int.from_bytes(data[:8], "big")
+                    has += [
+                        (base + offset - first, payload)
+                        for _, _, offset, _, payload, _ in records(data)
+                        if base + offset - first >= log.start_offset
+                    ]
+                    at = base + span
+            assert at == log.end_offset
+            found[core, key[1:]] = has
+            note = stores.rocksdb.table().get(log_rows.note_key(number))
+            assert note is None or int.from_bytes(note[:8], "big") == log.end_offset
+        assert [each for recovery in stores.recoveries() for each in recovery.quarantined] == []
+        stores.close()
+    return found
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2), (2, 1)])
+def test_logs_go_to_the_cores_that_keep_them(tmp_path: Path, before: int, after: int) -> None:
+    layout = open_layout(str(tmp_path))
+    layout.record(before)
+    names = [b"t%s/%d" % (kind, number) for kind in (b"db", b"files") for number in range(8)]
+    for core in range(before):
+        stores = opened(layout, core)
+        own = [name for name in names if core_of(name, 0, before) == core]
+        for number, name in enumerate([*own, b"rall/#"], 5):
+            engine: Engine = "segment" if name.startswith(b"tfiles") else "rocksdb"
+            log = stores.open(number, engine, TopicRule(filter="#"))
+            if number % 2:
+                # More than may lie between its offsets and those of others.
+                log.reset(1 << 40)
+            for each in range(BATCHES):
+                payload = b"%d of %d %s" % (each, core, name)
+                log.append(batch(3, payload, 1_000 * each + core), 3, 1_000 * each)
+            log.trim(log.start_offset + 4)
+            row = log_rows.encode_listed(number, engine)
+            stores.rocksdb.table().put(log_rows.listed_key(name), row)
+        stores.rocksdb.table().put(b"Nshard", u64(40 + core))
+        commit(stores)
+        stores.close()
+    old = found_logs(layout)
+    assert sum(map(len, old.values())) == (3 * BATCHES - 4) * (len(names) + before)
+    relocate(Config(data_path=str(tmp_path), topic_rules=RULES), after)
+    layout = open_layout(str(tmp_path))
+    assert (layout.workers, layout.strays()) == (after, [])
+    new = found_logs(layout)
+    homes = {(core_of(name, core, after), name) for core, name in old}
+    assert new.keys() == homes
+    for home, has in new.items():
+        sources = {
+            core: there
+            for (core, name), there in old.items()
+            if (core_of(name, core, after), name) == home
+        }
+        if len(sources) == 1:
+            assert has == next(iter(sources.values()))
+            continue
+        assert len(has) == sum(map(len, sources.values()))
+        assert [offset for offset, _ in has] == sorted({offset for offset, _ in has})
+        for core, there in sources.items():
+            of_core = [payload for _, payload in has if b"of %d " % core in (payload or b"")]
+            assert of_core == [payload for _, payload in there]
+        turns = [int((payload or b"").split()[0]) for _, payload in has]
+        assert turns == sorted(turns), "by time"
+    for rows in read(tmp_path):
+        numbers = [log_rows.decode_listed(each).number for k, each in rows.items() if k[:1] == b"Q"]
+        assert sorted(numbers) == list(range(39 + before, 39 + before + len(numbers)))
+        assert int.from_bytes(rows[b"Nshard"], "big") == 39 + before + len(numbers)
