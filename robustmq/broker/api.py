@@ -73,8 +73,13 @@ class State(Protocol):
     def walk(self, first: bytes, stop: bytes, /) -> Iterator[tuple[bytes, bytes]]:
         """Yield the written rows from `first` on and below `stop`, ascending."""
 
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call back when everything that was put so far is durable; not before the turn's end."""
+    def then(
+        self, callback: Callable[[], None], refused: Callable[[int], None] | None = None
+    ) -> None:
+        """Call back when everything that was put so far is durable; not before the turn's end.
+
+        With `refused`, that is called instead, with the Refusal, when writing fails before.
+        """
 
     def next_number(self, name: bytes, /) -> int:
         """A number that was never given before under this name, also before a restart."""

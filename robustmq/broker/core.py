@@ -412,14 +412,14 @@ class Core:
         self._confirm_kept(source, number.call, batch)
 
     def _on_retain(self, source: int, frame: bytes) -> None:
-        call, position, batch = frames.read_retain(frame)
+        call, position, is_late, batch = frames.read_retain(frame)
         self._scans.arrived(source, position)
         refusal = self.state.refusal
         if refusal is not None:
             self.turn.row[metrics.RETAINED_REFUSED] += count_of(batch)
             self._confirm(source, call, refusal.code)
             return
-        self._retained.apply(batch, source, position)
+        self._retained.apply(batch, source, position, is_late)
         self._confirm_kept(source, call, batch)
 
     def _confirm_kept(self, source: int, call: int, batch: bytes) -> None:

@@ -203,11 +203,20 @@ class Cursors:
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
+<<<<<<< Updated upstream
         for row, options, _ in self._rows(cursor, position, position + 1):
             # The subscription may have another QoS by now.
             group = self._group(cursor.window, options._replace(qos=2))
             batch = row.only([position])
             run = self._fanout.encode(group, batch, position, packet_id)
+=======
+        for row, group in self._rows(cursor, position, position + 1):
+            batch = _records(row, {position})
+            # The exchange goes on as it began, whatever the subscription asks for since.
+            options = (group.retain_as_published, group.no_local, group.identifiers)
+            exact = Group(group.version, 2, *options, [cursor.window])
+            run = self._fanout.encode(exact, batch, position, packet_id)
+>>>>>>> Stashed changes
             if run is not None:
                 cursor.window.restore(run)
                 return True
@@ -425,6 +434,12 @@ class Cursors:
         if not window.resume:
             window.resume = self._tail
         self._note([cursor])
+
+    def caught_up(self, window: Window) -> None:
+        """The session's subscription is settled: what came before for others is not for it."""
+        cursor = self._cursors.get(window)
+        if cursor is not None:
+            self._note([cursor])
 
     def position_of(self, cursor: Cursor) -> int:
         """The position before which the session has acknowledged everything."""

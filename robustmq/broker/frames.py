@@ -103,15 +103,18 @@ def without_qos_0(frame: bytes) -> bytes:
     return frame[: _STORE.size] + gather(batch, left) if left else b""
 
 
-def retain(call: int, position: int, batch: bytes) -> bytes:
-    """Ask a core to keep retained records; `position` is theirs in the asking core's stream."""
-    return _POSITION.pack(Kind.RETAIN, 0, call, position) + batch
+def retain(call: int, position: int, batch: bytes, is_late: bool = False) -> bytes:
+    """Ask a core to keep retained records; `position` is theirs in the asking core's stream.
+
+    What `is_late` was published in an earlier life, and may be older than what is kept.
+    """
+    return _POSITION.pack(Kind.RETAIN, is_late, call, position) + batch
 
 
-def read_retain(frame: bytes) -> tuple[int, int, bytes]:
-    """Return (call, position, batch)."""
-    _, _, call, position = _POSITION.unpack_from(frame)
-    return call, position, frame[_POSITION.size :]
+def read_retain(frame: bytes) -> tuple[int, int, bool, bytes]:
+    """Return (call, position, is late, batch)."""
+    _, is_late, call, position = _POSITION.unpack_from(frame)
+    return call, position, bool(is_late), frame[_POSITION.size :]
 
 
 def keep(call: int, name: bytes, batch: bytes) -> bytes:

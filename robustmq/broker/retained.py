@@ -65,12 +65,18 @@ class Retained:
             )
         self._count()
 
-    def apply(self, batch: bytes, source: int, position: int) -> None:
-        """Keep, replace or (with an empty payload) remove what the batch retains."""
+    def apply(self, batch: bytes, source: int, position: int, is_late: bool = False) -> None:
+        """Keep, replace or (with an empty payload) remove what the batch retains.
+
+        What `is_late` changes nothing where something newer is kept.
+        """
         raws = cut(batch, HEADER, count_of(batch))
         for raw, record in zip(raws, records(batch), strict=True):
             attributes, timestamp, _, key, value, headers = record
             if not attributes & RETAIN_BIT or key is None:
+                continue
+            known = self._topics.get(key) if is_late else None
+            if known is not None and known.timestamp > timestamp:
                 continue
             if not value:
                 self._remove(key)

@@ -307,7 +307,7 @@ class Router:
             self.retained += 1
             self._peers[core].retained = self.retained
             part = gather(batch, some)
-            frame = frames.retain(self._last_call, self.retained, part)
+            frame = frames.retain(self._last_call, self.retained, part, append.is_owed)
             self._ask(core, append, self._last_call, frame)
 
     def _ask(self, core: int, append: _Append, call: int, frame: bytes) -> None:

@@ -126,6 +126,7 @@ class Subscriptions:
         waiting.cores.discard(core)
         if not waiting.cores:
             self._end_wait(window, topic_filter, unsettled)
+            self.cursors.caught_up(window)
         self.forget(topic_filter)
 
     def _end_wait(

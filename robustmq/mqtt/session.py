@@ -180,17 +180,12 @@ class Session:
             self._received = None
         return True
 
-    def recorded(self, packet_id: int, waiting: Recording, code: int, matched: bool) -> bool:
-        """Learn that a QoS 2 message is recorded, or refused: then its packet id is free.
-
-        Says whether that freed the packet id.
-        """
-        freed = False
+    def recorded(self, packet_id: int, waiting: Recording, code: int, matched: bool) -> None:
+        """Learn that a QoS 2 message is recorded, or refused: then its packet id is free."""
         if self.waiting_for(packet_id) is waiting:
             if code:
-                freed = self.release(packet_id)
+                self.release(packet_id)
             else:
                 self.receive(packet_id, None)
         for reply in waiting:
             reply(code, matched)
-        return freed

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from robustmq import metrics
@@ -241,9 +242,14 @@ class SessionTable:
         self, session: Session, packet_id: int, waiting: Recording, code: int, matched: bool
     ) -> None:
         """Learn what became of a QoS 2 message; a packet id that is free leaves no row."""
-        freed = session.recorded(packet_id, waiting, code, matched)
-        if freed and session.is_durable:
-            self.rows.delete_received(session, packet_id)
+        tell = partial(session.recorded, packet_id, waiting, code, matched)
+        if not (code and session.is_durable and session.waiting_for(packet_id) is waiting):
+            tell()
+            return
+        self.rows.delete_received(session, packet_id)
+        # A row that came back would swallow the next message with this id. With a disk that
+        # fails there is no way to know.
+        self._broker.state.then(tell, lambda _: tell())
 
     # ------------------------------------------------------------------ a restart
 

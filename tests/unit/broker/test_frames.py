@@ -17,7 +17,9 @@ def test_what_a_core_keeps(epoch: int, call: int, position: int, code: int, batc
     for is_owed in (False, True):
         frame = frames.store(epoch, call, batch, is_owed)
         assert frames.read_store(frame) == ((epoch, call), is_owed, batch)
-    assert frames.read_retain(frames.retain(call, position, batch)) == (call, position, batch)
+    for is_late in (False, True):
+        frame = frames.retain(call, position, batch, is_late)
+        assert frames.read_retain(frame) == (call, position, is_late, batch)
     assert frames.read_confirm(frames.confirm(call, code)) == (call, code)
     assert frames.read_keep(frames.keep(call, batch, batch + b"x")) == (call, batch, batch + b"x")
     assert list(frames.DELIVER_HEAD) == [Kind.DELIVER]

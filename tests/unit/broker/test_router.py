@@ -271,7 +271,7 @@ def test_retained_records_go_to_the_cores_that_keep_their_topics() -> None:
         answers.append(node.publish(topics[number % 2], "live", 1))
     fabric.turn(0)
     for core in (1, 2):
-        ((call, position, batch),) = map(
+        ((call, position, _, batch),) = map(
             frames.read_retain, under_way(fabric, 0, core, Kind.RETAIN)
         )
         assert call == core + 1

@@ -403,6 +403,8 @@ def test_a_refused_message_leaves_no_row(scene: Scene, at_once: bool) -> None:
     peer.send(message())
     if not at_once:
         scene.broker.answer(Refusal.QUOTA_EXCEEDED)
+        assert peer.got() == []
+    scene.broker.end_turn()
     assert peer.got() == [Pubrec(7, Reason.QUOTA_EXCEEDED)]
     assert rows(scene) == [b"skept"]
     # On a full disk what is put only waits: nothing may add up.
