@@ -203,20 +203,11 @@ class Cursors:
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
-<<<<<<< Updated upstream
         for row, options, _ in self._rows(cursor, position, position + 1):
             # The subscription may have another QoS by now.
             group = self._group(cursor.window, options._replace(qos=2))
             batch = row.only([position])
             run = self._fanout.encode(group, batch, position, packet_id)
-=======
-        for row, group in self._rows(cursor, position, position + 1):
-            batch = _records(row, {position})
-            # The exchange goes on as it began, whatever the subscription asks for since.
-            options = (group.retain_as_published, group.no_local, group.identifiers)
-            exact = Group(group.version, 2, *options, [cursor.window])
-            run = self._fanout.encode(exact, batch, position, packet_id)
->>>>>>> Stashed changes
             if run is not None:
                 cursor.window.restore(run)
                 return True
