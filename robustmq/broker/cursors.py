@@ -1,8 +1,6 @@
 """Where the durable sessions of a core stand in its inbox, and what they are given from there.
 
-Rows: `C` number -> the cursor: all that was kept before that position is acknowledged. `X`
-number, position -> the packet id of a QoS 2 message, and how far its exchange has come: written
-before the packet leaves, so that no message is ever sent under two ids (MQTT5 4.3.3).
+Rows: `C` number -> the cursor: all that was kept before that position is acknowledged.
 """
 
 import struct
@@ -18,6 +16,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker import backlogs
 from robustmq.broker.api import Options
 from robustmq.broker.cursor import Cursor, Guest, Source, Take, Unsent
+from robustmq.broker.exchanges import Exchanges, Stage
 from robustmq.broker.filter_log import Backlog, FilterLog
 from robustmq.broker.inbox import Inbox, Row
 from robustmq.broker.overlap import overlap
@@ -28,11 +27,6 @@ from robustmq.message.batch import HEADER, count_of
 from robustmq.message.record import QOS_BITS
 
 CURSOR_KEY: Final = struct.Struct(">cQ")
-EXCHANGE_KEY: Final = struct.Struct(">cQQ")
-_STAGE: Final = struct.Struct(">HB")
-_SENT: Final = 0
-_RELEASED: Final = 1
-_DONE: Final = 2
 _AT_ONCE: Final = 1_000
 """Readers of one log that are looked at in one turn."""
 _READERS_PER_MS: Final = 50
@@ -62,6 +56,7 @@ class Cursors:
         self._state = state
         self._inbox = inbox
         self._fanout = fanout
+        self._exchanges = Exchanges(state)
         self._cursors: dict[Window, Cursor] = {}
         self._guests = 0
         self._fresh: deque[_Fresh] = deque()
@@ -117,8 +112,7 @@ class Cursors:
         for source in cursor.sources:
             source.log.readers = without_reader(source.log.readers, cursor)
         self._state.delete(CURSOR_KEY.pack(b"C", window.key))
-        for position in {*(cursor.past or ()), *(cursor.exchanges or {}).values()}:
-            self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))
+        self._exchanges.drop(cursor)
 
     def subscribe(
         self,
@@ -178,24 +172,17 @@ class Cursors:
     def restore(self) -> None:
         """After a restart, when all sessions are back: what was in flight at QoS 2 is again."""
         by_number = {cursor.window.key: cursor for cursor in self._cursors.values()}
-        for key, value in list(self._state.walk(b"X", b"Y")):
-            _, number, position = EXCHANGE_KEY.unpack(key)
-            packet_id, stage = _STAGE.unpack(value)
-            cursor = by_number.get(number)
+        for exchange in list(self._exchanges.rows()):
+            cursor = by_number.get(exchange.number)
             if cursor is None:
-                self._state.delete(key)
+                self._exchanges.discard(exchange)
                 continue
-            if cursor.past is None:
-                cursor.past = set()
-            cursor.past.add(position)
-            if stage == _RELEASED:
-                cursor.window.release(packet_id)
-            elif stage == _SENT and not self._send_again(cursor, position, packet_id):
-                continue
-            if stage != _DONE:
-                if cursor.exchanges is None:
-                    cursor.exchanges = {}
-                cursor.exchanges[packet_id] = position
+            is_open = exchange.stage is not Stage.DONE
+            if exchange.stage is Stage.RELEASED:
+                cursor.window.release(exchange.packet_id)
+            elif is_open:
+                is_open = self._send_again(cursor, exchange.position, exchange.packet_id)
+            self._exchanges.take_up(cursor, exchange, is_open)
         self._inbox.remove_strays()
         # What all had acknowledged may not have been removed any more.
         for log in {source.log for cursor in self._cursors.values() for source in cursor.sources}:
@@ -308,41 +295,21 @@ class Cursors:
         """Before the sockets are flushed: put the ids of the QoS 2 packets that will leave."""
         for window, position, packet_id in self._turn.exact:
             cursor = self._cursors.get(window)
-            if cursor is None:
-                continue
-            if cursor.exchanges is None:
-                cursor.exchanges = {}
-            cursor.exchanges[packet_id] = position
-            self._put_stage(window, position, packet_id, _SENT)
+            if cursor is not None:
+                self._exchanges.sent(cursor, packet_id, position)
         self._turn.exact.clear()
 
     def released(self, window: Window, packet_id: int) -> None:
         """The client has the QoS 2 message (PUBREC): it must not be sent again."""
         cursor = self._cursors.get(window)
-        if cursor is not None and cursor.exchanges and packet_id in cursor.exchanges:
-            self._put_stage(window, cursor.exchanges[packet_id], packet_id, _RELEASED)
+        if cursor is not None:
+            self._exchanges.released(cursor, packet_id)
 
     def completed(self, window: Window, packet_id: int) -> None:
         """The exchange is over (PUBCOMP, or refused): its packet id is free."""
         cursor = self._cursors.get(window)
-        if cursor is None or not cursor.exchanges:
-            return
-        position = cursor.exchanges.pop(packet_id, None)
-        if position is None:
-            return
-        if not cursor.exchanges:
-            cursor.exchanges = None
-        if position < cursor.position:
-            self._state.delete(EXCHANGE_KEY.pack(b"X", window.key, position))
-            return
-        self._put_stage(window, position, packet_id, _DONE)
-        if cursor.past is None:
-            cursor.past = set()
-        cursor.past.add(position)
-
-    def _put_stage(self, window: Window, position: int, packet_id: int, stage: int) -> None:
-        key = EXCHANGE_KEY.pack(b"X", window.key, position)
-        self._state.put(key, _STAGE.pack(packet_id, stage))
+        if cursor is not None:
+            self._exchanges.completed(cursor, packet_id)
 
     def _feed(self, window: Window) -> None:
         """Give a window what it has room for; it says itself when that is all (`lagging`)."""
@@ -490,11 +457,7 @@ class Cursors:
             self._state.put(CURSOR_KEY.pack(b"C", number), position.to_bytes(8, "big"))
         if number in self._backlogs:
             self._leave(cursor, [each for each in cursor.sources if each.log.stop <= position])
-        if cursor.past:
-            passed = {each for each in cursor.past if each < position}
-            for each in passed - set((cursor.exchanges or {}).values()):
-                self._state.delete(EXCHANGE_KEY.pack(b"X", number, each))
-            cursor.past = (cursor.past - passed) or None
+        self._exchanges.passed(cursor, position)
 
 
 def qos_of(batch: bytes, start: int) -> int:

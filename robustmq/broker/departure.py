@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 from robustmq.broker import backlogs
 from robustmq.broker.backlogs import Part
-from robustmq.broker.cursors import CURSOR_KEY, EXCHANGE_KEY
+from robustmq.broker.cursors import CURSOR_KEY
+from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import LOG_KEY, NUMBER_KEY, OWNERS, owners_of, read_row
 from robustmq.broker.position_blocks import PositionBlocks

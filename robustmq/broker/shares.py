@@ -13,7 +13,8 @@ from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Options
 from robustmq.broker.cursor import Unsent
-from robustmq.broker.cursors import EXCHANGE_KEY, Cursors
+from robustmq.broker.cursors import Cursors
+from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST, FilterLog
 from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox, Row
