@@ -37,12 +37,16 @@ operations = st.one_of(
 
 
 class Published(NamedTuple):
-    """A publish of the model, and who was subscribed by then."""
+    """A publish of the model, who was subscribed by then, and the QoS that each was granted.
+
+    Messages of one lane and one granted QoS arrive in their order (MQTT5 4.6).
+    """
 
     topic: str
     qos: int
     lane: tuple[int, int]
     owed: set[int]
+    granted: list[int]
     answer: Answer
 
 
@@ -73,7 +77,9 @@ class World:
             if any(matches(name.encode(), topic.encode()) for name in filters)
         }
         answer = self.fabric.nodes[core].publish(topic, str(len(self.published)), qos)
-        self.published.append(Published(topic, qos, (core, self.lives[core]), owed, answer))
+        granted = [min(qos, granted_by(filters, topic)) for filters in self.filters]
+        lane = core, self.lives[core]
+        self.published.append(Published(topic, qos, lane, owed, granted, answer))
 
     def subscribe(self, who: int, topic_filter: str, qos: int) -> None:
         client = self.clients[who]
@@ -121,6 +127,12 @@ class World:
         raise AssertionError("the clients never have everything")
 
 
+def granted_by(filters: dict[str, int], topic: str) -> int:
+    """The highest QoS of the subscriptions that match; 2 when none does yet."""
+    found = [qos for name, qos in filters.items() if matches(name.encode(), topic.encode())]
+    return max(found, default=2)
+
+
 def judge(world: World) -> None:
     """What was acknowledged arrived, at QoS 2 once, in the order of each publisher."""
     for who, client in enumerate(world.clients):
@@ -130,7 +142,7 @@ def judge(world: World) -> None:
         seen: set[int] = set()
         for number in heard:
             published = world.published[number]
-            lane = published.lane, published.topic, published.qos
+            lane = published.lane, published.topic, published.granted[who]
             if number not in seen:
                 assert last.get(lane, -1) < number
                 last[lane] = number
