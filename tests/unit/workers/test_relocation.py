@@ -1,7 +1,11 @@
 """The move on real databases: what is written, what is refused, and what is said meanwhile."""
 
+import errno
 import json
 import logging
+import os
+import threading
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,11 +18,16 @@ from robustmq.config import Config, Engine, Storage, TopicRule
 from robustmq.errors import Corrupt
 from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
 from robustmq.storage.engine import EngineSettings
+from robustmq.storage.files import SystemFiles
 from robustmq.storage.layout import Layout, open_layout
+from robustmq.storage.log import Log
 from robustmq.storage.rocksdb_engine import RocksdbEngine
+from robustmq.storage.rocksdb_rows import KEY
+from robustmq.storage.rocksdb_store import DATA
 from robustmq.workers.relocation import MqttSessions, Reporter, commit, relocate
 from robustmq.workers.stores import Stores
-from tests.unit.storage.batches import batch
+from tests.integration.supervised import until
+from tests.unit.storage.batches import batch, keyed
 
 SESSIONS = 3_000
 
@@ -40,11 +49,11 @@ def write(data: Path, rows: dict[bytes, bytes], workers: int = 1) -> None:
         stores.close()
 
 
-def opened(layout: Layout, core: int) -> Stores:
+def opened(layout: Layout, core: int, storage: Storage = Storage()) -> Stores:  # noqa: B008
     """The engines of a core."""
     path = layout.core_path(core)
     settings = EngineSettings()
-    return Stores(RocksdbEngine(path, settings), path, settings, Storage(), watch=lambda _: None)
+    return Stores(RocksdbEngine(path, settings), path, settings, storage, watch=lambda _: None)
 
 
 def read(data: Path) -> list[dict[bytes, bytes]]:
@@ -133,6 +142,8 @@ RULES = (
     TopicRule(filter="all/#", retention_records=1_000_000),
 )
 BATCHES = 150
+OWN = TopicRule(filter="#", own_shard=True)
+COMPACTS = Storage(compact_records=1, segment_bytes=4_096)
 
 
 def core_of(name: bytes, core: int, workers: int) -> int:
@@ -140,14 +151,16 @@ def core_of(name: bytes, core: int, workers: int) -> int:
     return Placement(workers).log_core(name[1:]) if name[:1] == b"t" else core % workers
 
 
-def found_logs(layout: Layout) -> dict[tuple[int, bytes], list[tuple[int, bytes | None]]]:
+def found_logs(
+    layout: Layout, rule: TopicRule = OWN
+) -> dict[tuple[int, bytes], list[tuple[int, bytes | None]]]:
     """What each log has, by core and name: offsets and payloads; and its bounds are right."""
     found = {}
     for core in range(layout.workers or 0):
         stores = opened(layout, core)
         for key, value in list(stores.rocksdb.table().walk(b"Q", b"R")):
             number, engine = log_rows.decode_listed(value)
-            log = stores.open(number, engine, TopicRule(filter="#"))
+            log = stores.open(number, engine, rule)
             has: list[tuple[int, bytes | None]] = []
             at = log.start_offset
             while at < log.end_offset:
@@ -219,3 +232,100 @@ def test_logs_go_to_the_cores_that_keep_them(tmp_path: Path, before: int, after:
         numbers = [log_rows.decode_listed(each).number for k, each in rows.items() if k[:1] == b"Q"]
         assert sorted(numbers) == list(range(39 + before, 39 + before + len(numbers)))
         assert int.from_bytes(rows[b"Nshard"], "big") == 39 + before + len(numbers)
+
+
+def logs_of_one(data: Path, rule: TopicRule, count: int) -> Layout:
+    """Data of one worker with a log of each engine, which has `count` batches of 10 records."""
+    layout = open_layout(str(data))
+    layout.record(1)
+    stores = opened(layout, 0, COMPACTS if rule.compact else Storage())
+    for number, engine in ENGINES.items():
+        log = stores.open(number, engine, rule)
+        for each in range(count):
+            # Every third batch has a key that comes once, among others that come again.
+            keys = [b"once %d" % (each - each % 3), *[b"a", b"b", b"c"] * 3]
+            log.append(keyed([(key, b"%d" % each) for key in keys], 1_000 * each), 10, 1_000)
+        row = log_rows.encode_listed(number, engine)
+        stores.rocksdb.table().put(log_rows.listed_key(b"t" + engine.encode()), row)
+    commit(stores)
+    stores.close()
+    return layout
+
+
+def compacted(stores: Stores, log: Log, size: int) -> bool:
+    """Go on with a log that had so many bytes; says whether it has hardly any left."""
+    log.retain(1, 1 << 30)
+    stores.commit()
+    stores.completed()
+    return log.size_bytes < size // 3
+
+
+ENGINES: dict[int, Engine] = {7: "rocksdb", 8: "segment"}
+COMPACT = TopicRule(filter="#", own_shard=True, compact=True)
+
+
+def test_offsets_stay_where_compaction_has_left_gaps(tmp_path: Path) -> None:
+    layout = logs_of_one(tmp_path, COMPACT, 400)
+    stores = opened(layout, 0, COMPACTS)
+    for number, engine in ENGINES.items():
+        log = stores.open(number, engine, COMPACT)
+        until(partial(compacted, stores, log, log.size_bytes), "the log is compacted")
+    stores.close()
+    old = found_logs(layout, COMPACT)
+    for has in old.values():
+        # The last file of a log is not compacted.
+        assert 134 + 3 <= len(has) <= 134 + 3 + 100
+        assert len({offset // 10 for offset, _ in has}) < 200
+    relocate(Config(data_path=str(tmp_path), topic_rules=(COMPACT,)), 2)
+    new = found_logs(open_layout(str(tmp_path)), COMPACT)
+    assert {name: has for (_, name), has in new.items()} == {
+        name: has for (_, name), has in old.items()
+    }
+
+
+def test_what_is_damaged_is_told_and_the_rest_keeps_its_offsets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = logs_of_one(tmp_path, OWN, 20)
+    before = found_logs(layout)
+    stores = opened(layout, 0)
+    key = KEY.pack(7, 50)
+    value = stores.rocksdb.store.get(DATA, key)
+    assert value is not None
+    stores.rocksdb.store.write([(DATA, key, value[:-1] + b"!")])
+    stores.close()
+    (file,) = Path(layout.core_path(0), "segments", "8").glob("*.log")
+    data = file.read_bytes()
+    at = data.index(u64(50)) + 100
+    file.write_bytes(data[:at] + b"!!!" + data[at + 3 :])
+    with caplog.at_level(logging.ERROR, "robustmq"):
+        relocate(Config(data_path=str(tmp_path), topic_rules=(OWN,)), 2)
+    told = [vars(record)["fields"]["place"] for record in caplog.records]
+    assert len(told) == 2
+    after = found_logs(open_layout(str(tmp_path)))
+    lost = range(50, 60)
+    assert {name: has for (_, name), has in after.items()} == {
+        name: [each for each in has if each[0] not in lost] for (_, name), has in before.items()
+    }
+
+
+@pytest.mark.parametrize("fails", ["ftruncate", "pwritev", "sync_directory"])
+def test_files_that_cannot_be_finished_end_the_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    layout = logs_of_one(tmp_path, OWN, 20)
+    before = found_logs(layout)
+    real = getattr(SystemFiles, fails)
+    with monkeypatch.context() as patched:
+
+        def full(*arguments: object) -> object:
+            if threading.current_thread() is threading.main_thread():
+                return real(*arguments)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patched.setattr(SystemFiles, fails, full)
+        with pytest.raises(OSError, match="No space left"):
+            relocate(Config(data_path=str(tmp_path), topic_rules=(OWN,)), 2)
+    layout = open_layout(str(tmp_path))
+    assert (layout.workers, layout.generation, layout.strays()) == (1, 1, [])
+    assert found_logs(layout) == before
