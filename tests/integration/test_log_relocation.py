@@ -16,24 +16,32 @@ from tests.integration.supervised import Node, until
 from tests.integration.test_topic_logs import RULES, Found, Talker, have_talked, logs_in, stop
 from tests.integration.wire_client import Client, Ended
 
-Start = Callable[[int], Node]
+Start = Callable[..., Node]
 MOVES = (2, 3, 1)
 SESSION = Properties(session_expiry_interval=3_600)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a server with these rules and so many workers on one directory, again and again."""
+    """Start a server with these rules and so many workers on one directory, again and again.
+
+    It is ready, unless its move is to stop (`stop`).
+    """
     config = tmp_path / "server.toml"
     config.write_text(RULES)
     nodes: list[Node] = []
 
-    def begin(workers: int) -> Node:
-        module = "robustmq.cli.supervisor"
-        data = tmp_path / "data"
-        node = Node(data, "--config", str(config), module=module, workers=workers)
+    def begin(workers: int, stop: str = "") -> Node:
+        node = Node(
+            tmp_path / "data",
+            "--config",
+            str(config),
+            module="tests.integration.slow_move" if stop else "robustmq.cli.supervisor",
+            workers=workers,
+            environment={"ROBUSTMQ_TEST_STOP": stop},
+        )
         nodes.append(node)
-        return node.ready()
+        return node if stop else node.ready()
 
     yield begin
     for node in nodes:
@@ -61,7 +69,6 @@ def test_every_log_has_what_it_had(start: Start, tmp_path: Path) -> None:
                     payload = b"%d from %d of %d" % (number, core, workers)
                     assert says.publish("shared/1", payload, 1 + number % 2) == 0
                     shared.append(payload)
-        # Retention goes on too.
         stop(node)
         found = logs_in(tmp_path / "data")
         for name, payloads in expected.items():
@@ -70,8 +77,9 @@ def test_every_log_has_what_it_had(start: Start, tmp_path: Path) -> None:
             assert log.payloads == payloads[log.start :]
             assert log.engine == ("segment" if name.startswith(b"tfiles") else "rocksdb")
             assert log.start == 0 or name == b"tlast/1"
-        assert found[b"tlast/1"].start > 0
         assert_shared(found, shared)
+        # Retention goes on: a start looks at every log before it does anything else.
+        assert workers == MOVES[0] or found[b"tlast/1"].start > 0
     layout = open_layout(str(tmp_path / "data"))
     assert (layout.workers, layout.generation, layout.strays()) == (4, 4, [])
 
@@ -83,6 +91,32 @@ def assert_shared(found: dict[bytes, Found], shared: list[bytes]) -> None:
     for _, group in itertools.groupby(shared, lambda payload: payload.partition(b" ")[2]):
         mine = list(group)
         assert mine in [[payload for payload in log if payload in mine] for log in kept]
+
+
+@pytest.mark.parametrize("where", ["writing", "written", "switched"])
+def test_a_move_that_is_killed_leaves_the_logs_as_they_were(
+    start: Start, tmp_path: Path, where: str
+) -> None:
+    node = start(2)
+    topics = ["own/1", "own/2", "files/1", "files/2", "files/3"]
+    with Client(node, name_on(0, "p")) as says:
+        for number in range(50):
+            for topic in topics:
+                assert says.publish(topic, b"%d" % number, 1) == 0
+    stop(node)
+    before = logs_in(tmp_path / "data")
+    node = start(3, where)
+    until(lambda: node.seen("stopped here"), "the move stops")
+    node.close()
+    layout = open_layout(str(tmp_path / "data"))
+    assert layout.workers == (3 if where == "switched" else 2)
+    if where != "switched":
+        assert logs_in(tmp_path / "data") == before
+    stop(start(3))
+    after = logs_in(tmp_path / "data")
+    assert {name: log._replace(core=0) for name, log in after.items()} == {
+        name: log._replace(core=0) for name, log in before.items()
+    }
 
 
 class ExactTalker(Talker):
