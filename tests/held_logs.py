@@ -55,8 +55,9 @@ class HeldLogs:
         log.rule = rule
         return log
 
-    def release(self, number: int, engine: Engine) -> None:
+    def release(self, number: int, engine: Engine, *, was_changed: bool) -> None:
         """What is kept here stays."""
+        del was_changed
         assert self.media[number] == engine
 
     def refusal(self, engine: Engine) -> Refused | None:

@@ -32,8 +32,8 @@ _MOST_OFFSETS: Final = 1 << 30
 class Depot(LogStore, Protocol):
     """A `LogStore` whose logs can be let go of: there may be more than can be open at once."""
 
-    def release(self, number: int, engine: Engine) -> None:
-        """A log that was opened is not used any more."""
+    def release(self, number: int, engine: Engine, *, was_changed: bool) -> None:
+        """A log that was opened is not used any more; it was only read unless `was_changed`."""
 
 
 class Depots(NamedTuple):
@@ -126,9 +126,9 @@ class LogRelocation:
                 target.wrote(len(batch))
         target.put(log_rows.listed_key(home.name), log_rows.encode_listed(number, engine))
         target.put(log_rows.note_key(number), shard.note())
-        depot.release(number, engine)
+        depot.release(number, engine, was_changed=True)
         for source in sources:
-            self._depots.old[source.core].release(*source.listed)
+            self._depots.old[source.core].release(*source.listed, was_changed=False)
 
     def _open(self, core: int, listed: Listed, rule: TopicRule) -> _Source:
         shard = Shard(listed.number, self._depots.old[core].open(*listed, rule))

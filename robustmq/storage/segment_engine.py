@@ -134,9 +134,11 @@ class SegmentEngine:
         """Bytes that were appended and are not written."""
         return self._gate.pending
 
-    def release(self, shard: int) -> None:
-        """Let go of a log, which is not to be used any more, and leave it as `close` does."""
-        self._logs.pop(shard).finish()
+    def release(self, shard: int, was_changed: bool) -> None:
+        """Let go of a log, which is not used any more; one that was changed is finished."""
+        log = self._logs.pop(shard)
+        if was_changed:
+            log.finish()
 
     def admit(self, size: int) -> None:
         """Raise Unwritable when `size` bytes cannot be appended now."""

@@ -75,12 +75,12 @@ class Stores:
             detail = f"log {number} cannot be opened: {error.strerror}"
             raise Unwritable(Refused(code, detail)) from error
 
-    def release(self, number: int, engine: Engine) -> None:
+    def release(self, number: int, engine: Engine, *, was_changed: bool) -> None:
         """Let go of a log in an engine that survives a restart; it is not used any more."""
         if engine == "rocksdb":
             self.rocksdb.release(number)
         else:
-            self._files().release(number)
+            self._files().release(number, was_changed)
 
     def refusal(self, engine: Engine) -> Refused | None:
         """Why an engine takes nothing now; None while it does."""

@@ -1,5 +1,6 @@
 """Topic logs when a node gets another number of workers: all is there, in order, and goes on."""
 
+import fcntl
 import itertools
 import os
 import signal
@@ -111,12 +112,24 @@ def test_a_move_that_is_killed_leaves_the_logs_as_they_were(
     layout = open_layout(str(tmp_path / "data"))
     assert layout.workers == (3 if where == "switched" else 2)
     if where != "switched":
+        until(partial(are_free, tmp_path / "data"), "the databases are let go of")
         assert logs_in(tmp_path / "data") == before
     stop(start(3))
     after = logs_in(tmp_path / "data")
     assert {name: log._replace(core=0) for name, log in after.items()} == {
         name: log._replace(core=0) for name, log in before.items()
     }
+
+
+def are_free(data: Path) -> bool:
+    """Say whether nobody has the databases open: the threads of who was killed end one by one."""
+    for path in data.glob("g*/core-*/db/LOCK"):
+        with path.open("r+") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+    return True
 
 
 class ExactTalker(Talker):
