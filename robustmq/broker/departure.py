@@ -16,8 +16,9 @@ from robustmq.broker.backlogs import Part
 from robustmq.broker.cursors import CURSOR_KEY
 from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
-from robustmq.broker.inbox import LOG_KEY, NUMBER_KEY, OWNERS, owners_of, read_row
+from robustmq.broker.inbox import COUNTERS, LOG_KEY, NUMBER_KEY, OWNERS, owners_of, read_row
 from robustmq.broker.position_blocks import PositionBlocks
+from robustmq.broker.shares import MEMBER_LOGS, member_of
 from robustmq.storage.table import Table
 
 _TARGET_BYTES = 1 << 20
@@ -133,6 +134,7 @@ class Departure:
         blocks = [each.settle(first) for each, first in zip(self._blocks, blocks, strict=True)]
         self._copy_logs()
         self._copy_shared()
+        logs = self._copy_sent([*logs])
         self._move_subscriptions()
         self._move_numbered()
         self._put_parts()
@@ -230,6 +232,40 @@ class Departure:
                     moved = NUMBER_KEY.pack(b"B", self._blocks[home].move(position))
                     listed = b"".join(each.to_bytes(8, "big") for each in numbers)
                     target.put(moved, OWNERS.pack(len(numbers)) + listed + run)
+
+    def _copy_sent(self, numbers: list[int]) -> list[int]:
+        """QoS 2 messages of shared groups that were sent stay with their sessions.
+
+        What else members had goes back to the group (`group_relocation`).
+        """
+        for name, log in self._logs.items():
+            if not name.startswith(MEMBER_LOGS):
+                continue
+            member, _ = member_of(name)
+            home = self._homes.get(member)
+            if home is None:
+                continue
+            first = EXCHANGE_KEY.pack(b"X", member, 0)
+            exchanges = self._old.walk(first, EXCHANGE_KEY.pack(b"X", member, LAST))
+            found = 0
+            for position in (EXCHANGE_KEY.unpack(key)[2] for key, _ in exchanges):
+                batch = self._record(log, position)
+                if batch is not None:
+                    moved = self._blocks[home].move(position)
+                    key = LOG_KEY.pack(b"L", numbers[home], moved)
+                    self._new[home].put(key, COUNTERS.pack(found, 0) + batch)
+                    found += 1
+            if found:
+                self._new[home].put(b"F" + name, numbers[home].to_bytes(8, "big"))
+                numbers[home] += 1
+        return numbers
+
+    def _record(self, log: int, position: int) -> bytes | None:
+        """A batch of the one record at a position; None when the log has it not."""
+        first, stop = LOG_KEY.pack(b"L", log, 0), LOG_KEY.pack(b"L", log, position + 1)
+        last = self._old.last(first, stop)
+        row = read_row(self._old, *last) if last is not None else None
+        return row.only([position]) if row is not None and position < row.stop else None
 
     def _move_subscriptions(self) -> None:
         for key, value in self._walk(b"t", b"u"):

@@ -3,7 +3,8 @@
 Sessions go to their new homes (`departure`), retained messages to the cores that keep their
 topics, topic logs likewise (`log_relocation`), delayed messages to core `old core % cores`.
 What was to be delivered once and was not confirmed is delivered before (`unconfirmed`), so that no
-row `O` or `E` is needed any more.
+row `O` or `E` is needed any more; nor `A` or `H`: what was on its way to the members of shared
+groups waits for the group again (`group_relocation`).
 Counters go on from the highest of all old cores, so that nobody gives a number again.
 
 The old tables are only read. A row of a kind that nobody here knows stops the move.
@@ -17,6 +18,7 @@ from itertools import pairwise
 from typing import Final
 
 from robustmq.broker.departure import Departure, Sessions, Target
+from robustmq.broker.group_relocation import GroupRelocation
 from robustmq.broker.log_relocation import Depots, LogRelocation
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
@@ -25,7 +27,7 @@ from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.table import Table
 
-KINDS: Final = b"BCDEFKLMNOPQTXstu"
+KINDS: Final = b"ABCDEFHKLMNOPQTXstu"
 """The first bytes of all rows that a core may have, ascending."""
 _END: Final = b"\xff" * 16
 _POSITION: Final = b"Nposition"
@@ -83,6 +85,7 @@ class Relocation:
             check_kinds(core, table)
         for core in range(len(self._old)):
             self._move_sessions(core)
+        self._move_groups()
         self._move_retained()
         self._move_delayed()
         self._put_counters(self._log_relocation.move())
@@ -99,6 +102,15 @@ class Relocation:
             count=lambda rows: self._count("sessions", core, rows),
         )
         self._logs, self._blocks = departure.move(self._logs, self._blocks)
+
+    def _move_groups(self) -> None:
+        groups = GroupRelocation(
+            self._old,
+            self._new,
+            unconfirmed=self._unconfirmed,
+            tick=partial(self._tick, "shared groups"),
+        )
+        self._logs, self._blocks = groups.move(self._logs, self._blocks)
 
     def _move_retained(self) -> None:
         for core, table in enumerate(self._old):

@@ -357,8 +357,7 @@ class Shares:
         names = self._inbox.names(MEMBER_LOGS)
         windows = self._cursors.durable_windows() if names else {}
         for name in names:
-            rest = name[len(MEMBER_LOGS) :]
-            member, key = int.from_bytes(rest[:_NUMBER], "big"), rest[_NUMBER:]
+            member, key = member_of(name)
             window = windows.get(member)
             given = _Given(member, key, window)
             self._given.setdefault(member, {})[key] = given
@@ -406,6 +405,12 @@ class Shares:
             self._send_join(call, join.member, join.key)
         else:
             self.joined(call)
+
+
+def member_of(name: bytes) -> tuple[int, bytes]:
+    """Return the member and the group's key of a member's log by its name."""
+    rest = name[len(MEMBER_LOGS) :]
+    return int.from_bytes(rest[:_NUMBER], "big"), rest[_NUMBER:]
 
 
 def _route(window: Window, options: Options, origin: object) -> Route:

@@ -62,6 +62,11 @@ class Unconfirmed:
             position += 1
         return sorted(found)
 
+    def runs(self, core: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (topic, batch of one record) of what an old core still owes to anybody."""
+        for batch in self._owed(core):
+            yield from self._stored(batch)
+
     def retained(self, placement: Placement) -> dict[bytes, bytes]:
         """The rows `T` that must be set after all others; an empty value removes the row.
 

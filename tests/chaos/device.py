@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from tests.chaos.ledger import Ledger, Stream
+from tests.chaos.ledger import SHARE, Ledger, Stream
 from tests.chaos.talker import packet, text
 
 CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, DISCONNECT = 2, 3, 4, 5, 6, 7, 9, 14
@@ -288,6 +288,7 @@ class Subscriber(Device):
     """Subscribes once for the life of its session, acknowledges in order, some time later.
 
     `filters` are pairs of filter and QoS; `laziness` is how many seconds acknowledgements wait.
+    One that is shared is the only one, and its group is the subscriber in the ledger.
     """
 
     def __init__(
@@ -302,6 +303,8 @@ class Subscriber(Device):
     ) -> None:
         super().__init__(ledger, client_id, version, receive_maximum=receive_maximum)
         self._filters = filters
+        first = filters[0][0]
+        self.account = first if first.startswith(SHARE) else client_id
         self._laziness = laziness
         self._subscribing: dict[int, tuple[str, int]] = {}
         self._granted: set[str] = set()
@@ -325,7 +328,7 @@ class Subscriber(Device):
         for number, (topic_filter, qos) in enumerate(self._filters, 1):
             if topic_filter not in self._granted:
                 self._subscribing[number] = (topic_filter, qos)
-                self.ledger.asks(self.client_id, topic_filter, qos)
+                self.ledger.asks(self.account, _inner(topic_filter), qos)
                 body = number.to_bytes(2, "big") + properties + text(topic_filter)
                 self.send(packet(0x82, body, bytes((qos,))))
 
@@ -342,7 +345,7 @@ class Subscriber(Device):
             if body[-1] != qos:
                 self.ledger.breach(self.client_id, f"SUBACK {body[-1]:#x} for {topic_filter}")
             self._granted.add(topic_filter)
-            self.ledger.subscribed(self.client_id, topic_filter)
+            self.ledger.subscribed(self.account, _inner(topic_filter))
         else:
             self.ledger.breach(self.client_id, f"packet {kind}")
 
@@ -363,7 +366,7 @@ class Subscriber(Device):
         else:
             if qos == 2:
                 self._received.add(identifier)
-            self.ledger.delivered(self.client_id, topic, qos, body[end:])
+            self.ledger.delivered(self.account, topic, qos, body[end:])
         if qos:
             self._answer((b"\x40\x02" if qos == 1 else b"\x50\x02") + packet_id)
 
@@ -379,3 +382,8 @@ class Subscriber(Device):
         if connection == self.connections:
             self.send(*self._answers)
             self._answers.clear()
+
+
+def _inner(topic_filter: str) -> str:
+    """The filter without the group."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith(SHARE) else topic_filter

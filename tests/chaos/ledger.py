@@ -3,13 +3,16 @@
 All clients of a trial live in one thread and tell one ledger, so that its moments are in the order
 in which things happened. A message is owed to a subscriber when it was sent for the first time
 after the subscriber's SUBACK had come and its publisher has an acknowledgement (PUBACK, PUBREC).
+
+The members of a shared group are one subscriber, by the name of the group's filter (`$share/...`):
+each message is owed to one of them, at QoS 2 once to all together, in any order (MQTT5 4.8.2).
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Stream(NamedTuple):
@@ -38,6 +41,9 @@ def named(payload: bytes) -> tuple[Stream, int] | None:
     except (IndexError, ValueError):
         return None
     return (stream, number) if stream.payload(number) == payload else None
+
+
+SHARE: Final = "$share/"
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -178,7 +184,7 @@ class Ledger:
         heard.counts[number] += 1
         if heard.counts[number] > 1:
             self._again(subscriber, stream, number, qos)
-        elif number < heard.highest:
+        elif number < heard.highest and not subscriber.startswith(SHARE):
             self._note("disordered", f"{subscriber}: {number} after {heard.highest} of {stream}")
         heard.highest = max(heard.highest, number)
 

@@ -91,7 +91,8 @@ def test_the_trial_finds_no_loss_in_a_broker_that_keeps_its_state(
 ) -> None:
     plant = build(MosquittoPlant(tmp_path, signal.SIGTERM))
     with capsys.disabled():
-        verdict = judge(Trial(plant, "keeps"), 3)
+        # What a member of a group had not acknowledged mosquitto gives to nobody else.
+        verdict = judge(Trial(plant, "keeps", groups=False), 3)
     # mosquitto 2.0 lets new messages overtake those that wait, and begins some exchanges of QoS 2
     # anew after a restart, though PUBREL was sent; no fault of the trial's own is among these.
     assert verdict.faults().keys() <= {"disordered", "duplicates"}, verdict

@@ -129,3 +129,16 @@ def test_payloads_name_themselves() -> None:
 )
 def test_filters(topic_filter: str, topic: str, expected: bool) -> None:
     assert matches(topic_filter, topic) is expected
+
+
+def test_the_members_of_a_group_are_one_subscriber_without_an_order() -> None:
+    ledger = Ledger()
+    ledger.asks("$share/crew/a/b", "a/b", 2)
+    ledger.subscribed("$share/crew/a/b", "a/b")
+    for _ in range(3):
+        ledger.acknowledged(STREAM, ledger.sends(STREAM))
+    for number in (2, 0):
+        ledger.delivered("$share/crew/a/b", STREAM.topic, 2, STREAM.payload(number))
+    assert ledger.verdict().faults() == {"lost": 1}
+    ledger.delivered("$share/crew/a/b", STREAM.topic, 2, STREAM.payload(2))
+    assert ledger.verdict().faults() == {"lost": 1, "duplicates": 1}

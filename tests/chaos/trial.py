@@ -1,7 +1,8 @@
 """A load of numbered messages for durable subscribers, while something is killed again and again.
 
 Publishers and subscribers live on all cores, at MQTT 3.1.1 and 5; subscribers stay, come and go,
-sleep until the end or join late; exact filters and wildcards, two sessions with the same filter.
+sleep until the end or join late; exact filters and wildcards, two sessions with the same filter,
+and groups that share one.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.chaos.device import Device, Publisher, Subscriber
-from tests.chaos.ledger import Ledger, Verdict
+from tests.chaos.ledger import SHARE, Ledger, Verdict
 from tests.chaos.plant import Plant
 from tests.integration.homes import name_on
 
@@ -43,6 +44,8 @@ class Trial:
         cores: int = 2,
         rate: float = RATE,
         patience: float = PATIENCE,
+        *,
+        groups: bool = True,
     ) -> None:
         self.ledger = Ledger()
         self.killed: Counter[str] = Counter()
@@ -78,7 +81,20 @@ class Trial:
             self._subscriber([("chaos/+/y", 2)]),
         ]
         self.sleeping = [self._subscriber([("chaos/#", 2)]), self._subscriber([(TOPICS[6], 1)])]
+        if groups:
+            self._add_groups()
         self.late = [self._subscriber([("chaos/+/x", 2)]), self._subscriber([(TOPICS[7], 2)], 4)]
+
+    def _add_groups(self) -> None:
+        """Two groups, one with a member that stays; the sessions of all outlive everything."""
+        crew, watch = f"{SHARE}crew/chaos/#", f"{SHARE}watch/chaos/+/x"
+        self.staying.append(self._subscriber([(crew, 2)], receive_maximum=20, laziness=0.005))
+        self.moving += [
+            self._subscriber([(crew, 2)]),
+            self._subscriber([(crew, 2)], 4, laziness=0.01),
+            self._subscriber([(watch, 1)]),
+            self._subscriber([(watch, 1)], 4, laziness=0.02),
+        ]
 
     def _rng(self, what: str) -> random.Random:
         return random.Random(f"{self._seed} {what}")
