@@ -14,7 +14,7 @@ from tests.integration.homes import name_on, topic_on
 from tests.integration.supervised import Node, until
 
 SETTINGS: Final = (
-    "mqtt_runtime.protocol.max_queued_messages=10",
+    "mqtt_runtime.inbox.max_messages=10",
     "runtime.restart_backoff_ms=50",
 )
 
@@ -82,7 +82,7 @@ def test_the_sums_are_what_happened(node: Node) -> None:
             {
                 "mqtt_messages_received": 100 + 14 + 6,
                 "mqtt_messages_sent": 200,
-                # Two speakers have 25 each for the sleeper, whose queue takes 10.
+                # Two speakers have 25 each for the sleeper, whose inbox keeps 10.
                 "mqtt_messages_dropped_queue": 40,
                 "mqtt_messages_dropped_slow": 0,
                 "mqtt_messages_unmatched": 14 + 6,
