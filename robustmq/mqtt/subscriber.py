@@ -57,14 +57,14 @@ class Subscriber:
         if any(one.no_local for one in packet.subscriptions):
             self._connection.intake.forget()
         waits = self._session.is_durable and request.owing > 0
-        request.owing += waits
+        # Answers may come at once: one is owed until all have been asked for.
+        request.owing += waits + 1
         for one, reason in zip(packet.subscriptions, request.reasons, strict=True):
             if not is_error(reason):
                 self._start(request, one, identifier)
         if waits:
             self._broker.state.then(partial(self._answered, request))
-        if not request.owing:
-            self._acknowledge(request)
+        self._answered(request)
 
     def _judge(self, one: Subscription, new: set[bytes], refused: Refused | None) -> Reason:
         """The reason for SUBACK; `new` collects the filters that the packet adds.
