@@ -56,6 +56,8 @@ class World:
     def __init__(self, count: int, limit: int) -> None:
         self.fabric = Fabric(count, Limits(max_batch_bytes=200))
         self.clients = [DurableClient(self.fabric, i % count, limit) for i in range(CLIENTS)]
+        for client in self.clients:
+            client.reads_on = False
         self.filters: list[dict[str, int]] = [{} for _ in self.clients]
         self.published: list[Published] = []
         self.lives = [0] * count
@@ -102,6 +104,8 @@ class World:
         if most < 100:
             # What was not read is gone with the connection.
             self.go(who)
+        # What an acknowledgement has let go leaves with the commit that notes it.
+        self.fabric.turn(self.clients[who].home)
 
     def replace(self, core: int, lost: int) -> None:
         core = self.core(core)

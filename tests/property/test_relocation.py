@@ -38,6 +38,8 @@ class Nomads(World):
         placement = self.fabric.placement
         homes = [placement.home_of(self.name(who)) for who in range(CLIENTS)]
         self.clients = [DurableClient(self.fabric, home, limit) for home in homes]
+        for client in self.clients:
+            client.reads_on = False
         self.moves = 0
 
     @staticmethod
