@@ -1,6 +1,7 @@
 """Workers are killed, stopped and drained under load: the others go on, nothing is forgotten."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -200,10 +201,12 @@ def test_a_new_worker_waits_until_a_slow_peer_has_told_its_wishes(start: Start) 
         try:
             casualty.kill()
             await casualty.back()
-            speaker = await arrive_on(address, 1)
+            speaker, witness = [await arrive_on(address, 1) for _ in range(2)]
             answer = speaker.publish(topic, b"7")
             assert answer is not None
-            await speaker.ping()
+            # Who publishes is read no further; others on the same core are.
+            for _ in range(3):
+                await witness.ping()
             assert not answer.done(), "nobody knows yet who wants this message"
         finally:
             os.kill(slow, signal.SIGCONT)
@@ -278,13 +281,23 @@ def test_a_stopped_worker_is_replaced(start: Start) -> None:
     run(scenario())
 
 
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process are; one may be closed while they are read."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return found
+
+
 def test_many_kills_leave_nothing_behind_and_lose_nothing(start: Start) -> None:
     node = start(*BACK_OFF)
     supervisor = Path(f"/proc/{node.process.pid}")
 
     def held() -> tuple[int, int, list[int]]:
         workers = [node.children()[f"worker {core}"] for core in (0, 1)]
-        files = [len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in workers]
+        # The database may have more files after each recovery, until it merges them.
+        files = [sum("/db/" not in f"{name}/" for name in open_files(pid)) for pid in workers]
         maps = (supervisor / "maps").read_text(encoding="utf-8").count("\n")
         return len([*(supervisor / "fd").iterdir()]), maps, files
 
