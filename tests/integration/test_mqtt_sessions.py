@@ -148,7 +148,8 @@ def test_a_session_ends_with_its_connection_by_default(node: Node, expiry: int |
         client.subscribe(topic, 1)
         client.drop()
     with Client(node, name_on(1, "p")) as says:
-        assert says.publish(topic, b"x", 1) == Reason.NO_MATCHING_SUBSCRIBERS
+        # The publisher's core hears of it a moment later.
+        until(lambda: says.publish(topic, b"x", 1) == Reason.NO_MATCHING_SUBSCRIBERS, "its end")
     with Client(node, client_id, clean=False, properties=given) as client:
         assert not client.connack.session_present
 
