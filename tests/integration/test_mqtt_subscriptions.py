@@ -72,11 +72,13 @@ def test_topics_of_the_server_are_hidden_from_wildcards(node: Node) -> None:
         until(partial(is_unwanted, says, f"$test/{name}"), "nobody wants it")
         hears.subscribe(f"$test/{name}", 1)
         assert says.publish(f"$test/{name}", b"1", 1) == 0
+        # What is not sent yet when UNSUBSCRIBE comes need not be sent (MQTT5 3.10.4).
+        assert hears.payloads(1) == [b"1"]
         hears.unsubscribe(f"$test/{name}")
         hears.subscribe("$test/#", 1)
         assert says.publish(f"$test/{name}", b"2", 1) == 0
         assert says.publish(f"seen/{name}", b"3", 1) == 0
-        assert hears.payloads(3) == [b"1", b"2", b"3"]
+        assert hears.payloads(2) == [b"2", b"3"]
         assert says.publish("$SYS/x", b"x", 1) == Reason.NOT_AUTHORIZED
         hears.ping()
 
