@@ -74,7 +74,7 @@ def assemble(
         fabric=fabric,
         parts=parts,
         committer=committer,
-        cursor_interval_ms=config.storage.cursor_interval_ms,
+        storage=config.storage,
     )
     return Assembly(port, parts)
 
@@ -92,7 +92,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     subscriptions.cursors = Cursors(turn, state, inbox, subscriptions.fanout)
     handovers = Handovers(
         core=site.core,
-        links=site.fabric,
+        fabric=site.fabric,
         state=state,
         rules=site.rules,
         pressure_bytes=config.runtime.pressure_bytes,

@@ -20,6 +20,7 @@ from robustmq.broker.router import Fabric
 from robustmq.broker.state import Committer
 from robustmq.broker.timers import Timer, Timers
 from robustmq.broker.wait import Wait
+from robustmq.config import Storage
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
 from robustmq.message.delay import is_delayed
@@ -28,9 +29,6 @@ from robustmq.policy.principal import Principal
 
 _COMMITS: Final = 16
 """Commits that a turn makes at most: what follows from one that is durable may need another."""
-
-_RETRY_MS: Final = 500
-"""Milliseconds until a core is asked again that could not keep what a restart must not lose."""
 
 
 class Core:
@@ -45,7 +43,7 @@ class Core:
         fabric: Fabric,
         parts: Parts,
         committer: Committer,
-        cursor_interval_ms: int,
+        storage: Storage,
     ) -> None:
         self.turn = turn
         self.state = parts.state
@@ -67,7 +65,7 @@ class Core:
         self._inbox = parts.inbox
         self._cursors = parts.cursors
         self._delayed = parts.delayed
-        self._cursor_interval_ms = cursor_interval_ms
+        self._storage = storage
         self._noting: Timer | None = None
         self._deposits = Deposits(parts.state)
         self._unanswered: list[tuple[int, int, bytes]] = []
@@ -257,7 +255,7 @@ class Core:
         self._retained.restore()
         self._shares.restore()
         self._cursors.restore()
-        self._router.later = lambda ask: self.at(self.turn.now_ms + _RETRY_MS, ask)
+        self._router.later = lambda ask: self.at(self.turn.now_ms + self._storage.retry_ms, ask)
         self._router.restore()
         self._delayed.restore()
         self.logs.restore()
@@ -313,19 +311,19 @@ class Core:
         if dropped or self.state.is_active or self._cursors.is_active or self.logs.is_active:
             self._commit()
         if self.turn.acknowledged and self._noting is None:
-            when_ms = self.turn.now_ms + self._cursor_interval_ms
+            when_ms = self.turn.now_ms + self._storage.cursor_interval_ms
             self._noting = self.timers.at(when_ms, self._note)
 
     def _commit(self) -> None:
         for _ in range(_COMMITS):
-            self._put_notes()
             if self._committer.commit():
                 self._committer.completed()
             followed = self.state.settle()
             self._cursors.settle()
             self._shares.settle()
             followed |= self.logs.settle()
-            if not (followed or self.turn.exact or self.state.is_midway):
+            self._put_notes()
+            if not (followed or self.state.is_midway):
                 break
 
     def _put_notes(self) -> None:

@@ -10,7 +10,7 @@ from heapq import merge
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.fanout import Fanout, Group, Route
+from robustmq._kernel.fanout import Fanout, Route
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import backlogs
@@ -21,6 +21,7 @@ from robustmq.broker.filter_log import Backlog, FilterLog
 from robustmq.broker.inbox import Inbox, Row
 from robustmq.broker.overlap import overlap
 from robustmq.broker.readers import Sweep, with_reader, without_reader
+from robustmq.broker.route import group_of, route_to
 from robustmq.broker.state import State
 from robustmq.config import TopicRule
 from robustmq.message.batch import HEADER, count_of
@@ -192,7 +193,7 @@ class Cursors:
         """Restore a message in flight; False when it is not there any more."""
         for row, options, _ in self._rows(cursor, position, position + 1):
             # The subscription may have another QoS by now.
-            group = self._group(cursor.window, options._replace(qos=2))
+            group = group_of(cursor.window, options._replace(qos=2))
             batch = row.only([position])
             run = self._fanout.encode(group, batch, position, packet_id)
             if run is not None:
@@ -324,7 +325,7 @@ class Cursors:
         past = cursor.past
         for row, options, origin in self._rows(cursor, window.resume, self._tail):
             batch, position = row.batch, row.position
-            route = Route([self._group(window, options)], [], 0, origin)
+            route = route_to(window, options, origin)
             first = max(window.resume, position)
             if first > position or (past and not past.isdisjoint(range(position, row.stop))):
                 wanted = set(range(first, row.stop)) - (past or set())
@@ -370,17 +371,6 @@ class Cursors:
     ) -> Iterator[tuple[int, int, Row, Source]]:
         for row in self._inbox.read(source.log, max(position, source.start), until):
             yield row.position, source.log.number, row, source
-
-    @staticmethod
-    def _group(window: Window, options: Options) -> Group:
-        return Group(
-            window.version,
-            options.qos,
-            options.retain_as_published,
-            options.no_local,
-            options.identifier,
-            [window],
-        )
 
     # ------------------------------------------------------------------ acknowledgements
 

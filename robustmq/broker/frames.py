@@ -8,8 +8,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from robustmq._kernel.batch import cut, gather, records
-from robustmq.message.batch import HEADER, count_of
+from robustmq._kernel.batch import gather
+from robustmq.message.batch import count_of, raw_records
 from robustmq.message.record import QOS_BITS
 
 _STORE: Final = struct.Struct("<BBIQ")
@@ -96,9 +96,8 @@ def without_qos_0(frame: bytes) -> bytes:
     if frame[0] != Kind.STORE:
         return frame
     batch = frame[_STORE.size :]
-    raws = cut(batch, HEADER, count_of(batch))
-    left = [raw for raw, record in zip(raws, records(batch), strict=True) if record[0] & QOS_BITS]
-    if len(left) == len(raws):
+    left = [raw for raw, fields in raw_records(batch) if fields[0] & QOS_BITS]
+    if len(left) == count_of(batch):
         return frame
     return frame[: _STORE.size] + gather(batch, left) if left else b""
 

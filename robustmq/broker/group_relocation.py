@@ -11,12 +11,13 @@ from robustmq.broker.cursors import CURSOR_KEY
 from robustmq.broker.departure import Target
 from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
-from robustmq.broker.handovers import ROW_KEY, TAKEN, TAKEN_KEY, decode
+from robustmq.broker.handovers import ROW_KEY, TAKEN, decode
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, Row, read_row
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
 from robustmq.broker.share_leads import GROUP_LOGS, filter_of
 from robustmq.broker.shares import MEMBER_LOGS, member_of
+from robustmq.broker.taken import taken_rows
 from robustmq.broker.unconfirmed import Unconfirmed
 from robustmq.message.batch import count_of
 from robustmq.message.topic import matches
@@ -65,6 +66,7 @@ class GroupRelocation:
 
     def _survey(self) -> None:
         """Learn which groups there are, and who has what of theirs."""
+        taken = [dict(taken_rows(table, TAKEN)) for table in self._old]
         for core, table in enumerate(self._old):
             for key, value in table.walk(b"F" + GROUP_LOGS, b"F" + _after(GROUP_LOGS)):
                 self._groups[key[1 + len(GROUP_LOGS) :]] = core, int.from_bytes(value, "big")
@@ -75,8 +77,7 @@ class GroupRelocation:
             for key, value in table.walk(b"A", b"B"):
                 _, epoch, call = ROW_KEY.unpack(key)
                 handover = decode(value)
-                taken = self._old[handover.core].get(TAKEN_KEY.pack(b"H", core))
-                if taken is None or TAKEN.unpack(taken) < (epoch, call):
+                if taken[handover.core].get(core, (0, 0)) < (epoch, call):
                     self._handed.setdefault(handover.key, []).append((core, key))
 
     def _owed(self, key: bytes) -> Iterator[bytes]:

@@ -1,33 +1,28 @@
 """Messages of shared groups on their way between leaders and members, each taken exactly once.
 
 Rows: `A` epoch, number -> core, member, group key and the batch of one run: what another core must
-take over. `H` core -> epoch and number: what this one has taken from that core last.
+take over. `H` (see `taken`): what this one has taken from each core last.
 """
 
 import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from robustmq._kernel.batch import records
 from robustmq.broker import frames
+from robustmq.broker.frames import Number
+from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
+from robustmq.broker.taken import Taken
 from robustmq.policy.topic_rules import TopicRules
 
 LEADER: Final = 0
 """In the place of a member: the batch goes (back) to the group's leader."""
 ROW_KEY: Final = struct.Struct(">cIQ")
 _ROW: Final = struct.Struct(">HQH")
-TAKEN_KEY: Final = struct.Struct(">cH")
-TAKEN: Final = struct.Struct(">IQ")
-
-
-class Links(Protocol):
-    """How frames reach the other cores; see `router.Fabric`."""
-
-    def send(self, core: int, frame: bytes) -> None:
-        """Queue a frame for a core; it leaves at the end of the turn, in order."""
+TAKEN: Final = b"H"
 
 
 class Handover(NamedTuple):
@@ -60,10 +55,10 @@ class Handovers:
     """
 
     def __init__(
-        self, *, core: int, links: Links, state: State, rules: TopicRules, pressure_bytes: int
+        self, *, core: int, fabric: Fabric, state: State, rules: TopicRules, pressure_bytes: int
     ) -> None:
         self._core = core
-        self._links = links
+        self._fabric = fabric
         self._state = state
         self._rules = rules
         self._pressure_bytes = pressure_bytes
@@ -71,8 +66,8 @@ class Handovers:
         self._last = 0
         self._asked: dict[int, dict[tuple[int, int], bytes]] = {}
         self._unanswered = 0
-        self._seen: dict[int, tuple[int, int]] = {}
-        self._seen_anew: set[int] = set()
+        self._taken = Taken(state, TAKEN)
+        self.note = self._taken.note
         self._held: deque[tuple[int, bytes]] = deque()
         self.handed = 0
         """How many handovers there were in this life."""
@@ -95,8 +90,7 @@ class Handovers:
 
     def restore(self) -> None:
         """After a restart: know what was handed over and not answered, and what was taken."""
-        for key, value in self._state.walk(b"H", b"I"):
-            self._seen[TAKEN_KEY.unpack(key)[1]] = TAKEN.unpack(value)
+        self._taken.restore()
         for key, value in self._state.walk(b"A", b"B"):
             _, epoch, number = ROW_KEY.unpack(key)
             self._expect((epoch, number), decode(value))
@@ -118,7 +112,7 @@ class Handovers:
 
     def _leave(self, number: tuple[int, int], handover: Handover) -> None:
         self._unanswered -= len(handover.batch)
-        self._links.send(handover.core, self._expect(number, handover))
+        self._fabric.send(handover.core, self._expect(number, handover))
 
     def _expect(self, number: tuple[int, int], handover: Handover) -> bytes:
         _, member, key, batch = handover
@@ -130,7 +124,7 @@ class Handovers:
     def resend(self, core: int) -> None:
         """Hand over to the successor of a core what its predecessor had not answered."""
         for frame in self._asked.get(core, {}).values():
-            self._links.send(core, frame)
+            self._fabric.send(core, frame)
 
     def taken(self, source: int, frame: bytes) -> None:
         """A core has what it was handed."""
@@ -160,21 +154,14 @@ class Handovers:
 
     def _receive(self, source: int, frame: bytes) -> None:
         epoch, number, member, key, batch = frames.read_hand(frame)
-        if (epoch, number) > self._seen.get(source, (0, 0)):
-            self._seen[source] = epoch, number
-            self._seen_anew.add(source)
+        if not self._taken.has(source, Number(epoch, number)):
+            self._taken.add(source, Number(epoch, number))
             self._sync_if_wanted(batch)
             self.take(member, key, batch)
         answer = frames.taken(epoch, number)
-        self._state.then(partial(self._links.send, source, answer))
+        self._state.then(partial(self._fabric.send, source, answer))
 
     def _sync_if_wanted(self, batch: bytes) -> None:
         topic = records(batch)[0][3]
         if topic is not None and self._rules.of(topic).flush == "always":
             self._state.demand_sync()
-
-    def note(self) -> None:
-        """Before a commit: put how far each core's stream was taken."""
-        for source in self._seen_anew:
-            self._state.put(TAKEN_KEY.pack(b"H", source), TAKEN.pack(*self._seen[source]))
-        self._seen_anew.clear()

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.batch import cut, gather, slice_of
+from robustmq._kernel.batch import slice_of
 from robustmq._kernel.turn import Turn
 from robustmq.broker.filter_log import LAST, Backlog, FilterLog, KnownRow
 from robustmq.broker.state import State
 from robustmq.config import MqttInbox
-from robustmq.message.batch import HEADER, count_of, timestamp_of
+from robustmq.message.batch import count_of, only, timestamp_of
 from robustmq.storage.table import Table
 
 LOG_KEY: Final = struct.Struct(">cQQ")
@@ -43,8 +43,7 @@ class Row(NamedTuple):
 
     def only(self, positions: list[int]) -> bytes:
         """Return a batch of just the records that have these positions, ascending."""
-        raws = cut(self.batch, HEADER, self.records)
-        return gather(self.batch, [raws[each - self.position] for each in positions])
+        return only(self.batch, [each - self.position for each in positions])
 
 
 def read_row(rows: State | Table, key: bytes, value: bytes) -> Row:

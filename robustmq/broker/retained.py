@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq._kernel.batch import cut, gather, records
+from robustmq._kernel.batch import gather, records
 from robustmq.broker.state import State
-from robustmq.message.batch import HEADER, count_of
+from robustmq.message.batch import raw_records
 from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
 from robustmq.message.topic_map import TopicMap
 
@@ -70,9 +70,7 @@ class Retained:
 
         What `is_late` changes nothing where something newer is kept.
         """
-        raws = cut(batch, HEADER, count_of(batch))
-        for raw, record in zip(raws, records(batch), strict=True):
-            attributes, timestamp, _, key, value, headers = record
+        for raw, (attributes, timestamp, _, key, value, headers) in raw_records(batch):
             if not attributes & RETAIN_BIT or key is None:
                 continue
             known = self._topics.get(key) if is_late else None

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from robustmq._kernel.batch import cut, gather, records, slice_of
-from robustmq._kernel.fanout import Group, Route
+from robustmq._kernel.batch import gather, records, slice_of
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
 from robustmq.broker.placement import Placement
+from robustmq.broker.route import route_to
 from robustmq.broker.subscriptions import Subscriptions, Tap
-from robustmq.message.batch import HEADER, count_of
+from robustmq.message.batch import raw_records
 from robustmq.message.record import RETAIN_BIT
 
 
@@ -44,13 +44,7 @@ class _Heard:
         """Return the records of topics that were not heard; nothing when there are none."""
         if not self.topics:
             return batch
-        count = count_of(batch)
-        raws = cut(batch, HEADER, count)
-        left = [
-            raw
-            for raw, record in zip(raws, records(batch), strict=True)
-            if record[3] not in self.topics
-        ]
+        left = [raw for raw, fields in raw_records(batch) if fields[3] not in self.topics]
         return gather(batch, left) if left else b""
 
 
@@ -104,10 +98,10 @@ class RetainedFetches:
         _, window, topic_filter, options = fetch
         known = self._heard.get((window, topic_filter))
         if batch and known is not None and self._subscriptions.has(window, topic_filter):
-            group = Group(window.version, options.qos, True, False, options.identifier, [window])
+            options = options._replace(retain_as_published=True, no_local=False)
             batch = known[0].without(batch)
             if batch:
-                self._subscriptions.fanout.deliver_to(Route([group], [], 0), batch)
+                self._subscriptions.fanout.deliver_to(route_to(window, options), batch)
         if last:
             self._end(call)
 

@@ -11,14 +11,14 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from robustmq import metrics
-from robustmq._kernel.batch import Acks, BatchBuilder, cut, gather, records
+from robustmq._kernel.batch import Acks, BatchBuilder, gather
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
 from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
-from robustmq.message.batch import HEADER, count_of
+from robustmq.message.batch import count_of, only, raw_records
 from robustmq.message.record import RETAIN_BIT, Record
 
 EPOCH_SHIFT: Final = 40
@@ -217,7 +217,9 @@ class Router:
             return
         if once:
             key = ONCE_KEY.pack(b"O", append.epoch, append.call)
-            self._state.put(key, _only(batch, once))
+            # The others are sent again by their publishers, in the order that they want: a
+            # replay must not bring some of them before what was sent earlier.
+            self._state.put(key, only(batch, once))
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
         waiting = _PutOff(append, batch, retained, bool(once))
@@ -298,8 +300,7 @@ class Router:
     def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""
         kept: dict[int, list[bytes]] = {}
-        raws = cut(batch, HEADER, count_of(batch))
-        for raw, (attributes, _, _, topic, _, _) in zip(raws, records(batch), strict=True):
+        for raw, (attributes, _, _, topic, _, _) in raw_records(batch):
             if attributes & RETAIN_BIT and topic is not None:
                 kept.setdefault(self._placement.retained_core(topic), []).append(raw)
         for core, some in kept.items():
@@ -373,13 +374,3 @@ class Router:
     def _has_caught_up(self, core: int) -> bool:
         half = self._pressure_bytes // 2
         return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half
-
-
-def _only(batch: bytes, places: list[int]) -> bytes:
-    """Return a batch of just the records at these places.
-
-    The others are sent again by their publishers, in the order that they want: a replay must
-    not bring some of them before what was sent earlier.
-    """
-    raws = cut(batch, HEADER, count_of(batch))
-    return gather(batch, [raws[place] for place in places])

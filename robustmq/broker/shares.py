@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from robustmq._kernel.batch import cut, gather
-from robustmq._kernel.fanout import Group, Route
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.api import Options
@@ -19,6 +18,7 @@ from robustmq.broker.filter_log import LAST, FilterLog
 from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox, Row
 from robustmq.broker.placement import Placement
+from robustmq.broker.route import route_to
 from robustmq.broker.router import Fabric
 from robustmq.broker.share_leads import ShareLeads, group_key
 from robustmq.broker.state import State
@@ -41,7 +41,7 @@ class _Membership:
         self.window = window
         self.options = options
         self.is_full = False
-        self.route = _route(window, options, self)
+        self.route = route_to(window, options, self)
 
     @property
     def is_ready(self) -> bool:
@@ -50,7 +50,7 @@ class _Membership:
 
     def refresh(self) -> None:
         """The session may speak another version of its protocol now."""
-        self.route = _route(self.window, self.options, self)
+        self.route = route_to(self.window, self.options, self)
 
 
 class _Given:
@@ -254,7 +254,7 @@ class Shares:
             self._subscriptions.fanout.deliver_to(membership.route, batch)
         else:
             given = self._given_to(member, key) or self._open(member, key, membership)
-            route = _route(membership.window, membership.options, given)
+            route = route_to(membership.window, membership.options, given)
             self._cursors.keep_for(route, given.log, batch)
             if given.log.messages > self._most or given.log.size > _MOST_BYTES:
                 self._watched.add(given)
@@ -411,18 +411,6 @@ def member_of(name: bytes) -> tuple[int, bytes]:
     """Return the member and the group's key of a member's log by its name."""
     rest = name[len(MEMBER_LOGS) :]
     return int.from_bytes(rest[:_NUMBER], "big"), rest[_NUMBER:]
-
-
-def _route(window: Window, options: Options, origin: object) -> Route:
-    group = Group(
-        window.version,
-        options.qos,
-        options.retain_as_published,
-        False,
-        options.identifier,
-        [window],
-    )
-    return Route([group], [], 0, origin)
 
 
 def _withdraw(given: _Given) -> set[int]:

@@ -34,7 +34,7 @@ class _Waiting(NamedTuple):
 class State:
     """Rows by key, written once a turn; `then` tells when what was put so far is durable.
 
-    The first byte of a key says what the row is: see `rows`.
+    The first byte of a key says what the row is; whoever has rows names them in his module.
     """
 
     def __init__(self, table: Table) -> None:

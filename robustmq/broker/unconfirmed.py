@@ -5,25 +5,22 @@ batches are delivered before: to each old core that had not kept them, which its
 exactly, so that nothing is lost and nothing is there twice.
 """
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
-from robustmq._kernel.batch import cut, gather, records
+from robustmq._kernel.batch import gather, records
 from robustmq._kernel.trie import Trie
+from robustmq.broker.deposits import DEPOSITS
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, read_row
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import ONCE_KEY
-from robustmq.message.batch import HEADER, count_of
+from robustmq.broker.taken import taken_rows
+from robustmq.message.batch import raw_records
 from robustmq.message.record import QOS_BITS, RETAIN_BIT
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules, keeps_log
 from robustmq.storage.table import Table
-
-_SEEN_KEY: Final = struct.Struct(">cH")
-_SEEN: Final = struct.Struct(">IQ")
 
 
 class Unconfirmed:
@@ -74,9 +71,7 @@ class Unconfirmed:
         """
         found: dict[bytes, bytes] = {}
         for _, _, batch in self._batches:
-            raws = cut(batch, HEADER, count_of(batch))
-            for raw, record in zip(raws, records(batch), strict=True):
-                attributes, timestamp, _, topic, value, _ = record
+            for raw, (attributes, timestamp, _, topic, value, _) in raw_records(batch):
                 if not attributes & RETAIN_BIT or topic is None:
                     continue
                 kept = self._old[placement.retained_core(topic)].get(b"T" + topic)
@@ -91,10 +86,9 @@ class Unconfirmed:
         """
         parts = [LogParts(self._rules, placement, core) for core in range(len(self._old))]
         for source, (stream, call), batch in self._batches:
-            raws = cut(batch, HEADER, count_of(batch))
             kept = [
                 raw
-                for raw, (_, _, _, topic, _, _) in zip(raws, records(batch), strict=True)
+                for raw, (_, _, _, topic, _, _) in raw_records(batch)
                 if topic is not None and keeps_log(self._rules.of(topic))
             ]
             if kept:
@@ -102,19 +96,14 @@ class Unconfirmed:
                     yield source, name, part
 
     def _owed(self, core: int) -> Iterator[bytes]:
-        seen = {
-            _SEEN_KEY.unpack(key)[1]: _SEEN.unpack(value)
-            for key, value in self._old[core].walk(b"E", b"F")
-        }
+        taken = dict(taken_rows(self._old[core], DEPOSITS))
         for source, number, batch in self._batches:
-            if number > seen.get(source, (0, 0)):
+            if number > taken.get(source, (0, 0)):
                 yield batch
 
     def _stored(self, batch: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (topic, batch of one record) of what durable sessions are owed."""
-        raws = cut(batch, HEADER, count_of(batch))
-        for raw, record in zip(raws, records(batch), strict=True):
-            attributes, _, _, topic, _, _ = record
+        for raw, (attributes, _, _, topic, _, _) in raw_records(batch):
             if topic is None:
                 continue
             rule = self._rules.of(topic)

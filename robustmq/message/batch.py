@@ -1,12 +1,17 @@
-"""What the header of a record batch says (Kafka message format v2)."""
+"""What a record batch says, and batches of some of its records (Kafka message format v2)."""
 
 import struct
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
+from robustmq._kernel.batch import cut, gather, records
 from robustmq.errors import Corrupt
 
 HEADER: Final = 61
 """Bytes before the first record."""
+
+Fields: TypeAlias = tuple[int, int, int, bytes | None, bytes | None, bytes]
+"""Attributes, timestamp, offset, key, value, header block (see `_kernel.batch.records`)."""
 
 _TIMESTAMP: Final = struct.Struct(">q")
 _TIMESTAMP_AT: Final = 27
@@ -24,3 +29,14 @@ def count_of(batch: bytes) -> int:
 def timestamp_of(batch: bytes) -> int:
     """The time of the first record that the batch was built with, in ms since 1970."""
     return int(_TIMESTAMP.unpack_from(batch, _TIMESTAMP_AT)[0])
+
+
+def raw_records(batch: bytes) -> Iterator[tuple[bytes, Fields]]:
+    """Yield each record as its bytes, which `gather` takes, and its fields."""
+    return zip(cut(batch, HEADER, count_of(batch)), records(batch), strict=True)
+
+
+def only(batch: bytes, places: list[int]) -> bytes:
+    """Return a batch of just the records at these places, ascending."""
+    raws = cut(batch, HEADER, count_of(batch))
+    return gather(batch, [raws[place] for place in places])

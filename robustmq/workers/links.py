@@ -6,7 +6,7 @@ from robustmq import metrics
 from robustmq.errors import Corrupt
 from robustmq.shm.frame import EPOCH_MASK
 from robustmq.shm.receiver import Receiver
-from robustmq.shm.region import Phase, State
+from robustmq.shm.region import State
 from robustmq.shm.sender import Sender
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
@@ -46,10 +46,6 @@ class Links:
                 self._senders[peer] = Sender(out, bell, state, mine, self._cells)
                 into = inheritance.region.ring(peer, self._index)
                 self._receivers[peer] = Receiver(into, state, mine, bell)
-
-    def alive(self) -> list[int]:
-        """The peers whose process is there, or is about to be."""
-        return [p for p in self._senders if self._states[p].phase is not Phase.STOPPED]
 
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""

@@ -132,11 +132,3 @@ def test_what_was_said_to_an_earlier_life_is_not_heard_by_the_next() -> None:
     say(one, 1, b"again")
     next_life.receive()
     assert two.heard == [(1, "replaced"), (0, b"again")]
-
-
-def test_a_stopped_peer_is_not_alive() -> None:
-    two = Two()
-    one = two.links(0)
-    assert one.alive() == [1]
-    two.die(1)
-    assert one.alive() == []
