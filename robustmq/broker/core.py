@@ -308,7 +308,8 @@ class Core:
         dropped = self.logs.run()
         self._put_notes()
         # Most turns of live messages have nothing to write.
-        if dropped or self.state.is_active or self._cursors.is_active or self.logs.is_active:
+        is_active = self.state.is_active or self._cursors.is_active or self.logs.is_active
+        if dropped or is_active or self._shares.is_active:
             self._commit()
         if self.turn.acknowledged and self._noting is None:
             when_ms = self.turn.now_ms + self._storage.cursor_interval_ms

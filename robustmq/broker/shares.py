@@ -281,6 +281,11 @@ class Shares:
         state = self._state
         self._returning[given] = state.next_commit - (not state.is_midway)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether something waits to be given back; what is watched changes with a commit only."""
+        return bool(self._returning)
+
     def settle(self) -> None:
         """After a commit, and after what it made durable was given out: give back."""
         for given, commit in list(self._returning.items()):

@@ -10,6 +10,7 @@ from robustmq.broker.frames import Kind
 from robustmq.broker.share_leads import filter_of, group_key
 from robustmq.metrics import MESSAGES_DROPPED_QUEUE, SHARED_GROUPS
 from tests.books import check_books
+from tests.durable import DurableClient
 from tests.fabric import Client, Fabric, Limits
 
 
@@ -113,6 +114,24 @@ def test_qos_2_that_was_sent_stays_with_its_member() -> None:
     gone.connect()
     assert heard(gone) == Counter(payloads)
     assert all(message.dup for message in gone.messages)
+
+
+def test_a_clean_member_of_a_durable_group_gives_back_in_a_quiet_turn() -> None:
+    fabric = Fabric(2)
+    durable = DurableClient(fabric, 1)
+    gone = fabric.nodes[0].client()
+    gone.acknowledges = False
+    durable.connect()
+    for member in (durable, gone):
+        member.join("g", "s/+")
+    fabric.settle()
+    payloads = publish(fabric, 10)
+    # Nothing waits for the disk of the core that the member leaves.
+    gone.disconnect()
+    fabric.settle()
+    durable.read()
+    assert Counter(message.payload.decode() for message in durable.messages) == Counter(payloads)
+    assert 0 < len(gone.messages) < len(payloads)
 
 
 def test_messages_wait_while_no_member_is_there() -> None:
