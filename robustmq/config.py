@@ -17,7 +17,9 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
+from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ConfigError
 
 Role: TypeAlias = Literal["meta", "broker", "engine"]
@@ -25,20 +27,11 @@ Flush: TypeAlias = Literal["always", "interval", "os"]
 Engine: TypeAlias = Literal["memory", "rocksdb", "segment"]
 
 WORKERS_MAX: Final = 64
-GIB: Final = 1 << 30
-TIB: Final = 1 << 40
-U32_MAX: Final = 0xFFFFFFFF
-I64_MAX: Final = (1 << 63) - 1
-CENTURY_MS: Final = 3_155_760_000_000
 
 UPSTREAM_ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
     {"EngineMemory": "memory", "EngineRocksDB": "rocksdb", "EngineSegment": "segment"}
 )
 """RobustMQ's names of the engines, which are understood too."""
-
-
-def _in(low: float, high: float) -> Meta:
-    return Meta(ge=low, le=high)
 
 
 class Runtime(Struct, frozen=True, kw_only=True):
@@ -59,17 +52,17 @@ class Runtime(Struct, frozen=True, kw_only=True):
     turn_frames_bytes: Bytes of frames that a core takes from one ring in a turn.
     """
 
-    workers: Literal["auto"] | Annotated[int, _in(1, WORKERS_MAX)] = "auto"
+    workers: Literal["auto"] | Annotated[int, between(1, WORKERS_MAX)] = "auto"
     pin: bool = True
-    ring_bytes: Annotated[int, _in(0, GIB)] = 0
-    heartbeat_timeout_ms: Annotated[int, _in(200, 600_000)] = 5_000
-    start_timeout_ms: Annotated[int, _in(200, 600_000)] = 30_000
-    drain_timeout_ms: Annotated[int, _in(0, 600_000)] = 5_000
-    restart_backoff_ms: Annotated[int, _in(1, 60_000)] = 200
-    restart_backoff_max_ms: Annotated[int, _in(1, 600_000)] = 10_000
-    max_batch_bytes: Annotated[int, _in(4_096, GIB)] = 1_048_576
-    pressure_bytes: Annotated[int, _in(65_536, GIB)] = 8_388_608
-    turn_frames_bytes: Annotated[int, _in(65_536, GIB)] = 4_194_304
+    ring_bytes: Annotated[int, between(0, GIB)] = 0
+    heartbeat_timeout_ms: Annotated[int, between(200, 600_000)] = 5_000
+    start_timeout_ms: Annotated[int, between(200, 600_000)] = 30_000
+    drain_timeout_ms: Annotated[int, between(0, 600_000)] = 5_000
+    restart_backoff_ms: Annotated[int, between(1, 60_000)] = 200
+    restart_backoff_max_ms: Annotated[int, between(1, 600_000)] = 10_000
+    max_batch_bytes: Annotated[int, between(4_096, GIB)] = 1_048_576
+    pressure_bytes: Annotated[int, between(65_536, GIB)] = 8_388_608
+    turn_frames_bytes: Annotated[int, between(65_536, GIB)] = 4_194_304
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -90,7 +83,7 @@ class ClusterLimit(Struct, frozen=True, kw_only=True):
         files allows.
     """
 
-    max_network_connection: Annotated[int, _in(0, 100_000_000)] = 0
+    max_network_connection: Annotated[int, between(0, 100_000_000)] = 0
 
 
 class Storage(Struct, frozen=True, kw_only=True):
@@ -123,24 +116,24 @@ class Storage(Struct, frozen=True, kw_only=True):
     """
 
     flush: Flush = "interval"
-    interval_ms: Annotated[int, _in(1, 3_600_000)] = 1_000
-    cursor_interval_ms: Annotated[int, _in(1, 60_000)] = 100
-    memory_bytes: Annotated[int, _in(1 << 20, TIB)] = 134_217_728
-    wal_bytes: Annotated[int, _in(1 << 20, TIB)] = 268_435_456
-    pending_bytes: Annotated[int, _in(65_536, TIB)] = 268_435_456
-    retry_ms: Annotated[int, _in(10, 600_000)] = 500
-    retain_budget_bytes: Annotated[int, _in(4_096, GIB)] = 262_144
-    open_files: Annotated[int, _in(1, 1_000_000)] = 256
-    segment_bytes: Annotated[int, _in(1_024, GIB)] = 268_435_456
-    segment_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000
-    preallocate_bytes: Annotated[int, _in(0, GIB)] = 16_777_216
-    index_interval_bytes: Annotated[int, _in(64, GIB)] = 4_096
-    retain_interval_ms: Annotated[int, _in(10, 86_400_000)] = 1_000
-    max_topic_logs: Annotated[int, _in(0, 1_000_000)] = 10_000
-    memory_log_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
-    compact_records: Annotated[int, _in(1, 1_000_000_000)] = 10_000
-    compact_keys: Annotated[int, _in(1, 1_000_000_000)] = 1_000_000
-    tombstone_ms: Annotated[int, _in(0, CENTURY_MS)] = 86_400_000
+    interval_ms: Annotated[int, between(1, 3_600_000)] = 1_000
+    cursor_interval_ms: Annotated[int, between(1, 60_000)] = 100
+    memory_bytes: Annotated[int, between(1 << 20, TIB)] = 134_217_728
+    wal_bytes: Annotated[int, between(1 << 20, TIB)] = 268_435_456
+    pending_bytes: Annotated[int, between(65_536, TIB)] = 268_435_456
+    retry_ms: Annotated[int, between(10, 600_000)] = 500
+    retain_budget_bytes: Annotated[int, between(4_096, GIB)] = 262_144
+    open_files: Annotated[int, between(1, 1_000_000)] = 256
+    segment_bytes: Annotated[int, between(1_024, GIB)] = 268_435_456
+    segment_ms: Annotated[int, between(0, CENTURY_MS)] = 604_800_000
+    preallocate_bytes: Annotated[int, between(0, GIB)] = 16_777_216
+    index_interval_bytes: Annotated[int, between(64, GIB)] = 4_096
+    retain_interval_ms: Annotated[int, between(10, 86_400_000)] = 1_000
+    max_topic_logs: Annotated[int, between(0, 1_000_000)] = 10_000
+    memory_log_bytes: Annotated[int, between(1_024, TIB)] = 67_108_864
+    compact_records: Annotated[int, between(1, 1_000_000_000)] = 10_000
+    compact_keys: Annotated[int, between(1, 1_000_000_000)] = 1_000_000
+    tombstone_ms: Annotated[int, between(0, CENTURY_MS)] = 86_400_000
 
 
 class TopicRule(Struct, frozen=True, kw_only=True):
@@ -169,141 +162,14 @@ class TopicRule(Struct, frozen=True, kw_only=True):
     filter: Annotated[str, Meta(min_length=1, examples=["plant/+/alarms"])]
     engine: Engine = "rocksdb"
     flush: Flush = "interval"
-    interval_ms: Annotated[int, _in(1, 3_600_000)] = 1_000
-    retention_ms: Annotated[int, _in(0, CENTURY_MS)] = 0
-    retention_bytes: Annotated[int, _in(0, I64_MAX)] = 0
-    retention_records: Annotated[int, _in(0, I64_MAX)] = 0
+    interval_ms: Annotated[int, between(1, 3_600_000)] = 1_000
+    retention_ms: Annotated[int, between(0, CENTURY_MS)] = 0
+    retention_bytes: Annotated[int, between(0, I64_MAX)] = 0
+    retention_records: Annotated[int, between(0, I64_MAX)] = 0
     compact: bool = False
     own_shard: bool = False
     store_qos0: bool = False
-    max_message_bytes: Annotated[int, _in(0, 268_435_460)] = 0
-
-
-class MqttServer(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.server]`: Where MQTT listens.
-
-    tcp_port: TCP port of MQTT; 0: any free port, which is printed at start.
-    """
-
-    tcp_port: Annotated[int, _in(0, 65_535)] = 1883
-
-
-class MqttKeepAlive(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.keep_alive]`: How long a client may be silent (MQTT5 3.1.2.10).
-
-    max_time: Seconds; an MQTT 5 client that asks for more, or for none, is told this instead.
-    default_timeout: Keep-alive times this is the silence that ends a connection.
-    """
-
-    max_time: Annotated[int, _in(1, 65_535)] = 3_600
-    default_timeout: Annotated[float, _in(1.0, 10.0)] = 1.5
-
-
-class MqttProtocol(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.protocol]`: The limits of MQTT sessions, connections and packets.
-
-    max_session_expiry_interval: Seconds that a session outlives its connection at most.
-    default_session_expiry_interval: Seconds for MQTT 3 clients that connect with clean session 0.
-    topic_alias_max: Topic aliases that a client may use toward the server.
-    max_packet_size: Bytes of the largest packet that a client may send.
-    receive_max: QoS 1 and 2 messages that a client may have unacknowledged.
-    max_message_expiry_interval: Seconds that any message lives at most; 0: no cap.
-    max_inflight: QoS 1 and 2 messages unacknowledged toward a client at most.
-    max_queued_messages: Messages that wait in memory for one session.
-    max_queued_bytes: Bytes of the messages that wait in memory for one session.
-    max_outbox_bytes: Bytes unsent to a client beyond which QoS 0 messages are dropped.
-    connect_timeout_ms: Milliseconds from the accepted connection to its CONNECT.
-    linger_timeout_ms: Milliseconds that a client has to take the last bytes and end its side.
-    max_connect_size: Bytes of the largest CONNECT packet; max_packet_size bounds it too.
-    max_topic_levels: Levels of a topic name or filter.
-    max_subscriptions: Subscriptions of one session.
-    max_server_topic_aliases: Topic aliases that the server uses toward one client.
-    publisher_route_cache: Topics whose routes one publisher's connection remembers.
-    route_cache: Topics whose routes a core remembers.
-    """
-
-    max_session_expiry_interval: Annotated[int, _in(0, U32_MAX)] = 604_800
-    default_session_expiry_interval: Annotated[int, _in(0, U32_MAX)] = 604_800
-    topic_alias_max: Annotated[int, _in(0, 65_535)] = 1_024
-    max_packet_size: Annotated[int, _in(1_024, 268_435_460)] = 10_485_760
-    receive_max: Annotated[int, _in(1, 65_535)] = 1_024
-    max_message_expiry_interval: Annotated[int, _in(0, U32_MAX)] = 0
-    max_inflight: Annotated[int, _in(1, 65_535)] = 1_000
-    max_queued_messages: Annotated[int, _in(1, 1_000_000_000)] = 100_000
-    max_queued_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
-    max_outbox_bytes: Annotated[int, _in(4_096, GIB)] = 4_194_304
-    connect_timeout_ms: Annotated[int, _in(10, 600_000)] = 10_000
-    linger_timeout_ms: Annotated[int, _in(0, 600_000)] = 2_000
-    max_connect_size: Annotated[int, _in(128, 268_435_460)] = 262_144
-    max_topic_levels: Annotated[int, _in(1, 65_535)] = 128
-    max_subscriptions: Annotated[int, _in(1, 10_000_000)] = 10_000
-    max_server_topic_aliases: Annotated[int, _in(0, 65_535)] = 1_024
-    publisher_route_cache: Annotated[int, _in(1, 1_000_000)] = 1_024
-    route_cache: Annotated[int, _in(16, 100_000_000)] = 65_536
-
-
-class MqttRetained(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.retained]`: The retained messages of one core (MQTT5 3.3.1.3).
-
-    max_messages: Retained messages per core.
-    max_bytes: Bytes of retained messages per core.
-    """
-
-    max_messages: Annotated[int, _in(0, 1_000_000_000)] = 1_000_000
-    max_bytes: Annotated[int, _in(0, TIB)] = GIB
-
-
-class MqttShared(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.shared]`: Shared subscriptions (MQTT5 4.8.2).
-
-    max_pending: Messages that a group without a ready member keeps.
-    """
-
-    max_pending: Annotated[int, _in(0, 1_000_000_000)] = 100_000
-
-
-class MqttInbox(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.inbox]`: What waits on disk for a durable session that is offline or slow.
-
-    max_messages: Messages that wait for one session.
-    max_bytes: Bytes of the messages that wait for one session.
-    max_age_ms: Milliseconds that a message waits at most; 0: no bound but its own expiry.
-    on_full: drop_oldest: a session over a limit loses what waits longest; refuse_newest: it does
-        not get what comes. Each message that is lost is counted.
-    """
-
-    max_messages: Annotated[int, _in(1, 1_000_000_000)] = 100_000
-    max_bytes: Annotated[int, _in(1_024, TIB)] = 67_108_864
-    max_age_ms: Annotated[int, _in(0, CENTURY_MS)] = 604_800_000
-    on_full: Literal["drop_oldest", "refuse_newest"] = "drop_oldest"
-
-
-class MqttDelayed(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.delayed]`: Delayed publish: $delayed/<seconds or Unix time>/<topic>.
-
-    A number up to 1000000000 is seconds from now, a greater one a Unix time; one that has passed
-    means at once. A message that expires before it is due is not delivered.
-
-    enable: Take such messages; when switched off they are refused, and those that wait still go.
-    max_delay_seconds: Seconds that a message may be delayed.
-    max_messages: Delayed messages that a core keeps.
-    """
-
-    enable: bool = True
-    max_delay_seconds: Annotated[int, _in(1, U32_MAX)] = 4_294_967
-    max_messages: Annotated[int, _in(0, 1_000_000_000)] = 10_000_000
-
-
-class MqttRuntime(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime]`: MQTT 3.1, 3.1.1 and 5.0."""
-
-    server: MqttServer = field(default_factory=MqttServer)
-    keep_alive: MqttKeepAlive = field(default_factory=MqttKeepAlive)
-    protocol: MqttProtocol = field(default_factory=MqttProtocol)
-    retained: MqttRetained = field(default_factory=MqttRetained)
-    shared: MqttShared = field(default_factory=MqttShared)
-    inbox: MqttInbox = field(default_factory=MqttInbox)
-    delayed: MqttDelayed = field(default_factory=MqttDelayed)
+    max_message_bytes: Annotated[int, between(0, 268_435_460)] = 0
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -318,10 +184,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     cluster_name: Annotated[str, Meta(min_length=1, max_length=255)] = "robust_mq_cluster_default"
-    broker_id: Annotated[int, _in(0, I64_MAX)] = 1
+    broker_id: Annotated[int, between(0, I64_MAX)] = 1
     broker_ip: str = "0.0.0.0"
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)] = ("meta", "broker", "engine")
-    http_port: Annotated[int, _in(0, 65_535)] = 58080
+    http_port: Annotated[int, between(0, 65_535)] = 58080
     data_path: Annotated[str, Meta(min_length=1)] = "./data"
     runtime: Runtime = field(default_factory=Runtime)
     log: Log = field(default_factory=Log)

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from robustmq.config import Config, MqttDelayed
+from robustmq.config import Config
+from robustmq.config_mqtt import MqttDelayed
 from tests.fabric import Fabric, Limits, Node
 
 

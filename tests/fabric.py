@@ -16,16 +16,8 @@ from robustmq.broker.api import Kept, Options
 from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
-from robustmq.config import (
-    Config,
-    MqttProtocol,
-    MqttRetained,
-    MqttRuntime,
-    MqttShared,
-    Runtime,
-    Storage,
-    TopicRule,
-)
+from robustmq.config import Config, Runtime, Storage, TopicRule
+from robustmq.config_mqtt import MqttProtocol, MqttRetained, MqttRuntime, MqttShared
 from robustmq.errors import Refused
 from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS

@@ -18,6 +18,7 @@ from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.packets import V311, Connect, Publish, Subscribe, Subscription
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.principal import Peer
 from robustmq.storage.memory_table import MemoryTable
 
 ROUNDS = 300
@@ -86,7 +87,7 @@ def end_turn(core: Core, fabric: OwnFabric) -> None:
 
 def client(mqtt: Mqtt, name: str) -> Connection:
     """A client that has connected."""
-    connection = mqtt.connection("")
+    connection = mqtt.connection(Peer())
     connection.intake.feed(codec.encode(Connect(name, V311), V311))
     return connection
 

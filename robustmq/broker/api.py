@@ -9,7 +9,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker.timers import Timer
 from robustmq.errors import Refused
 from robustmq.message.record import Record
-from robustmq.policy.principal import Principal
+from robustmq.policy.principal import Peer, Principal
 from robustmq.storage.log import StoredBatch
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Kept",
     "LogBounds",
     "Options",
+    "Peer",
     "Principal",
     "Record",
     "StoredBatch",

@@ -26,7 +26,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.router import Router
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timer, Timers
-from robustmq.config import MqttDelayed
+from robustmq.config_mqtt import MqttDelayed
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import Delay, read_delay
 from robustmq.message.record import QOS_BITS, RETAIN_BIT, Record, expires_at

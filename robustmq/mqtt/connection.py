@@ -8,18 +8,18 @@ Bytes come in by `intake`, broker events by the session's window; what goes out 
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.intake import Handle, Intake
 from robustmq._kernel.outbox import Outbox
-from robustmq.broker.api import Broker, Principal, Timer
+from robustmq.broker.api import Broker, Peer, Principal, Timer
 from robustmq.errors import ProtocolError, Refused
-from robustmq.mqtt import codec
+from robustmq.mqtt import codec, connect
+from robustmq.mqtt.connect import Greeting
 from robustmq.mqtt.framing import answer_version
 from robustmq.mqtt.packets import (
     V5,
-    V311,
     Auth,
     Connack,
     Connect,
@@ -28,7 +28,6 @@ from robustmq.mqtt.packets import (
     PacketType,
     Pingreq,
     Pingresp,
-    Properties,
     Puback,
     Pubcomp,
     Publish,
@@ -45,10 +44,6 @@ from robustmq.mqtt.subscriber import Subscriber
 if TYPE_CHECKING:
     from robustmq.mqtt.protocol import Mqtt
 
-_NO_LIMIT: Final = 65_535
-_NO_PROPERTIES: Final = Properties()
-_DEFAULT_PACKET: Final = 268_435_460
-
 
 class Stream(Protocol):
     """What a connection may ask of its transport."""
@@ -58,16 +53,6 @@ class Stream(Protocol):
 
     def abort(self) -> None:
         """End at once."""
-
-
-class _Greeting(NamedTuple):
-    """What follows CONNECT when its session is safe: CONNACK, and how messages go out."""
-
-    connack: Connack
-    keep_alive: int
-    limit: int
-    max_packet: int
-    alias_max: int
 
 
 class Connection:
@@ -80,21 +65,21 @@ class Connection:
         "_publisher",
         "_subscriber",
         "_timer",
-        "address",
         "broker",
         "ended",
         "intake",
         "mqtt",
         "outbox",
+        "peer",
         "session",
         "stream",
         "version",
     )
 
-    def __init__(self, mqtt: "Mqtt", address: str) -> None:
+    def __init__(self, mqtt: "Mqtt", peer: Peer) -> None:
         self.mqtt = mqtt
         self.broker: Broker = mqtt.broker
-        self.address = address
+        self.peer = peer
         self.outbox = Outbox(self.broker.turn)
         self.intake = Intake(
             self.broker.turn,
@@ -164,68 +149,40 @@ class Connection:
             self._refuse(answer_version(body), Reason(error.reason))
 
     def _connect(self, packet: Connect) -> None:
-        properties = packet.properties or _NO_PROPERTIES
-        client_id = packet.client_id
-        if not client_id:
-            if packet.version == V311 and not packet.clean_start:
-                raise ProtocolError(
-                    Reason.CLIENT_IDENTIFIER_NOT_VALID,
-                    "a client without an identifier must ask for a clean session",
-                )
-            if packet.version < V311:
-                raise ProtocolError(
-                    Reason.CLIENT_IDENTIFIER_NOT_VALID, "MQTT 3.1 wants a client identifier"
-                )
-            client_id = self.mqtt.assigned_client_id()
-        if properties.authentication_method is not None:
+        client_id = packet.client_id or self._assigned(packet)
+        if packet.properties is not None and packet.properties.authentication_method is not None:
             raise ProtocolError(
                 Reason.BAD_AUTHENTICATION_METHOD, "no authentication method is configured"
             )
-        principal = Principal(client_id, packet.username, self.address)
+        self._open(packet, self.peer.principal(client_id, packet.username))
+
+    def _assigned(self, packet: Connect) -> str:
+        connect.check_anonymous(packet)
+        return self.mqtt.assigned_client_id()
+
+    def _open(self, packet: Connect, principal: Principal) -> None:
+        """The client is who it says: give it its session, unless something refuses it."""
+        limits = self.mqtt.limits
+        sessions = self.mqtt.sessions
         if packet.will is not None:
             decided = self.broker.route(principal, packet.will.topic)
             if isinstance(decided, Refused):
                 self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
                 return
-        expiry = self._expiry(packet, properties)
-        refused = self.mqtt.sessions.refusal(client_id, packet.clean_start, expiry)
+        expiry = connect.expiry(packet, limits)
+        refused = sessions.refusal(principal.client_id, packet.clean_start, expiry)
         if refused is not None:
             self._refuse(packet.version, CONNECTION_REFUSALS[refused.code])
             return
-        self._open(packet, properties, principal, expiry)
-
-    def _expiry(self, packet: Connect, properties: Properties) -> int:
-        """Seconds that the session outlives the connection."""
-        limits = self.mqtt.limits
-        asked = properties.session_expiry_interval or 0
-        if packet.version < V5:
-            asked = 0 if packet.clean_start else limits.default_session_expiry_interval
-        return min(asked, limits.max_session_expiry_interval)
-
-    def _open(
-        self, packet: Connect, properties: Properties, principal: Principal, expiry: int
-    ) -> None:
-        limits = self.mqtt.limits
         version = self.version = packet.version
-        session, present, waits = self.mqtt.sessions.open(
+        session, present, waits = sessions.open(
             principal, packet.clean_start, expiry=expiry, will=packet.will, version=version
         )
         self.session = session
         session.connection = self
         self._publisher = Publisher(self, session)
         self._subscriber = Subscriber(self, session)
-        keep_alive = self._keep_alive(packet)
-        greeting = _Greeting(
-            Connack(
-                Reason.SUCCESS,
-                present and version >= V311,  # MQTT 3.1 has no such flag: the byte is reserved.
-                self._granted(packet, principal, keep_alive) if version == V5 else None,
-            ),
-            keep_alive,
-            min(properties.receive_maximum or _NO_LIMIT, limits.max_inflight),
-            properties.maximum_packet_size or 0,
-            min(properties.topic_alias_maximum or 0, limits.max_server_topic_aliases),
-        )
+        greeting = connect.greeting(packet, session, present, limits, self.mqtt.keep_alive.max_time)
         intake = self.intake
         intake.version = version
         intake.max_packet = limits.max_packet_size
@@ -238,7 +195,7 @@ class Connection:
         else:
             self._greet(greeting)
 
-    def _kept(self, greeting: _Greeting) -> None:
+    def _kept(self, greeting: Greeting) -> None:
         """The session is safe on disk; the connection may be gone."""
         if self._parting:
             self.send(greeting.connack)
@@ -249,7 +206,7 @@ class Connection:
             self._greet(greeting)
             self.broker.turn.resumes.append(self.intake)
 
-    def _greet(self, greeting: _Greeting) -> None:
+    def _greet(self, greeting: Greeting) -> None:
         """Tell the client that it is connected, and let messages flow."""
         session = self.session
         assert session is not None
@@ -268,29 +225,6 @@ class Connection:
         self.broker.open(session.window, True)
         self.intake.window = session.window
         self.intake.open = True
-
-    def _keep_alive(self, packet: Connect) -> int:
-        """Seconds of silence that the client may keep, before the multiplier; 0: for ever."""
-        most = self.mqtt.keep_alive.max_time
-        if packet.version == V5 and not 0 < packet.keep_alive <= most:
-            return most
-        return packet.keep_alive
-
-    def _granted(self, packet: Connect, principal: Principal, keep_alive: int) -> Properties:
-        """What CONNACK says about this connection where it is not the default (MQTT5 3.2.2.3)."""
-        limits = self.mqtt.limits
-        asked = (packet.properties or _NO_PROPERTIES).session_expiry_interval or 0
-        assert self.session is not None
-        return Properties(
-            session_expiry_interval=self.session.expiry if self.session.expiry != asked else None,
-            receive_maximum=limits.receive_max if limits.receive_max != _NO_LIMIT else None,
-            maximum_packet_size=(
-                limits.max_packet_size if limits.max_packet_size < _DEFAULT_PACKET else None
-            ),
-            assigned_client_id=None if packet.client_id else principal.client_id,
-            topic_alias_maximum=limits.topic_alias_max or None,
-            server_keep_alive=keep_alive if keep_alive != packet.keep_alive else None,
-        )
 
     def _refuse(self, version: int, reason: Reason) -> None:
         """End with a CONNACK that says why, where the peer's version has one."""

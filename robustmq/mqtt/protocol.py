@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Final
 
 from robustmq import metrics
-from robustmq.broker.api import Broker
-from robustmq.config import MqttRuntime
+from robustmq.broker.api import Broker, Peer
+from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import wire
 from robustmq.mqtt.connection import Connection
@@ -84,9 +84,9 @@ class Mqtt:
         beginning = b"\x10" + wire.varint(len(body)) + body
         return connect_client_id(beginning[:seen]) is Peek.INCOMPLETE
 
-    def connection(self, address: str) -> Connection:
+    def connection(self, peer: Peer) -> Connection:
         """A new connection, for a stream that belongs to this core."""
-        return Connection(self, address)
+        return Connection(self, peer)
 
     def assigned_client_id(self) -> str:
         """A client id that nobody has and whose home is this core (MQTT5 3.1.3.1)."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq.broker.api import Broker, Principal, Record, Window
-from robustmq.config import MqttProtocol
+from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import Refused
 from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
 from robustmq.mqtt.headers import to_headers

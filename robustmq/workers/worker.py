@@ -21,6 +21,7 @@ from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
 from robustmq.net.handover import Handover
 from robustmq.net.selector import PollerSelector
 from robustmq.net.tcp import Door
+from robustmq.policy.principal import Peer
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
@@ -249,7 +250,7 @@ class Worker:
             os.close(fd)
             self._count_refused()
             return
-        connection = self._mqtt.connection(peer_address(fd))
+        connection = self._mqtt.connection(Peer(peer_address(fd)))
         try:
             connection.stream = self._poller.adopt(
                 fd, connection.intake, connection.outbox, connection.lost
@@ -290,7 +291,7 @@ def _complain(connection: Connection, reason: int, detail: str) -> None:
     _log.info(
         "client broke the protocol",
         client=session.client_id if session is not None else None,
-        address=connection.address,
+        address=connection.peer.address,
         reason=f"0x{reason:02x}",
         detail=detail,
     )

@@ -19,6 +19,7 @@ from robustmq.metrics import CELLS
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.principal import Peer
 from robustmq.storage.memory_table import MemoryTable
 from tests.simulation.rings import Links, Rings
 from tests.simulation.wire import ServerStream, Wire
@@ -110,7 +111,7 @@ class Core:
 
     def accept(self, wire: Wire) -> None:
         """Take a connection."""
-        connection = self.mqtt.connection(wire.client_id)
+        connection = self.mqtt.connection(Peer(wire.client_id))
         connection.stream = ServerStream(wire)
         wire.accept(connection.intake, connection.outbox, connection.lost)
         self._wires.append(wire)
@@ -201,7 +202,7 @@ class Core:
             raise Died
 
     def _complain(self, connection: Connection, reason: int, detail: str) -> None:
-        self.complaints.append(f"{connection.address}: 0x{reason:02x} {detail}")
+        self.complaints.append(f"{connection.peer.address}: 0x{reason:02x} {detail}")
 
 
 class Machine:

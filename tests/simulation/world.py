@@ -10,15 +10,8 @@ from typing import Final
 from unittest.mock import patch
 
 from robustmq.broker import cursors, filter_log, inbox
-from robustmq.config import (
-    Config,
-    Flush,
-    MqttKeepAlive,
-    MqttProtocol,
-    MqttRuntime,
-    Runtime,
-    Storage,
-)
+from robustmq.config import Config, Flush, Runtime, Storage
+from robustmq.config_mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
 from robustmq.mqtt.packets import V5, V311, Publish, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session

@@ -8,6 +8,7 @@ from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.packets import V5, Connect, Properties, Publish
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.principal import Peer
 from tests.fabric import Fabric, Limits, Node
 
 
@@ -22,7 +23,7 @@ def connected(node: Node) -> Connection:
         seed="test",
         complain=lambda *_: None,
     )
-    connection = mqtt.connection("")
+    connection = mqtt.connection(Peer())
     connection.intake.feed(codec.encode(Connect("publisher", V5), V5))
     assert connection.session is not None
     return connection

@@ -15,7 +15,7 @@ from robustmq.broker.inbox import Inbox
 from robustmq.broker.overlap import overlap
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
-from robustmq.config import MqttInbox
+from robustmq.config_mqtt import MqttInbox
 from robustmq.message.record import NO_HEADERS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.topic_rules import TopicRules

@@ -19,7 +19,7 @@ from robustmq.broker.api import (
 )
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
-from robustmq.config import MqttKeepAlive, MqttProtocol, MqttRuntime
+from robustmq.config_mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
 from robustmq.errors import Refused
 from robustmq.metrics import CELLS
 from robustmq.mqtt import codec
@@ -27,6 +27,7 @@ from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.framing import scan
 from robustmq.mqtt.packets import V5, Connack, Connect, Packet, Properties, Will
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy import principal
 from robustmq.storage.memory_table import MemoryTable
 
 START_MS = 1_700_000_000_000
@@ -252,7 +253,7 @@ class Peer:
         self.scene = scene
         self.version = version
         self.stream = ScriptedStream()
-        self.connection: Connection = scene.mqtt.connection("peer")
+        self.connection: Connection = scene.mqtt.connection(principal.Peer("peer"))
         self.connection.stream = self.stream
 
     def send(self, *packets: Packet) -> None:
