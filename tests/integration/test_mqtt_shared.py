@@ -1,5 +1,6 @@
 """Shared subscriptions, in all versions (MQTT5 4.8.2)."""
 
+import select
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -8,7 +9,7 @@ import pytest
 from robustmq.mqtt.packets import V5, Properties, Puback, Publish, Pubrec
 from robustmq.mqtt.reasons import Reason
 from tests.integration.homes import name_on, topic_on
-from tests.integration.supervised import Node, until
+from tests.integration.supervised import PATIENCE_SECONDS, Node, until
 from tests.integration.wire_client import VERSIONS, Client, numbered, serve
 
 
@@ -19,6 +20,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def kept(version: int) -> Properties | None:
     return Properties(session_expiry_interval=100) if version == V5 else None
+
+
+def hearing(*clients: Client) -> Client:
+    """Return the first of the clients that is sent something."""
+    ready, _, _ = select.select([client.socket for client in clients], [], [], PATIENCE_SECONDS)
+    return next(client for client in clients if client.socket in ready)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -132,6 +139,12 @@ def test_an_offline_member_is_passed_over(node: Node) -> None:
         assert online.payloads(10) == list(numbered(10))
         with Client(node, client_id, clean=False, properties=kept(V5)) as member:
             assert member.connack.session_present
+            # The core that leads the group hears a moment later that the member is back.
+            says.publish(topic, b"first", 1)
+            while hearing(online, member) is online:
+                assert online.payloads(1) == [b"first"]
+                says.publish(topic, b"first", 1)
+            assert member.payloads(1) == [b"first"]
             for payload in numbered(10):
                 says.publish(topic, payload, 1)
             heard = online.payloads(5) + member.payloads(5)
