@@ -210,13 +210,21 @@ class Schema:
     def manual(self, head: Iterable[str]) -> str:
         """Write every key with its description and default as a TOML file, `head` on top.
 
-        Tables have no default: one row of each is shown, commented out.
+        Sections that are alike are described once. Tables have no default: one row of each is
+        shown, commented out.
         """
         lines = [f"# {line}" for line in head]
         lines += _described(self._root, self.keys, ())
+        first: dict[type[Struct], str] = {}
         for at, section in self.sections.items():
-            if texts := _descriptions(section):
-                lines += ["", "", *_comment(texts[""]), f"[{'.'.join(at)}]"]
+            name = ".".join(at)
+            if section in first:
+                described = _described(section, self.keys, at)
+                lines += ["", f"# As [{first[section]}].", f"[{name}]"]
+                lines += [line for line in described if line and line[0] != "#"]
+            elif texts := _descriptions(section):
+                first[section] = name
+                lines += ["", "", *_comment(texts[""]), f"[{name}]"]
                 lines += _described(section, self.keys, at)
         for at, row in self.tables.items():
             text = f"{_descriptions(row)['']} An example, with the defaults:"

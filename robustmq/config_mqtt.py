@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
+from robustmq.config_listener import MqttListeners
 
 
 class MqttServer(Struct, frozen=True, kw_only=True):
@@ -132,3 +133,4 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     shared: MqttShared = field(default_factory=MqttShared)
     inbox: MqttInbox = field(default_factory=MqttInbox)
     delayed: MqttDelayed = field(default_factory=MqttDelayed)
+    listener: MqttListeners = field(default_factory=MqttListeners)

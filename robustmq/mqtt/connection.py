@@ -182,7 +182,8 @@ class Connection:
         session.connection = self
         self._publisher = Publisher(self, session)
         self._subscriber = Subscriber(self, session)
-        greeting = connect.greeting(packet, session, present, limits, self.mqtt.keep_alive.max_time)
+        max_keep_alive = self.mqtt.max_keep_alive(self.peer.listener)
+        greeting = connect.greeting(packet, session, present, limits, max_keep_alive)
         intake = self.intake
         intake.version = version
         intake.max_packet = limits.max_packet_size

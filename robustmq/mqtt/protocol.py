@@ -43,6 +43,7 @@ class Mqtt:
         self.broker = broker
         self.limits = config.protocol
         self.keep_alive = config.keep_alive
+        self._listeners = config.listener
         self.sessions = SessionTable(broker, config.protocol, first_key)
         self.complain = complain
         self._core = core
@@ -87,6 +88,10 @@ class Mqtt:
     def connection(self, peer: Peer) -> Connection:
         """A new connection, for a stream that belongs to this core."""
         return Connection(self, peer)
+
+    def max_keep_alive(self, listener: str) -> int:
+        """Seconds that a client of a listener may ask for, when it can be told otherwise."""
+        return self._listeners.named(listener).max_keep_alive or self.keep_alive.max_time
 
     def assigned_client_id(self) -> str:
         """A client id that nobody has and whose home is this core (MQTT5 3.1.3.1)."""

@@ -59,9 +59,18 @@ def test_every_key_is_described_in_the_manual() -> None:
     lines = manual().splitlines()
     assert len(KEYS) >= 40
     for key in KEYS:
-        places = [i for i, line in enumerate(lines) if line.startswith(f"{key[-1]} = ")]
-        assert places, key
-        assert all(lines[place - 1].startswith("# ") for place in places), key
+        # Sections that are alike are described once.
+        struct = SECTIONS.get(key[:-1])
+        told = next((at for at, other in SECTIONS.items() if other is struct), ())
+        start = lines.index(f"[{'.'.join(told)}]") if told else 0
+        place = next(i for i in range(start, len(lines)) if lines[i].startswith(f"{key[-1]} = "))
+        assert lines[place - 1].startswith("# "), key
+
+
+def test_sections_that_are_alike_refer_to_the_first() -> None:
+    text = manual()
+    assert text.count("# What holds for the clients of one listener.") == 1
+    assert "# As [mqtt_runtime.listener.tcp].\n[mqtt_runtime.listener.wss]\n" in text
 
 
 def test_every_default_passes_its_own_bounds() -> None:

@@ -4,6 +4,8 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.api import (
@@ -225,11 +227,18 @@ class Scene:
     """One core with its MQTT, and nothing real around it."""
 
     def __init__(
-        self, *, max_keep_alive: int = 3_600, table: MemoryTable | None = None, **limits: int
+        self,
+        *,
+        max_keep_alive: int = 3_600,
+        table: MemoryTable | None = None,
+        config: MqttRuntime | None = None,
+        **limits: int,
     ) -> None:
         self.broker = ScriptedBroker(table)
-        config = MqttRuntime(
-            protocol=MqttProtocol(**limits), keep_alive=MqttKeepAlive(max_time=max_keep_alive)
+        config = msgspec.structs.replace(
+            config or MqttRuntime(),
+            protocol=MqttProtocol(**limits),
+            keep_alive=MqttKeepAlive(max_time=max_keep_alive),
         )
         self.complaints: list[int] = []
         self.mqtt = Mqtt(
@@ -249,11 +258,19 @@ class Scene:
 class Peer:
     """A client's end of a connection."""
 
-    def __init__(self, scene: Scene, version: int = V5) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        version: int = V5,
+        *,
+        listener: str = "tcp",
+        certified: str | None = None,
+    ) -> None:
         self.scene = scene
         self.version = version
         self.stream = ScriptedStream()
-        self.connection: Connection = scene.mqtt.connection(principal.Peer("peer"))
+        peer = principal.Peer("peer", listener, certified)
+        self.connection: Connection = scene.mqtt.connection(peer)
         self.connection.stream = self.stream
 
     def send(self, *packets: Packet) -> None:

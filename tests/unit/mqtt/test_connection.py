@@ -3,6 +3,8 @@
 import pytest
 
 from robustmq import metrics
+from robustmq.config_listener import MqttListener, MqttListeners
+from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.packets import (
     V5,
@@ -113,6 +115,20 @@ def test_keep_alive_of_the_server(version: int, asked: int, told: int | None, mo
     assert not peer.connection.ended
     scene.broker.pass_ms(200)
     assert peer.connection.ended == bool(most_ms)
+
+
+def test_a_listener_has_a_keep_alive_of_its_own() -> None:
+    listeners = MqttListeners(ws=MqttListener(max_keep_alive=20))
+    scene = Scene(max_keep_alive=60, config=MqttRuntime(listener=listeners))
+    told = {}
+    for listener in ("tcp", "ws"):
+        peer = Peer(scene, listener=listener)
+        peer.send(Connect(listener, V5, keep_alive=100))
+        (connack,) = peer.got()
+        assert isinstance(connack, Connack)
+        assert connack.properties is not None
+        told[listener] = connack.properties.server_keep_alive
+    assert told == {"tcp": 60, "ws": 20}
 
 
 def test_connack_says_what_was_asked_differently() -> None:

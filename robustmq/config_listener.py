@@ -1,0 +1,38 @@
+"""The configuration of what differs between the doors of MQTT: `[mqtt_runtime.listener.<name>]`."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from robustmq.config_bounds import between
+
+TENANT_PATTERN = r"^[A-Za-z0-9_.\-]{0,128}$"
+
+
+class MqttListener(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.listener.<name>]`: What holds for the clients of one listener.
+
+    max_keep_alive: Seconds; an MQTT 5 client that asks for more, or for none, is told this
+        instead; 0: mqtt_runtime.keep_alive.max_time.
+    tenant: The tenant of clients that name none themselves, at most 128 letters, digits, _, . and
+        -; "": default.
+    """
+
+    max_keep_alive: Annotated[int, between(0, 65_535)] = 0
+    tenant: Annotated[str, Meta(pattern=TENANT_PATTERN)] = ""
+
+
+class MqttListeners(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.listener]`: One section for each listener, by its name."""
+
+    tcp: MqttListener = field(default_factory=MqttListener)
+    tls: MqttListener = field(default_factory=MqttListener)
+    ws: MqttListener = field(default_factory=MqttListener)
+    wss: MqttListener = field(default_factory=MqttListener)
+    quic: MqttListener = field(default_factory=MqttListener)
+    unix: MqttListener = field(default_factory=MqttListener)
+
+    def named(self, name: str) -> MqttListener:
+        """The options of a listener, `policy.principal.Peer.listener`."""
+        options: MqttListener = getattr(self, name)
+        return options
