@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
@@ -47,6 +47,8 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_topic_levels: Levels of a topic name or filter.
     max_subscriptions: Subscriptions of one session.
     max_server_topic_aliases: Topic aliases that the server uses toward one client.
+    response_information: What a client that asks for it is told as the beginning of its response
+        topics; ${clientid} and ${username} stand for its own; "": nothing.
     publisher_route_cache: Topics whose routes one publisher's connection remembers.
     route_cache: Topics whose routes a core remembers.
     """
@@ -67,6 +69,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_topic_levels: Annotated[int, between(1, 65_535)] = 128
     max_subscriptions: Annotated[int, between(1, 10_000_000)] = 10_000
     max_server_topic_aliases: Annotated[int, between(0, 65_535)] = 1_024
+    response_information: Annotated[str, Meta(max_length=1_024)] = ""
     publisher_route_cache: Annotated[int, between(1, 1_000_000)] = 1_024
     route_cache: Annotated[int, between(16, 100_000_000)] = 65_536
 

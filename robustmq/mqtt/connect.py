@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import ProtocolError
+from robustmq.mqtt.explanation import Wording
 from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
@@ -37,6 +38,14 @@ def check_anonymous(packet: Connect) -> None:
         raise ProtocolError(
             Reason.CLIENT_IDENTIFIER_NOT_VALID, "MQTT 3.1 wants a client identifier"
         )
+
+
+def wording(packet: Connect) -> Wording:
+    """What the client wants to be told of refusals (MQTT5 3.1.2.11.4, 3.1.2.11.7)."""
+    asked = packet.properties or _NO_PROPERTIES
+    return Wording(
+        packet.version, asked.maximum_packet_size or 0, asked.request_problem_information != 0
+    )
 
 
 def expiry(packet: Connect, limits: MqttProtocol) -> int:
@@ -77,7 +86,8 @@ def _granted(
     packet: Connect, session: Session, keep_alive: int, limits: MqttProtocol
 ) -> Properties:
     """What CONNACK says about this connection where it is not the default (MQTT5 3.2.2.3)."""
-    asked = (packet.properties or _NO_PROPERTIES).session_expiry_interval or 0
+    properties = packet.properties or _NO_PROPERTIES
+    asked = properties.session_expiry_interval or 0
     return Properties(
         session_expiry_interval=session.expiry if session.expiry != asked else None,
         receive_maximum=limits.receive_max if limits.receive_max != _NO_LIMIT else None,
@@ -87,4 +97,17 @@ def _granted(
         assigned_client_id=None if packet.client_id else session.client_id,
         topic_alias_maximum=limits.topic_alias_max or None,
         server_keep_alive=keep_alive if keep_alive != packet.keep_alive else None,
+        response_information=(
+            _response_information(session, limits.response_information)
+            if properties.request_response_information
+            else None
+        ),
     )
+
+
+def _response_information(session: Session, configured: str) -> str | None:
+    """Where the client's response topics begin (MQTT5 3.2.2.3.14); None when it is not told."""
+    told = configured.replace("${clientid}", session.client_id)
+    told = told.replace("${username}", session.principal.username or "")
+    # What the client has written may be long.
+    return told if 0 < len(told.encode()) <= _NO_LIMIT else None

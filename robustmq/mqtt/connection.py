@@ -8,7 +8,7 @@ Bytes come in by `intake`, broker events by the session's window; what goes out 
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.intake import Handle, Intake
@@ -17,6 +17,7 @@ from robustmq.broker.api import Broker, Peer, Principal, Timer
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import codec, connect
 from robustmq.mqtt.connect import Greeting
+from robustmq.mqtt.explanation import Explained, Wording
 from robustmq.mqtt.framing import answer_version
 from robustmq.mqtt.packets import (
     V5,
@@ -37,12 +38,15 @@ from robustmq.mqtt.packets import (
     Unsubscribe,
 )
 from robustmq.mqtt.publisher import Publisher
-from robustmq.mqtt.reasons import CONNECTION_REFUSALS, Reason, is_error
+from robustmq.mqtt.reasons import CONNECTION_REFUSALS, UNKNOWN_PACKET_ID, Reason, is_error
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from robustmq.mqtt.protocol import Mqtt
+
+
+_TAKEN_OVER: Final = "another client has connected with this client identifier"
 
 
 class Stream(Protocol):
@@ -74,6 +78,7 @@ class Connection:
         "session",
         "stream",
         "version",
+        "wording",
     )
 
     def __init__(self, mqtt: "Mqtt", peer: Peer) -> None:
@@ -90,6 +95,7 @@ class Connection:
         self.stream: Stream | None = None
         self.session: Session | None = None
         self.version = 0
+        self.wording = Wording(0)
         self.ended = False
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
@@ -124,8 +130,8 @@ class Connection:
         """The kernel could not make a packet of the bytes."""
         self.fail(reason, detail)
 
-    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
-        """The reason to answer a PUBLISH with."""
+    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int | bytes:
+        """The reason to answer a PUBLISH with, or the whole answer."""
         assert self._publisher is not None
         return self._publisher.settled(kind, packet_id, code, matched)
 
@@ -146,9 +152,10 @@ class Connection:
             self._connect(packet)
         except ProtocolError as error:
             self._count(metrics.PROTOCOL_ERRORS)
-            self._refuse(answer_version(body), Reason(error.reason))
+            self._refuse(answer_version(body), Reason(error.reason), error.detail)
 
     def _connect(self, packet: Connect) -> None:
+        self.wording = connect.wording(packet)
         client_id = packet.client_id or self._assigned(packet)
         if packet.properties is not None and packet.properties.authentication_method is not None:
             raise ProtocolError(
@@ -167,12 +174,12 @@ class Connection:
         if packet.will is not None:
             decided = self.broker.route(principal, packet.will.topic)
             if isinstance(decided, Refused):
-                self._refuse(packet.version, CONNECTION_REFUSALS[decided.code])
+                self._refuse(packet.version, CONNECTION_REFUSALS[decided.code], decided.detail)
                 return
         expiry = connect.expiry(packet, limits)
         refused = sessions.refusal(principal.client_id, packet.clean_start, expiry)
         if refused is not None:
-            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code])
+            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return
         version = self.version = packet.version
         session, present, waits = sessions.open(
@@ -201,7 +208,7 @@ class Connection:
         if self._parting:
             self.send(greeting.connack)
             if self.version == V5:
-                self.send(Disconnect(Reason.SESSION_TAKEN_OVER))
+                self.refuse(Disconnect(Reason.SESSION_TAKEN_OVER), _TAKEN_OVER)
             self._leave()
         elif not self.ended:
             self._greet(greeting)
@@ -227,13 +234,13 @@ class Connection:
         self.intake.window = session.window
         self.intake.open = True
 
-    def _refuse(self, version: int, reason: Reason) -> None:
+    def _refuse(self, version: int, reason: Reason, sentence: str) -> None:
         """End with a CONNACK that says why, where the peer's version has one."""
         self._count(metrics.CONNECTIONS_REFUSED)
         malformed = reason in {Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR}
         if version == V5 or (version and not malformed):
-            self.version = version
-            self.send(Connack(reason))
+            self.version = self.wording.version = version
+            self.refuse(Connack(reason), sentence)
         self._end(with_will=False)
 
     # ------------------------------------------------------------------ packets while open
@@ -283,7 +290,7 @@ class Connection:
         if known or self.version < V5:
             self.send(Pubrel(packet_id))
         elif not refused:
-            self.send(Pubrel(packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND))
+            self.refuse(Pubrel(packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND), UNKNOWN_PACKET_ID)
 
     def _completed(self, packet_id: int) -> None:
         session = self.session
@@ -306,6 +313,11 @@ class Connection:
         """Queue a packet for the client."""
         self._count(metrics.PACKETS_SENT)
         self.outbox.put(codec.encode(packet, self.version))
+
+    def refuse(self, packet: Explained, sentence: str) -> None:
+        """Queue an answer with the reason in words, as far as the client wants and takes it."""
+        self._count(metrics.PACKETS_SENT)
+        self.outbox.put(self.wording.encode(packet, sentence))
 
     def send_if_open(self, packet: Packet) -> None:
         """Queue a packet that had to wait, unless the connection has ended meanwhile."""
@@ -334,13 +346,16 @@ class Connection:
             self._look_again(self.intake.last_read_ms)
         else:
             self._count(metrics.KEEPALIVE_TIMEOUTS)
-            self._close(Reason.KEEP_ALIVE_TIMEOUT, with_will=True)
+            sentence = f"nothing was heard for {self._keep_alive_ms / 1_000:g} seconds"
+            self._close(Reason.KEEP_ALIVE_TIMEOUT, sentence, with_will=True)
 
     def _connect_timeout(self) -> None:
         self._timer = None
         if self.session is not None:
             # The disk has not taken the session yet: there is a client to be told.
-            self._refuse(self.version, Reason.SERVER_BUSY)
+            self._refuse(
+                self.version, Reason.SERVER_BUSY, "the session could not be stored in time"
+            )
         else:
             self._count(metrics.CONNECTIONS_REFUSED)
             self._end(with_will=False)
@@ -352,14 +367,14 @@ class Connection:
         if not self.ended:
             self._count(metrics.PROTOCOL_ERRORS)
             self.mqtt.complain(self, reason, detail)
-            self._close(Reason(reason), with_will=True)
+            self._close(Reason(reason), detail, with_will=True)
 
     def taken_over(self, session_ends: bool) -> None:
         """Another connection has this client id now (MQTT5 3.1.4)."""
         if session_ends and self.session is not None:
             self.session.expiry = 0
         if self._greeted:
-            self._close(Reason.SESSION_TAKEN_OVER, with_will=True)
+            self._close(Reason.SESSION_TAKEN_OVER, _TAKEN_OVER, with_will=True)
         else:
             # It was not told yet that it is connected: it is told both when the first is true.
             self._parting = True
@@ -371,7 +386,7 @@ class Connection:
         if session is not None:
             self.mqtt.sessions.suspend(session)
         if self._greeted and self.version == V5:
-            self.send(Disconnect(Reason.SERVER_SHUTTING_DOWN))
+            self.refuse(Disconnect(Reason.SERVER_SHUTTING_DOWN), "the server stops")
         self._end(with_will=False)
 
     def lost(self) -> None:
@@ -380,9 +395,9 @@ class Connection:
         self.stream = None
         self._end(with_will=True)
 
-    def _close(self, reason: Reason, with_will: bool) -> None:
+    def _close(self, reason: Reason, sentence: str, with_will: bool) -> None:
         if not self.ended and self.version == V5 and self._greeted:
-            self.send(Disconnect(reason))
+            self.refuse(Disconnect(reason), sentence)
         self._end(with_will=with_will)
 
     def _end(self, with_will: bool) -> None:

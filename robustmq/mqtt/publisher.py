@@ -11,8 +11,8 @@ from robustmq.message.delay import delay_seconds, is_delayed
 from robustmq.message.topic import validate_name
 from robustmq.mqtt import wire
 from robustmq.mqtt.headers import to_headers
-from robustmq.mqtt.packets import V5, Properties, Pubcomp, Publish, Pubrel
-from robustmq.mqtt.reasons import PUBLISH_REFUSALS, Reason
+from robustmq.mqtt.packets import V5, Properties, Puback, Pubcomp, Publish, Pubrec, Pubrel
+from robustmq.mqtt.reasons import PUBLISH_REFUSALS, SENTENCES, UNKNOWN_PACKET_ID, Reason
 
 if TYPE_CHECKING:
     from robustmq.mqtt.connection import Connection
@@ -59,7 +59,7 @@ class Exchanges:
 class Publisher:
     """The receiving half of a connection's message flow (MQTT5 4.3, 4.9)."""
 
-    __slots__ = ("_aliases", "_connection", "_exchanges", "_session")
+    __slots__ = ("_aliases", "_connection", "_exchanges", "_session", "_why")
 
     def __init__(self, connection: "Connection", session: "Session") -> None:
         self._connection = connection
@@ -67,6 +67,8 @@ class Publisher:
         self._aliases: dict[int, bytes] | None = None
         # Most publishers never use QoS 2.
         self._exchanges: Exchanges | None = None
+        # Why the message is refused that is being settled, where more is known than the code.
+        self._why = ""
 
     def route(self, topic: bytes) -> Handle | None:
         """The handle for plain messages to a topic; None when each must be looked at."""
@@ -119,7 +121,9 @@ class Publisher:
             reply = partial(self._settle, ticket)
             refused = connection.broker.publish(session.principal, record, reply)
             if refused is not None:
+                self._why = refused.detail
                 reply(refused.code, True)
+                self._why = ""
         self._pause_if_blocked()
 
     def _publish_once(self, packet_id: int, record: Record, ticket: int) -> None:
@@ -138,7 +142,9 @@ class Publisher:
         if refused is None and durable and session.has_received(packet_id):
             sessions.rows.put_received(session, packet_id)
         if refused is not None:
+            self._why = refused.detail
             session.recorded(packet_id, waiting, refused.code, True)
+            self._why = ""
 
     def _pause_if_blocked(self) -> None:
         """Read no further while some core is behind: what waits for it is bounded."""
@@ -165,8 +171,8 @@ class Publisher:
         if not intake.outstanding:
             self._allow(ticket + 1)
 
-    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
-        """The reason to answer a PUBLISH with that was refused, or that nobody wanted."""
+    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int | bytes:
+        """The reason, or the whole answer, for a PUBLISH that was refused or that nobody wanted."""
         connection = self._connection
         if code == 0:
             return 0 if matched else Reason.NO_MATCHING_SUBSCRIBERS
@@ -178,7 +184,11 @@ class Publisher:
             return 0
         if kind == _PUBREC and self._exchanges is not None:
             self._exchanges.end(packet_id)
-        return PUBLISH_REFUSALS[Refusal(code)]
+        refusal = Refusal(code)
+        answer = Puback if kind == _PUBACK else Pubrec
+        return connection.wording.encode(
+            answer(packet_id, PUBLISH_REFUSALS[refusal]), self._why or SENTENCES[refusal]
+        )
 
     def release(self, packet: Pubrel) -> None:
         """Answer PUBREL: from here on the packet id may be used anew (MQTT5 4.3.3)."""
@@ -189,7 +199,8 @@ class Publisher:
             self._exchanges.end(packet.packet_id)
             self._allow(0)
         if not known:
-            connection.send(Pubcomp(packet.packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND))
+            answer = Pubcomp(packet.packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND)
+            connection.refuse(answer, UNKNOWN_PACKET_ID)
         elif session.is_durable:
             # A packet id that came back with the row would swallow the message that has it next.
             connection.mqtt.sessions.rows.delete_received(session, packet.packet_id)

@@ -124,6 +124,20 @@ PUBLISH_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[2] for row in _
 SUBSCRIBE_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[3] for row in _REFUSALS}
 """What a refusal is in SUBACK (MQTT5 3.9.3)."""
 
+SENTENCES: Final[Mapping[Refusal, str]] = {
+    Refusal.NOT_AUTHORIZED: "this client may not do that",
+    Refusal.QUOTA_EXCEEDED: "a limit of the server is reached",
+    Refusal.TOPIC_INVALID: "the topic is not one that this server takes",
+    Refusal.TOO_LARGE: "it is larger than the server takes",
+    Refusal.UNAVAILABLE: "the server cannot store it now: try again later",
+    Refusal.BUSY: "the server is too busy: try again later",
+    Refusal.PAYLOAD_INVALID: "the payload is not what its format indicator says",
+    Refusal.INTERNAL: "the server failed",
+}
+"""A refusal in words, where no more than its code has come from another core."""
+
+UNKNOWN_PACKET_ID: Final = "no exchange has this packet identifier"
+
 V3_ACCEPTED: Final = 0
 V3_UNACCEPTABLE_VERSION: Final = 1
 V3_IDENTIFIER_REJECTED: Final = 2

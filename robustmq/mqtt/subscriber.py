@@ -27,9 +27,10 @@ class _Request:
     That of a durable session also waits until all of its rows are durable.
     """
 
-    def __init__(self, packet_id: int, reasons: list[Reason]) -> None:
+    def __init__(self, packet_id: int, reasons: list[Reason], sentence: str) -> None:
         self.packet_id = packet_id
         self.reasons = reasons
+        self.sentence = sentence
         self.owing = sum(not is_error(reason) for reason in reasons)
         self.retained: list[tuple[bytes, Options, list[Kept]]] = []
 
@@ -52,8 +53,9 @@ class Subscriber:
             identifier = _IDENTIFIER + wire.varint(number)
         new: set[bytes] = set()
         refused = self._broker.state.refusal if self._session.is_durable else None
-        reasons = [self._judge(one, new, refused) for one in packet.subscriptions]
-        request = _Request(packet.packet_id, reasons)
+        why: list[str] = []
+        reasons = [self._judge(one, new, refused, why) for one in packet.subscriptions]
+        request = _Request(packet.packet_id, reasons, "; ".join(dict.fromkeys(why)))
         if any(one.no_local for one in packet.subscriptions):
             self._connection.intake.forget()
         waits = self._session.is_durable and request.owing > 0
@@ -66,19 +68,26 @@ class Subscriber:
             self._broker.state.then(partial(self._answered, request))
         self._answered(request)
 
-    def _judge(self, one: Subscription, new: set[bytes], refused: Refused | None) -> Reason:
+    def _judge(
+        self, one: Subscription, new: set[bytes], refused: Refused | None, why: list[str]
+    ) -> Reason:
         """The reason for SUBACK; `new` collects the filters that the packet adds.
 
-        `refused` says why nothing can be kept now.
+        `refused` says why nothing can be kept now; `why` collects the sentences of refusals.
         """
         session = self._session
         refused = self._broker.authorize(session.principal, one.filter) or refused
         if refused is not None:
+            why.append(refused.detail)
             return SUBSCRIBE_REFUSALS[refused.code]
         written = one.filter.encode()
         if written not in new and session.subscription(written) is None:
             limit = self._connection.mqtt.limits.max_subscriptions
             if session.subscription_count + len(new) >= limit:
+                why.append(
+                    f"a session has at most {limit} subscriptions "
+                    "(mqtt_runtime.protocol.max_subscriptions)"
+                )
                 return Reason.QUOTA_EXCEEDED
             new.add(written)
         return Reason(one.qos)
@@ -129,7 +138,7 @@ class Subscriber:
         connection = self._connection
         if connection.ended:
             return
-        connection.send(Suback(request.packet_id, request.reasons))
+        connection.refuse(Suback(request.packet_id, request.reasons), request.sentence)
         for topic_filter, options, kept in request.retained:
             self._broker.send_retained(self._session.window, topic_filter, options, kept)
 

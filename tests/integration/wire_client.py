@@ -34,6 +34,7 @@ from robustmq.mqtt.packets import (
     Unsubscribe,
     Will,
 )
+from tests.explanations import apart
 from tests.integration.supervised import PATIENCE_SECONDS, Node
 
 P = TypeVar("P", bound=msgspec.Struct)
@@ -70,6 +71,7 @@ class Wire:
         self.socket.settimeout(PATIENCE_SECONDS)
         self.socket.connect(node.address())
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.told: list[str] = []
         self._input = b""
 
     def __enter__(self) -> Self:
@@ -100,7 +102,7 @@ class Wire:
         return self.receive_sized()[0]
 
     def receive_sized(self) -> tuple[Packet, int]:
-        """Return the next packet and its size in bytes."""
+        """Return the next packet and its size in bytes; a reason string is put into `told`."""
         while (found := scan(self._input, 0, _LARGEST)) is None:
             try:
                 data = self.socket.recv(_READ)
@@ -112,7 +114,9 @@ class Wire:
             self._input += data
         first_byte, start, end = found
         body, self._input = self._input[start:end], self._input[end:]
-        return codec.decode(first_byte, body, self.version), end
+        packet, told = apart(codec.decode(first_byte, body, self.version))
+        self.told += [told] if told is not None else []
+        return packet, end
 
     def expect(self, kind: type[P]) -> P:
         """Return the next packet, which is of this kind."""

@@ -34,6 +34,8 @@ cdef class Intake(AckTarget):
     cdef public int64_t last_read_ms
     cdef dict handles
     cdef Handle last
+    cdef bytes last_name
+    cdef dict worded
     cdef uint8_t* tail
     cdef uint32_t tail_length, tail_capacity
     cdef Owed* owed

@@ -26,12 +26,16 @@ cdef enum:
     PUBREC = 0x50
     MAX_HANDLES = 1024
     KEPT_TAIL = 4096
+    WORDED = 0xFF
 
 cdef Py_ssize_t NOT_FAST = -2
 
 
 cdef class Handle:
-    """What was decided for one publisher and topic: the builder that takes its records."""
+    """What was decided for one publisher and topic: the builder that takes its records.
+
+    `topic` is what the records are for; it may differ from what the publisher calls it.
+    """
 
     def __init__(self, bytes topic not None, BatchBuilder builder not None):
         self.topic = topic
@@ -44,7 +48,8 @@ cdef class Intake(AckTarget):
 
     `connection` has `on_packet(first_byte, body)`, `on_route(topic) -> Handle | None` (None:
     the packet goes to `on_packet`), `on_malformed(reason, detail)` and `settled(kind,
-    packet_id, code, matched) -> reason` (asked only when code is not 0 or nothing matched).
+    packet_id, code, matched) -> reason` (asked only when code is not 0 or nothing matched; in
+    MQTT 5 bytes instead are the whole answer).
     """
 
     def __cinit__(self, Turn turn not None, Outbox outbox not None, connection, uint32_t max_packet):
@@ -61,6 +66,8 @@ cdef class Intake(AckTarget):
         self.max_handles = MAX_HANDLES
         self.handles = None
         self.last = None
+        self.last_name = None
+        self.worded = None
         self.tail = NULL
         self.owed = NULL
 
@@ -91,6 +98,7 @@ cdef class Intake(AckTarget):
         """What was decided for this publisher's topics is void."""
         self.handles = None
         self.last = None
+        self.last_name = None
 
     def close(self):
         """Take nothing more; what is still to be acknowledged is forgotten."""
@@ -102,6 +110,7 @@ cdef class Intake(AckTarget):
         self.tail = NULL
         self.tail_length = self.tail_capacity = 0
         self.owed_first = self.owed_next
+        self.worded = None
 
     def settle(self, uint64_t ticket, int code, bint matched):
         """Ticket `ticket` is decided: answer in the order of the PUBLISH packets."""
@@ -315,7 +324,8 @@ cdef class Intake(AckTarget):
                     break
                 self.owe(packet_id, PUBACK)
             handle.builder.append_raw(
-                p + i + body + 2, topic, p + i + fixed, length - fixed,
+                <const uint8_t*>PyBytes_AS_STRING(handle.topic), PyBytes_GET_SIZE(handle.topic),
+                p + i + fixed, length - fixed,
                 <const uint8_t*>b"\0", 1, 1 if id_size else 0, self.turn.now_ms)
             if id_size:
                 handle.builder.expect_raw(self, self.owed_next - 1)
@@ -336,8 +346,8 @@ cdef class Intake(AckTarget):
         cdef Handle last = self.last
         cdef bytes name
         cdef PyObject* found
-        if (last is not None and not last.stale and PyBytes_GET_SIZE(last.topic) == length
-                and memcmp(PyBytes_AS_STRING(last.topic), topic, length) == 0):
+        if (last is not None and not last.stale and PyBytes_GET_SIZE(self.last_name) == length
+                and memcmp(PyBytes_AS_STRING(self.last_name), topic, length) == 0):
             return last
         name = PyBytes_FromStringAndSize(<const char*>topic, length)
         if self.handles is None:
@@ -347,6 +357,7 @@ cdef class Intake(AckTarget):
             last = <Handle>found
             if not last.stale:
                 self.last = last
+                self.last_name = name
                 return last
         last = self.connection.on_route(name)
         if last is None or self.handles is None:
@@ -355,6 +366,7 @@ cdef class Intake(AckTarget):
             self.handles.clear()
         self.handles[name] = last
         self.last = last
+        self.last_name = name
         return last
 
     cdef int pause(self) except -1:
@@ -393,6 +405,7 @@ cdef class Intake(AckTarget):
 
     cdef int settle_raw(self, uint64_t ticket, int code, bint matched) except -1:
         cdef Owed* entry
+        cdef object answer
         cdef uint8_t reason
         if ticket < self.owed_first or ticket >= self.owed_next:
             return 0
@@ -401,9 +414,16 @@ cdef class Intake(AckTarget):
             return 0
         entry.done = 1
         if code or not matched:
-            reason = self.connection.settled(entry.kind, entry.packet_id, code, matched)
+            answer = self.connection.settled(entry.kind, entry.packet_id, code, matched)
             if ticket < self.owed_first:
                 return 0
+            if isinstance(answer, bytes):
+                if self.worded is None:
+                    self.worded = {}
+                self.worded[ticket] = answer
+                reason = WORDED
+            else:
+                reason = answer
             # The connection may have let the ring grow.
             self.owed[ticket & (self.owed_capacity - 1)].reason = reason
         if ticket == self.owed_first:
@@ -414,6 +434,7 @@ cdef class Intake(AckTarget):
         """Answer in the order of the PUBLISH packets (MQTT5 4.6) as far as decided."""
         cdef Owed* entry
         cdef uint8_t packet[5]
+        cdef bytes answer
         cdef uint64_t sent = 0
         while self.owed_first < self.owed_next:
             entry = &self.owed[self.owed_first & (self.owed_capacity - 1)]
@@ -424,7 +445,11 @@ cdef class Intake(AckTarget):
             packet[1] = 2
             packet[2] = <uint8_t>(entry.packet_id >> 8)
             packet[3] = <uint8_t>entry.packet_id
-            if self.version == 5 and entry.reason:
+            if entry.reason == WORDED:
+                answer = self.worded.pop(self.owed_first - 1)
+                self.outbox.put_raw(
+                    <const uint8_t*>PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer))
+            elif self.version == 5 and entry.reason:
                 packet[1] = 3
                 packet[4] = entry.reason
                 self.outbox.put_raw(packet, 5)

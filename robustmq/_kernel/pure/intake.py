@@ -36,7 +36,8 @@ _ZERO_ID: Final = "a packet identifier of 0"
 class Handle:
     """What was decided for one publisher and topic: the builder that takes its records.
 
-    Once `stale` it is not used again; the connection is asked anew.
+    `topic` is what the records are for; it may differ from what the publisher calls it. Once
+    `stale` it is not used again; the connection is asked anew.
     """
 
     __slots__ = ("builder", "stale", "topic")
@@ -59,8 +60,11 @@ class Receiver(Protocol):
     def on_malformed(self, reason: int, detail: str) -> object:
         """Learn that the peer broke the protocol; nothing more is read."""
 
-    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int:
-        """Return the reason code for an answer when `code` is not 0 or nothing matched."""
+    def settled(self, kind: int, packet_id: int, code: int, matched: bool) -> int | bytes:
+        """Return the reason code for an answer when `code` is not 0 or nothing matched.
+
+        In MQTT 5 it may be the whole answer instead, with a reason string.
+        """
 
 
 class _Owed:
@@ -72,7 +76,7 @@ class _Owed:
         self.packet_id = packet_id
         self.kind = kind
         self.done = False
-        self.reason = 0
+        self.reason: int | bytes = 0
 
 
 class Intake(AckTarget):
@@ -298,7 +302,7 @@ class Intake(AckTarget):
             if id_size and not self._owe_puback(buffer, at + len(head)):
                 break
             value = bytes(buffer[at + fixed : at + length])
-            builder.append(topic, value, b"\0", 1 if id_size else 0, self._turn.now_ms)
+            builder.append(handle.topic, value, b"\0", 1 if id_size else 0, self._turn.now_ms)
             if id_size:
                 builder.expect(self, self._owed_first + len(self._owed) - 1)
             builder.settle_if_full()
@@ -357,7 +361,9 @@ class Intake(AckTarget):
             owed = self._owed.popleft()
             self._owed_first += 1
             packet_id = owed.packet_id.to_bytes(2, "big")
-            if self.version == 5 and owed.reason:
+            if isinstance(owed.reason, bytes):
+                self.outbox.put(owed.reason)
+            elif self.version == 5 and owed.reason:
                 self.outbox.put(bytes((owed.kind, 3)) + packet_id + bytes((owed.reason,)))
             else:
                 self.outbox.put(bytes((owed.kind, 2)) + packet_id)

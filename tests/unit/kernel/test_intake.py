@@ -346,6 +346,43 @@ def test_connection_may_admit_more_while_it_is_asked_for_a_reason(side: Side) ->
     assert publisher.intake.outstanding == 100
 
 
+def test_an_answer_may_be_given_whole_and_goes_out_in_its_turn(side: Side) -> None:
+    publisher = Publisher(side, version=5)
+    whole = b"\x40\x08\0\2\x87\x04\x1f\0\1n"
+
+    def settled(kind: int, packet_id: int, code: int, matched: bool) -> int | bytes:
+        return whole if packet_id == 2 else 0x10
+
+    publisher.settled = settled  # type: ignore[method-assign,assignment]
+    tickets = [publisher.intake.admit(packet_id, 0x40) for packet_id in (1, 2, 3)]
+    publisher.intake.settle(tickets[1], 1, True)
+    publisher.intake.settle(tickets[2], 0, True)
+    assert publisher.outbox.take() == b""
+    publisher.intake.settle(tickets[0], 0, False)
+    assert publisher.outbox.take() == b"\x40\3\0\1\x10" + whole + b"\x40\2\0\3"
+    late = publisher.intake.admit(2, 0x40)
+    publisher.intake.admit(4, 0x40)
+    publisher.intake.close()
+    publisher.intake.settle(late, 1, True)
+    assert publisher.outbox.take() == b""
+
+
+def test_records_are_for_the_topic_of_the_handle(side: Side) -> None:
+    publisher = Publisher(side)
+
+    def on_route(topic: bytes) -> Kernel:
+        publisher.routes.append(topic)
+        return side.Handle(b"of/" + topic, publisher.builder)
+
+    publisher.on_route = on_route  # type: ignore[method-assign]
+    for topic in (b"a", b"a", b"b", b"of/a", b"a"):
+        publisher.intake.feed(publish(topic, b"x", 0) * 2)
+    assert [record[0] for record in publisher.records()] == (
+        [b"of/a"] * 4 + [b"of/b"] * 2 + [b"of/of/a"] * 2 + [b"of/a"] * 2
+    )
+    assert publisher.routes == [b"a", b"b", b"of/a"]
+
+
 def test_an_error_of_the_connection_is_raised_and_the_intake_lives(side: Side) -> None:
     publisher = Publisher(side)
 

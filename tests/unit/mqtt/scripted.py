@@ -21,7 +21,7 @@ from robustmq.broker.api import (
 )
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
-from robustmq.config_mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
+from robustmq.config_mqtt import MqttKeepAlive, MqttRuntime
 from robustmq.errors import Refused
 from robustmq.metrics import CELLS
 from robustmq.mqtt import codec
@@ -31,6 +31,7 @@ from robustmq.mqtt.packets import V5, Connack, Connect, Packet, Properties, Will
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy import principal
 from robustmq.storage.memory_table import MemoryTable
+from tests.explanations import apart
 
 START_MS = 1_700_000_000_000
 
@@ -235,9 +236,10 @@ class Scene:
         **limits: int,
     ) -> None:
         self.broker = ScriptedBroker(table)
+        config = config or MqttRuntime()
         config = msgspec.structs.replace(
-            config or MqttRuntime(),
-            protocol=MqttProtocol(**limits),
+            config,
+            protocol=msgspec.structs.replace(config.protocol, **limits),
             keep_alive=MqttKeepAlive(max_time=max_keep_alive),
         )
         self.complaints: list[int] = []
@@ -268,6 +270,7 @@ class Peer:
     ) -> None:
         self.scene = scene
         self.version = version
+        self.told: list[str] = []
         self.stream = ScriptedStream()
         peer = principal.Peer("peer", listener, certified)
         self.connection: Connection = scene.mqtt.connection(peer)
@@ -283,7 +286,7 @@ class Peer:
         self.scene.broker.end_turn()
 
     def got(self) -> list[Packet]:
-        """What the server has said since."""
+        """What the server has said since; reason strings are put into `told`."""
         data = self.connection.outbox.take()
         packets: list[Packet] = []
         at = 0
@@ -291,7 +294,9 @@ class Peer:
             found = scan(data, at, len(data))
             assert found is not None
             first_byte, start, at = found
-            packets.append(codec.decode(first_byte, data[start:at], self.version))
+            packet, told = apart(codec.decode(first_byte, data[start:at], self.version))
+            packets.append(packet)
+            self.told += [told] if told is not None else []
         return packets
 
 
