@@ -13,11 +13,12 @@ PACKAGES = (
     "_kernel", "admin", "broker", "cli", "message", "mqtt", "net", "policy", "shard", "shm",
     "storage", "workers",
 )  # fmt: skip
+TOP_MODULES = tuple(path.stem for path in (ROOT / "robustmq").glob("[!_]*.py"))
 MODULES = (
-    "config", "config_file", "errors", "metrics", "broker/api", "broker/core", "mqtt/codec",
-    "mqtt/packets", "mqtt/properties", "mqtt/reasons", "mqtt/wire", "mqtt/framing",
-    "mqtt/session", "shm/ring", "net/tcp", "storage/log", "storage/memory_log", "workers/worker",
-    "message/record", "shard/shard", "admin/app",
+    *TOP_MODULES, "broker/api", "broker/core", "mqtt/codec", "mqtt/packets", "mqtt/properties",
+    "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring", "net/tcp",
+    "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
+    "admin/app",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
