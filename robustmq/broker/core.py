@@ -450,23 +450,24 @@ class Core:
         call, durable, retained, topic_filter = frames.read_want(frame)
         self._interests.want(source, topic_filter, durable)
         if call and retained and self._router.has_replays:
-            # What the last life retained is sent first: nobody will hear it live.
+            # What the last life retained is sent first: who asks now will not hear it live.
             self._unanswered.append((source, call, topic_filter))
         elif call:
             so_far = self._router.retained_so_far(topic_filter) if retained else (0, [])
-            self._send(source, frames.wanted(call, *so_far))
+            self._send(source, frames.wanted(call, self._router.sent, *so_far))
 
     def _answer_wants(self) -> None:
         for source, call, topic_filter in self._unanswered:
             so_far = self._router.retained_so_far(topic_filter)
-            self._send(source, frames.wanted(call, *so_far))
+            self._send(source, frames.wanted(call, self._router.sent, *so_far))
         self._unanswered.clear()
 
     def _on_unwant(self, source: int, frame: bytes) -> None:
         self._interests.unwant(source, frame[1:])
 
     def _on_wanted(self, source: int, frame: bytes) -> None:
-        call, position, sent = frames.read_wanted(frame)
+        call, number, position, sent = frames.read_wanted(frame)
+        self._deposits.passed(source, number)
         wait = self._waits.get(call)
         if wait is None or source not in wait.owing:
             return

@@ -46,6 +46,14 @@ class Deposits:
             self._owed[source] = sorted([*owed, number])
         return refused
 
+    def passed(self, source: int, number: Number) -> None:
+        """Learn that no part up to `number` is still to come for the first time.
+
+        What was not for this core when it was sent is not for it when it is sent again.
+        """
+        if source not in self._owed and not self._taken.has(source, number):
+            self._taken.add(source, number, has_rows=False)
+
     def took(self, source: int, number: Number, has_rows: bool) -> None:
         """Learn that a part was kept; `has_rows`: some of it is to be written."""
         self._taken.add(source, number, has_rows)

@@ -17,6 +17,7 @@ _KEEP: Final = struct.Struct("<BBQI")
 _CALL: Final = struct.Struct("<BBQ")
 _MEMBER: Final = struct.Struct("<BBQQ")
 _POSITION: Final = struct.Struct("<BBQQ")
+_WANTED: Final = struct.Struct("<BQIQQ")
 _U64: Final = struct.Struct("<Q")
 _SCAN: Final = struct.Struct("<BBQ")
 _GROUP: Final = struct.Struct("<BBH")
@@ -159,19 +160,22 @@ def unwant(topic_filter: bytes) -> bytes:
     return bytes((Kind.UNWANT,)) + topic_filter
 
 
-def wanted(call: int, position: int, sent: Sequence[int]) -> bytes:
+def wanted(call: int, number: Number, position: int, sent: Sequence[int]) -> bytes:
     """Answer a `want`: from now on nothing that matches is missed.
 
-    `position` is how far the answering core's retained messages had come; `sent` are the last
-    positions that it had sent to each of the cores which keep what the filter can match.
+    `number` is the last part that the answering core had sent to anybody, `position` how far its
+    retained messages had come; `sent` are the last positions that it had sent to each of the cores
+    which keep what the filter can match.
     """
-    return _POSITION.pack(Kind.WANTED, 0, call, position) + b"".join(map(_U64.pack, sent))
+    head = _WANTED.pack(Kind.WANTED, call, *number, position)
+    return head + b"".join(map(_U64.pack, sent))
 
 
-def read_wanted(frame: bytes) -> tuple[int, int, list[int]]:
-    """Return (call, position, sent)."""
-    _, _, call, position = _POSITION.unpack_from(frame)
-    return call, position, [each for (each,) in _U64.iter_unpack(frame[_POSITION.size :])]
+def read_wanted(frame: bytes) -> tuple[int, Number, int, list[int]]:
+    """Return (call, number, position, sent)."""
+    _, call, epoch, last, position = _WANTED.unpack_from(frame)
+    positions = [each for (each,) in _U64.iter_unpack(frame[_WANTED.size :])]
+    return call, Number(epoch, last), position, positions
 
 
 def scan(call: int, until: Sequence[tuple[int, int]], topic_filter: bytes) -> bytes:

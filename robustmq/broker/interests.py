@@ -6,6 +6,7 @@ from typing import Final
 from robustmq._kernel.interest import Interest
 from robustmq._kernel.trie import Trie
 from robustmq.broker import topic_cache
+from robustmq.message.batch import merged
 from robustmq.message.topic import is_wildcard
 
 DURABLE: Final = 1 << 16
@@ -70,6 +71,16 @@ class Interests:
         See `_kernel.interest.Interest.split`.
         """
         return self._interest.split(batch)
+
+    def split_by_core(self, batch: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int, int]]]:
+        """As `split`, but a core has one part, durable or not, and its target is DURABLE."""
+        parts, unmatched = self._interest.split(batch)
+        whole: dict[int, bytes] = {}
+        for target, part in parts:
+            key = target if target & LOGGED else target | DURABLE
+            known = whole.get(key)
+            whole[key] = merged(known, part) if known is not None else part
+        return list(whole.items()), unmatched
 
     def want(self, source: int, topic_filter: bytes, durable: bool) -> None:
         """Core `source` wants what matches from now on."""

@@ -68,14 +68,17 @@ class Retained:
     def apply(self, batch: bytes, source: int, position: int, is_late: bool = False) -> None:
         """Keep, replace or (with an empty payload) remove what the batch retains.
 
-        What `is_late` changes nothing where something newer is kept.
+        What `is_late` changes nothing where something newer is kept, or it itself: its place in
+        the stream of an earlier life is what subscribers were told of.
         """
         for raw, (attributes, timestamp, _, key, value, headers) in raw_records(batch):
             if not attributes & RETAIN_BIT or key is None:
                 continue
             known = self._topics.get(key) if is_late else None
-            if known is not None and known.timestamp > timestamp:
-                continue
+            if known is not None:
+                same = known[:5] == (attributes, timestamp, key, value, headers)
+                if same or known.timestamp > timestamp:
+                    continue
             if not value:
                 self._remove(key)
                 continue

@@ -14,6 +14,7 @@ from robustmq import metrics
 from robustmq._kernel.batch import Acks, BatchBuilder, gather
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
+from robustmq.broker.frames import Number
 from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
@@ -103,8 +104,9 @@ class Router:
     room to some core or for its answer, until it is half of that.
 
     A batch with a message that is to be delivered `once` is on this core's disk before any part
-    of it leaves, and parts are numbered: a core takes each number once. `stream` is the epoch of
-    these numbers, never the same in two lives, unlike `epoch`, which the fabric counts.
+    of it leaves, and is asked of every core that wants it, live or not: the next life asks again
+    for what was not confirmed. Parts are numbered, and a core takes each number once. `stream` is
+    the epoch of these numbers, never the same in two lives, unlike the fabric's `epoch`.
     """
 
     def __init__(
@@ -139,6 +141,8 @@ class Router:
         self._peers = [_Peer() for _ in range(placement.workers)]
         self._behind: set[int] = set()
         self._last_call = 0
+        self.sent = Number(0, 0)
+        """The part that was sent last."""
         self.retained = epoch << EPOCH_SHIFT
         """The position of what was retained last."""
         self.builder = BatchBuilder(turn, core, max_batch_bytes, self._append)
@@ -253,10 +257,11 @@ class Router:
             self._ready.discard(append.call)
             self._send(append, batch, retained)
 
-    def _send(
-        self, append: _Append, batch: bytes, retained: bool, only_durable: bool = False
-    ) -> None:
-        parts, append.unmatched = self._interests.split(batch)
+    def _send(self, append: _Append, batch: bytes, retained: bool) -> None:
+        self.sent = Number(append.epoch, append.call)
+        # What is to come once is told from its replay by its number, also where it is live only.
+        split = self._interests.split_by_core if append.forget else self._interests.split
+        parts, append.unmatched = split(batch)
         for start, stop in append.unmatched:
             self._turn.row[metrics.MESSAGES_UNMATCHED] += stop - start
         for target, part in parts:
@@ -265,8 +270,6 @@ class Router:
             elif target & DURABLE:
                 frame = frames.store(append.epoch, append.call, part, append.is_owed)
                 self._ask(target & CORE, append, append.call, frame)
-            elif only_durable:
-                continue
             elif target == self._core:
                 self.deliver_here(part)
             else:
@@ -289,7 +292,7 @@ class Router:
             _, epoch, call = ONCE_KEY.unpack(key)
             append = _Append(Acks(), epoch, call, is_owed=True)
             append.forget = partial(self._state.delete, key)
-            self._send(append, batch, True, only_durable=True)
+            self._send(append, batch, True)
 
     def _keep(self, append: _Append, core: int, part: bytes) -> None:
         """Ask a core to keep records in logs; a log takes each number once, as a core does."""

@@ -40,3 +40,9 @@ def only(batch: bytes, places: list[int]) -> bytes:
     """Return a batch of just the records at these places, ascending."""
     raws = cut(batch, HEADER, count_of(batch))
     return gather(batch, [raws[place] for place in places])
+
+
+def merged(batch: bytes, other: bytes) -> bytes:
+    """Return a batch of the records of two parts of one batch, in the order that they had."""
+    both = sorted([*raw_records(batch), *raw_records(other)], key=lambda each: each[1][2])
+    return gather(batch, [raw for raw, _ in both])

@@ -1,7 +1,9 @@
-"""Names whose core is known, and what is under way on the links of a fabric."""
+"""Names whose core is known, who wants them, and what is under way on the links of a fabric."""
 
+from robustmq._kernel.batch import records
+from robustmq.broker import frames
 from robustmq.broker.frames import Kind
-from tests.fabric import Fabric
+from tests.fabric import Client, Fabric, Node
 
 
 def topic_of(fabric: Fabric, core: int, prefix: str = "t") -> str:
@@ -26,3 +28,23 @@ def under_way(fabric: Fabric, source: int, target: int, kind: Kind) -> list[byte
 def kinds(fabric: Fabric, source: int, target: int) -> list[int]:
     """The kinds of the frames on a link."""
     return [frame.data[0] for frame in fabric.rings[source, target]]
+
+
+def subscribed(fabric: Fabric, core: int, topic_filter: str = "t/#") -> Client:
+    """A subscriber on a core, known to all."""
+    client = fabric.nodes[core].client()
+    client.subscribe(topic_filter)
+    fabric.settle()
+    return client
+
+
+def durable(fabric: Fabric, *cores: int) -> Node:
+    """Core 0, which was told that cores must keep "t/#"."""
+    for core in cores:
+        fabric.nodes[0].core.receive(core, frames.want(0, True, False, b"t/#"))
+    return fabric.nodes[0]
+
+
+def payloads(batches: list[bytes]) -> list[bytes | None]:
+    """The values of all records."""
+    return [value for batch in batches for *_, value, _ in records(batch)]

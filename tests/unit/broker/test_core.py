@@ -4,7 +4,7 @@ import pytest
 
 from robustmq.broker import frames
 from robustmq.broker.api import Options
-from robustmq.broker.frames import Kind
+from robustmq.broker.frames import Kind, Number
 from robustmq.errors import Refusal
 from robustmq.metrics import MESSAGES_DROPPED_REFUSED, MESSAGES_UNMATCHED
 from robustmq.policy.principal import Principal
@@ -343,11 +343,11 @@ def test_an_answer_that_nobody_waits_for_is_passed_over() -> None:
     client = fabric.nodes[0].client()
     client.subscribe("t/+")
     core = fabric.nodes[0].core
-    core.receive(1, frames.wanted(1, 0, []))
-    core.receive(1, frames.wanted(1, 0, []))
+    core.receive(1, frames.wanted(1, Number(0, 0), 0, []))
+    core.receive(1, frames.wanted(1, Number(0, 0), 0, []))
     assert client.subacks == 0
     for frame in (
-        frames.wanted(99, 5, [1]),
+        frames.wanted(99, Number(0, 0), 5, [1]),
         frames.retained(99, True, b""),
         frames.joined(99),
         frames.confirm(99, 0),

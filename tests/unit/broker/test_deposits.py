@@ -45,6 +45,20 @@ def test_each_part_is_taken_once_also_after_a_restart() -> None:
     assert ask(deposits, 0, 1, 5) == "repeated"
 
 
+def test_what_was_sent_before_this_core_wanted_it_is_not_taken_later() -> None:
+    table = MemoryTable()
+    deposits = made(table)
+    deposits.passed(0, Number(1, 5))
+    assert [ask(deposits, 0, 1, call) for call in (4, 5, 6)] == ["repeated", "repeated", "taken"]
+    deposits.passed(0, Number(1, 2))
+    assert ask(deposits, 0, 1, 6) == "repeated"
+    table.refuse(FULL)
+    assert ask(deposits, 0, 1, 7, is_owed=True) == "refused"
+    deposits.passed(0, Number(2, 1))
+    table.refuse(None)
+    assert ask(deposits, 0, 1, 7, is_owed=True) == "taken"
+
+
 def test_what_was_refused_and_is_owed_holds_up_what_follows() -> None:
     table = MemoryTable()
     deposits = made(table)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustmq.broker import frames
-from robustmq.broker.frames import Kind
+from robustmq.broker.frames import Kind, Number
 
 calls = st.integers(0, (1 << 64) - 1)
 names = st.binary(max_size=40)
@@ -42,7 +42,9 @@ def test_what_is_retained(  # noqa: PLR0917
     name: bytes,
 ) -> None:
     assert frames.read_told(frames.told(position)) == position
-    assert frames.read_wanted(frames.wanted(call, position, sent)) == (call, position, sent)
+    number = Number(last, position)
+    wanted = frames.wanted(call, number, position, sent)
+    assert frames.read_wanted(wanted) == (call, number, position, sent)
     assert frames.read_scan(frames.scan(call, until, name)) == (call, until, name)
     assert frames.read_retained(frames.retained(call, last, name)) == (call, last, name)
 
@@ -76,7 +78,7 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.want(1, True, True, b"a"),
         frames.unwant(b"a"),
         frames.retained(1, True, b""),
-        frames.wanted(1, 0, []),
+        frames.wanted(1, Number(1, 1), 0, []),
         frames.join(1, 1, True, True, b"g"),
         frames.joined(1),
         frames.leave(1, b"g"),

@@ -53,6 +53,15 @@ def test_records_without_the_bit_are_not_kept() -> None:
     assert kept(retained) == {"b": "1"}
 
 
+def test_what_comes_late_a_second_time_has_the_place_that_subscribers_were_told() -> None:
+    """Else whoever asked for what was retained up to there would find it no more."""
+    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
+    retained.apply(batch(("a", "1", 0)), 2, 5)
+    retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 2, 9, is_late=True)
+    records, _ = retained.page(b"#", b"", 100)
+    assert {record.key: record.position for record in records} == {b"a": 5, b"b": 9}
+
+
 def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() -> None:
     retained = Retained(State(MemoryTable()), 10, 1_000, cells())
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 5)

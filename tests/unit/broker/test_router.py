@@ -9,28 +9,10 @@ from robustmq.broker import frames
 from robustmq.broker.frames import Kind
 from robustmq.broker.router import EPOCH_SHIFT
 from robustmq.errors import Refusal
-from robustmq.message.record import Record
 from robustmq.metrics import SHARD_APPENDS, SHARD_BYTES, SHARD_RECORDS
-from robustmq.policy.principal import Principal
 from tests.books import check_books
-from tests.durable import DurableClient
-from tests.fabric import Answer, Client, Fabric, Limits, Node
-from tests.unit.broker.links import kinds, topic_of, under_way
-
-
-def subscribed(fabric: Fabric, core: int, topic_filter: str = "t/#") -> Client:
-    """A subscriber on a core, known to all."""
-    client = fabric.nodes[core].client()
-    client.subscribe(topic_filter)
-    fabric.settle()
-    return client
-
-
-def durable(fabric: Fabric, *cores: int) -> Node:
-    """Core 0, which was told that cores must keep "t/#"."""
-    for core in cores:
-        fabric.nodes[0].core.receive(core, frames.want(0, True, False, b"t/#"))
-    return fabric.nodes[0]
+from tests.fabric import Answer, Client, Fabric, Limits
+from tests.unit.broker.links import durable, kinds, payloads, subscribed, topic_of, under_way
 
 
 def slow_subscriber(fabric: Fabric, core: int) -> Client:
@@ -47,10 +29,6 @@ def call_of(frame: bytes) -> int:
     )
 
 
-def payloads(batches: list[bytes]) -> list[bytes | None]:
-    return [value for batch in batches for *_, value, _ in records(batch)]
-
-
 # -------------------------------------------------------------------- batches
 
 
@@ -59,11 +37,11 @@ def test_a_turn_makes_one_batch_and_sends_it_to_whom_wants_it() -> None:
     subscribed(fabric, 1)
     node = fabric.nodes[0]
     for number in range(5):
-        node.publish(f"t/{number % 2}", str(number), number % 3)
+        node.publish(f"t/{number % 2}", str(number), number % 2)
     fabric.turn(0)
     (frame,) = under_way(fabric, 0, 1, Kind.DELIVER)
     assert [value for *_, value, _ in records(frame[1:])] == [b"0", b"1", b"2", b"3", b"4"]
-    assert [attributes for attributes, *_ in records(frame[1:])] == [0, 1, 2, 0, 1]
+    assert [attributes for attributes, *_ in records(frame[1:])] == [0, 1, 0, 1, 0]
     assert kinds(fabric, 0, 2) == []
     row = node.turn.row
     assert (row[SHARD_APPENDS], row[SHARD_RECORDS], row[SHARD_BYTES]) == (1, 5, len(frame) - 1)
@@ -83,13 +61,13 @@ def test_a_full_batch_leaves_at_once() -> None:
 def test_who_only_listens_answers_nothing() -> None:
     fabric = Fabric(2)
     client = subscribed(fabric, 1)
-    answers = [fabric.nodes[0].publish("t/0", "x", qos) for qos in (0, 1, 2)]
+    answers = [fabric.nodes[0].publish("t/0", "x", qos) for qos in (0, 1)]
     fabric.turn(0)
     assert kinds(fabric, 0, 1) == [Kind.DELIVER]
-    assert [len(answer.got) for answer in answers] == [0, 1, 1]
+    assert [len(answer.got) for answer in answers] == [0, 1]
     fabric.turn(1)
     assert kinds(fabric, 1, 0) == []
-    assert client.payloads == ["x"] * 3
+    assert client.payloads == ["x"] * 2
 
 
 def test_each_message_that_nobody_wants_is_answered_so() -> None:
@@ -215,47 +193,6 @@ def test_an_answer_counts_for_the_core_that_was_asked() -> None:
     assert answer.got == []
     node.core.receive(1, confirm)
     assert answer.got == [(0, True)]
-
-
-@pytest.mark.parametrize("qos", [1, 2])
-def test_only_what_must_come_once_is_replayed(qos: int) -> None:
-    """The rest is sent again by its publisher, behind what that has sent before.
-
-    A will has nobody who would send it again, whatever its QoS.
-    """
-    fabric = Fabric(2)
-    node = durable(fabric, 1)
-    node.publish("t/0", "at least once", 1)
-    record = Record(key=b"t/0", value=b"once", qos=qos, timestamp=node.turn.now_ms)
-    node.core.publish(Principal("publisher"), record, None, once=True)
-    node.publish("t/0", "at least once", 1)
-    fabric.turn(0)
-    ((_, batch),) = node.table.walk(b"O", b"P")
-    assert payloads([batch]) == [b"once"]
-
-
-@pytest.mark.parametrize("dies", [False, True])
-def test_what_must_come_once_is_written_before_it_is_known_who_wants_it(dies: bool) -> None:
-    """The rows that were put with it are written in that turn too."""
-    fabric = Fabric(2)
-    client = DurableClient(fabric, 1)
-    client.subscribe("t/#")
-    fabric.settle()
-    node = fabric.crash(0, 0, [])
-    node.publish("t/0", "once", 2)
-    assert node.router.blocked
-    fabric.turn(0)
-    node.publish("t/0", "behind it", 1)
-    fabric.turn(0)
-    ((_, batch),) = node.table.walk(b"O", b"P")
-    assert payloads([batch]) == [b"once"]
-    if dies:
-        fabric.crash(0, 1 << 30, [])
-    client.connect()
-    fabric.settle()
-    client.read()
-    behind = [] if dies else [b"behind it"]
-    assert [message.payload for message in client.messages] == [b"once", *behind]
 
 
 # -------------------------------------------------------------------- what is retained
