@@ -6,15 +6,7 @@ from msgspec import Meta, Struct, field
 
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
-
-
-class MqttServer(Struct, frozen=True, kw_only=True):
-    """`[mqtt_runtime.server]`: Where MQTT listens.
-
-    tcp_port: TCP port of MQTT; 0: any free port, which is printed at start.
-    """
-
-    tcp_port: Annotated[int, between(0, 65_535)] = 1883
+from robustmq.config_server import MqttServer
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):

@@ -67,6 +67,7 @@ STORAGE_PENDING_BYTES: Final = 48
 STORAGE_RECOVERY_MS: Final = 49
 STORAGE_CUT_BYTES: Final = 50
 STORAGE_DAMAGED: Final = 51
+CONNECTIONS_RELAYED: Final = 52
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -160,6 +161,11 @@ TABLE: Final[tuple[Metric, ...]] = (
         "storage_damaged",
         "counter",
         "Damaged places found in what was stored, moved aside and not served: an alarm.",
+    ),
+    Metric(
+        "mqtt_connections_relayed",
+        "counter",
+        "Connections relayed to the core that is home to the client's session.",
     ),
 )
 CELLS: Final = 64

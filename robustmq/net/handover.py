@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -10,7 +11,11 @@ from typing import Final
 _MOST: Final = 200
 """Descriptors per datagram; the kernel takes at most 253 (SCM_MAX_FD)."""
 
-_MARK: Final = b"\x01"
+_NOTE_MAX: Final = 512
+"""Bytes of the note that goes with a descriptor at most."""
+
+_SIZE: Final = struct.Struct("<H")
+_RECEIVED: Final = _MOST * (_SIZE.size + _NOTE_MAX)
 _SPACE: Final = socket.CMSG_LEN(_MOST * 4)
 _RECEIVE: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
@@ -23,14 +28,15 @@ class Handover:
 
     `blocked(core, socket)` is called when a core's socket takes no more: `flush` must be called
     again when it is writable; `exhausted()` when the machine takes no more: `flush` must be called
-    again after a while. `arrived(fd)` gets every descriptor that comes in.
+    again after a while. `arrived(fd, note)` gets every descriptor that comes in, with what the
+    sender had to say of it.
     """
 
     def __init__(
         self,
         inbound: socket.socket,
         outbound: Sequence[socket.socket],
-        arrived: Callable[[int], None],
+        arrived: Callable[[int, bytes], None],
         blocked: Callable[[int, socket.socket], None],
         exhausted: Callable[[], None],
     ) -> None:
@@ -39,16 +45,21 @@ class Handover:
         self._arrived = arrived
         self._blocked = blocked
         self._exhausted = exhausted
-        self._leaving: dict[int, list[int]] = {}
+        self._leaving: dict[int, list[tuple[int, bytes]]] = {}
 
     @property
     def waiting(self) -> int:
         """Descriptors that have not left yet, and are open here."""
         return sum(map(len, self._leaving.values())) if self._leaving else 0
 
-    def send(self, core: int, fd: int) -> None:
-        """Let a descriptor leave with the next `flush`; it is closed here then."""
-        self._leaving.setdefault(core, []).append(fd)
+    def send(self, core: int, fd: int, note: bytes) -> None:
+        """Let a descriptor leave with the next `flush`; it is closed here then.
+
+        `note` goes with it; ValueError when it has more than 512 bytes.
+        """
+        if len(note) > _NOTE_MAX:
+            raise ValueError(f"a note of {len(note)} bytes exceeds {_NOTE_MAX}")
+        self._leaving.setdefault(core, []).append((fd, note))
 
     def flush(self) -> None:
         """Send what leaves."""
@@ -61,7 +72,8 @@ class Handover:
         while leaving:
             batch = leaving[:_MOST]
             try:
-                socket.send_fds(self._outbound[core], [_MARK], batch)
+                notes = b"".join(_SIZE.pack(len(note)) + note for _, note in batch)
+                socket.send_fds(self._outbound[core], [notes], [fd for fd, _ in batch])
             except BlockingIOError:
                 self._blocked(core, self._outbound[core])
                 return
@@ -71,7 +83,7 @@ class Handover:
                 self._exhausted()
                 return
             del leaving[: len(batch)]
-            for fd in batch:
+            for fd, _ in batch:
                 os.close(fd)
         del self._leaving[core]
 
@@ -80,14 +92,17 @@ class Handover:
         while True:
             try:
                 # Not socket.recv_fds, which passes its flags over.
-                data, ancillary, _, _ = self._inbound.recvmsg(len(_MARK), _SPACE, _RECEIVE)
+                data, ancillary, _, _ = self._inbound.recvmsg(_RECEIVED, _SPACE, _RECEIVE)
             except BlockingIOError:
                 return
             arrived = array("i")
             for level, kind, descriptors in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     arrived.frombytes(descriptors[: len(descriptors) // 4 * 4])
+            at = 0
             for fd in arrived:
-                self._arrived(fd)
+                (size,) = _SIZE.unpack_from(data, at)
+                at += _SIZE.size + size
+                self._arrived(fd, data[at - size : at])
             if not data:
                 return

@@ -1,4 +1,4 @@
-"""The door of a TCP listener: accept, look at the first bytes, decide whose connection it is."""
+"""A listening socket, and the door behind it that looks whose plain connection it is."""
 
 import os
 import socket
@@ -18,12 +18,11 @@ class Clock(Protocol):
         """Call back at a time of the turn's clock."""
 
 
-class Door:
-    """Accepts connections of one listener until it is shut.
+class Acceptor:
+    """Accepts the connections of one listening socket until it is shut.
 
-    `home(first bytes)` is the core for a stream, or None when it cannot be told yet; `arrived`
-    takes a descriptor and its core. `full()` says that no more connections may come in;
-    `refused()` counts what was turned away or was silent for `timeout_ms`.
+    `met(fd)` takes each. `full()` says that no more may come in; `refused()` counts what was
+    turned away.
     """
 
     def __init__(
@@ -33,42 +32,24 @@ class Door:
         clock: Clock,
         now_ms: Callable[[], int],
         listener: socket.socket,
-        peek_bytes: int,
-        timeout_ms: int,
-        home: Callable[[bytes], int | None],
-        arrived: Callable[[int, int], None],
+        met: Callable[[int], None],
         full: Callable[[], bool],
         refused: Callable[[], None],
     ) -> None:
-        self._poller = poller
         self._clock = clock
         self._now_ms = now_ms
         self._listener = listener
-        self._peek_bytes = peek_bytes
-        self._timeout_ms = timeout_ms
-        self._home = home
-        self._arrived = arrived
+        self._met = met
         self._full = full
         self._refused = refused
-        self._waiting: dict[int, tuple[Watch, int]] = {}
-        self._timed = False
         self._watch: Watch | None = poller.watch(listener.fileno(), self._ready)
 
-    @property
-    def waiting(self) -> int:
-        """Connections whose core is not known yet."""
-        return len(self._waiting)
-
     def shut(self) -> None:
-        """Accept no more; those that have said nothing yet are closed."""
+        """Accept no more."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         self._listener.close()
-        for fd, (watch, _) in self._waiting.items():
-            watch.cancel()
-            os.close(fd)
-        self._waiting.clear()
 
     def _ready(self) -> None:
         while self._watch is not None:
@@ -79,14 +60,61 @@ class Door:
                 self._clock.at(self._now_ms() + _RETRY_MS, self._ready)
                 return
             for fd in arrived:
-                self._meet(fd)
+                if self._full():
+                    os.close(fd)
+                    self._refused()
+                else:
+                    self._met(fd)
             if len(arrived) < _BATCH:
                 return
 
-    def _meet(self, fd: int) -> None:
-        if self._full():
-            self._turn_away(fd)
-        elif not self._decide(fd):
+
+class Door:
+    """Looks at the first bytes of plain connections without taking them, and sends each home.
+
+    `home(first bytes)` is the core for a stream, or None when it cannot be told yet; `arrived`
+    takes a descriptor and its core. `refused()` counts what was turned away or was silent for
+    `timeout_ms`.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        peek_bytes: int,
+        timeout_ms: int,
+        home: Callable[[bytes], int | None],
+        arrived: Callable[[int, int], None],
+        refused: Callable[[], None],
+    ) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._now_ms = now_ms
+        self._peek_bytes = peek_bytes
+        self._timeout_ms = timeout_ms
+        self._home = home
+        self._arrived = arrived
+        self._refused = refused
+        self._waiting: dict[int, tuple[Watch, int]] = {}
+        self._timed = False
+
+    @property
+    def waiting(self) -> int:
+        """Connections whose core is not known yet."""
+        return len(self._waiting)
+
+    def shut(self) -> None:
+        """Close those that have said nothing yet."""
+        for fd, (watch, _) in self._waiting.items():
+            watch.cancel()
+            os.close(fd)
+        self._waiting.clear()
+
+    def meet(self, fd: int) -> None:
+        """Take a connection that was accepted."""
+        if not self._decide(fd):
             watch = self._poller.watch(fd, lambda: self._decide(fd))
             deadline = self._now_ms() + self._timeout_ms
             self._waiting[fd] = (watch, deadline)

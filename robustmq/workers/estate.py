@@ -12,13 +12,13 @@ from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.region import Region
 from robustmq.workers.inheritance import (
     HTTP,
-    MQTT_TCP,
     Inheritance,
     ServerInheritance,
     endpoint_count,
     server_endpoint,
 )
 from robustmq.workers.limits import StartError, ring_bytes
+from robustmq.workers.listeners import configured, port
 
 HANDOVER_BUFFER_BYTES: Final = 1 << 20
 HTTP_BACKLOG: Final = 128
@@ -47,10 +47,15 @@ class Estate:
         self.bell = Doorbell.create()
         self._http = _bind_alone(config.broker_ip, config.http_port, "http_port")
         self._http.listen(HTTP_BACKLOG)
-        ports = {MQTT_TCP: (config.mqtt_runtime.server.tcp_port, "mqtt_runtime.server.tcp_port")}
         self._listeners = {
-            name: _bind_shared(config.broker_ip, port, key, workers)
-            for name, (port, key) in ports.items()
+            listener.address_name: _bind_shared(
+                config.broker_ip,
+                port(config, listener),
+                f"mqtt_runtime.server.{listener.key}",
+                workers,
+                listener.transport,
+            )
+            for listener in configured(config)
         }
         self._handover = [_handover_pair() for _ in range(workers)]
 
@@ -109,26 +114,32 @@ class Estate:
                 listener.close()
 
 
-def _bind_shared(address: str, port: int, key: str, count: int) -> list[socket.socket]:
+def _bind_shared(
+    address: str, port: int, key: str, count: int, kind: socket.SocketKind
+) -> list[socket.socket]:
     """Bind one SO_REUSEPORT socket per worker, after seeing that no stranger has the port.
 
     SO_REUSEPORT would let us share a port with another server of the same user unnoticed; a
     first bind without it is refused by the kernel as long as somebody listens there.
     """
-    probe = _bind(address, port, key, shared=False)
+    probe = _bind(address, port, key, kind, shared=False)
     port = probe.getsockname()[1]
     probe.close()
-    return [_bind(address, port, key, shared=True) for _ in range(count)]
+    return [_bind(address, port, key, kind, shared=True) for _ in range(count)]
 
 
 def _bind_alone(address: str, port: int, key: str) -> socket.socket:
-    return _bind(address, port, key, shared=False)
+    return _bind(address, port, key, socket.SOCK_STREAM, shared=False)
 
 
-def _bind(address: str, port: int, key: str, *, shared: bool) -> socket.socket:
+def _bind(
+    address: str, port: int, key: str, kind: socket.SocketKind, *, shared: bool
+) -> socket.socket:
     version = ipaddress.ip_address(address).version
-    sock = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind)
+    if kind == socket.SOCK_STREAM:
+        # On UDP it would let a stranger share the port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.setblocking(False)

@@ -6,10 +6,11 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from robustmq import metrics
-from robustmq._kernel.poller import Poller, Stream, peer_address
+from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
@@ -17,25 +18,21 @@ from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
-from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
-from robustmq.net.handover import Handover
+from robustmq.mqtt.protocol import Mqtt
 from robustmq.net.selector import PollerSelector
-from robustmq.net.tcp import Door
-from robustmq.policy.principal import Peer
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
-from robustmq.workers import limits, log
-from robustmq.workers.inheritance import MQTT_TCP, Inheritance
+from robustmq.workers import log, relays
+from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
+from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
 
 _log = log.EventLog("worker")
 
-_BACKLOG: Final = 4_096
-_RETRY_MS: Final = 50
 _STATUS_FAILED: Final = 1
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
@@ -73,19 +70,19 @@ class Worker:
             describe=describe,
             log_store=self._stores,
         ).core
-        self._links.handle = self._core.receive
-        self._links.replaced = self._core.replaced
         self._mqtt = self._make_mqtt()
-        self._handover = Handover(
-            inheritance.handover_in,
-            inheritance.handover_out,
-            self._adopt,
-            self._retry_handover,
-            self._retry_later,
+        self._reception = Reception(
+            inheritance,
+            self._poller,
+            self._core,
+            self._mqtt,
+            self._links,
+            watch_writable=self._watch_writable,
+            report=_report,
         )
-        self._retrying = False
-        self._most_streams = limits.connection_count(self._config, inheritance.workers)
-        self._door: Door | None = None
+        self._relays = self._reception.relays
+        self._links.handle = self._receive
+        self._links.replaced = self._replaced
         self._draining: asyncio.TimerHandle | None = None
 
     def _open_stores(self) -> Stores:
@@ -136,7 +133,8 @@ class Worker:
         self._beat()
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
-        self._poller.watch(self._inheritance.handover_in.fileno(), self._handover.receive)
+        handover = self._reception.handover
+        self._poller.watch(self._inheritance.handover_in.fileno(), handover.receive)
         self._watch_store(self._stores.rocksdb.fileno())
         self._poller.tick()
         self._mqtt.sessions.restore(self._watch.restoring)
@@ -144,25 +142,10 @@ class Worker:
         self._mqtt.sessions.resume()
         self._watch.recovered(self._stores)
         self._links.answer_bell()
-        listener = self._inheritance.listeners[MQTT_TCP]
-        listener.listen(_BACKLOG)
-        protocol = self._config.mqtt_runtime.protocol
-        self._door = Door(
-            self._poller,
-            clock=self._core,
-            now_ms=lambda: self._turn.now_ms,
-            listener=listener,
-            peek_bytes=PEEK_BYTES,
-            timeout_ms=protocol.connect_timeout_ms,
-            home=self._mqtt.home,
-            arrived=self._arrived,
-            full=self._is_full,
-            refused=self._count_refused,
-        )
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._reception.open()
         self._inheritance.enter(Phase.READY)
-        self._handover.receive()
 
     def run(self) -> None:
         """Take turns until SIGTERM has been drained; the loop's wait is the poller's."""
@@ -180,8 +163,7 @@ class Worker:
         if self._draining is not None:
             return
         self._inheritance.enter(Phase.DRAINING)
-        if self._door is not None:
-            self._door.shut()
+        self._reception.shut()
         bound = self._config.runtime.drain_timeout_ms / 1_000 * 0.8
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()
@@ -208,13 +190,18 @@ class Worker:
             core.run_turn()
         core.commit()
         self._watch.look()
-        self._handover.flush()
+        self._reception.handover.flush()
+        self._relays.flush()
         links.flush()
         self._poller.flush()
+        if self._relays.has_sent:
+            # What the outboxes of relayed connections held leaves in this turn too.
+            self._relays.has_sent = False
+            links.flush()
         if self._turn.resumes and not core.blocked:
             self._resume()
             return False
-        if self._draining is not None and not self._poller.streams:
+        if self._draining is not None and self._reception.is_idle:
             self._loop.stop()
             self._poller.interrupt()
         self._poller.alarm_ms = core.timers.next_ms or 0
@@ -226,7 +213,7 @@ class Worker:
         self._turn.resumes.clear()
         for intake in resumes:
             stream = intake.outbox.stream
-            if isinstance(stream, Stream):
+            if stream is not None:
                 stream.resume()
 
     def _take_completed(self) -> None:
@@ -236,54 +223,24 @@ class Worker:
     def _ring_timers(self) -> None:
         self._core.timers.run(self._turn.now_ms)
 
-    # ------------------------------------------------------------------ connections
+    # ------------------------------------------------------------------ the fabric
 
-    def _arrived(self, fd: int, core: int) -> None:
-        if core == self._index:
-            self._adopt(fd)
+    def _receive(self, source: int, frame: bytes) -> None:
+        if frame[0] >= relays.FIRST_KIND:
+            self._relays.receive(source, frame)
         else:
-            self._cells[metrics.CONNECTIONS_HANDED_OVER] += 1
-            self._handover.send(core, fd)
+            self._core.receive(source, frame)
 
-    def _adopt(self, fd: int) -> None:
-        if self._is_full() or self._draining is not None:
-            os.close(fd)
-            self._count_refused()
-            return
-        connection = self._mqtt.connection(Peer(peer_address(fd)))
-        try:
-            connection.stream = self._poller.adopt(
-                fd, connection.intake, connection.outbox, connection.lost
-            )
-        except OSError as error:
-            _log.warning("connection not adopted", error=error.strerror)
-            os.close(fd)
-            connection.lost()
+    def _replaced(self, core: int) -> None:
+        self._core.replaced(core)
+        self._relays.replaced(core)
 
-    def _is_full(self) -> bool:
-        arriving = self._door.waiting if self._door is not None else 0
-        return self._poller.streams + arriving + self._handover.waiting >= self._most_streams
-
-    def _count_refused(self) -> None:
-        self._cells[metrics.CONNECTIONS_REFUSED] += 1
-
-    def _retry_handover(self, core: int, blocked: socket.socket) -> None:
-        del core
-
+    def _watch_writable(self, sock: socket.socket, callback: Callable[[], None]) -> None:
         def writable() -> None:
-            self._loop.remove_writer(blocked)
-            self._poller.tick()
+            self._loop.remove_writer(sock)
+            callback()
 
-        self._loop.add_writer(blocked, writable)
-
-    def _retry_later(self) -> None:
-        if not self._retrying:
-            self._retrying = True
-            self._core.at(self._turn.now_ms + _RETRY_MS, self._retry)
-
-    def _retry(self) -> None:
-        # The turn that this timer began flushes the handover at its end.
-        self._retrying = False
+        self._loop.add_writer(sock, writable)
 
 
 def _complain(connection: Connection, reason: int, detail: str) -> None:

@@ -11,6 +11,7 @@ from robustmq.net.handover import Handover
 
 MANY = 450
 """More than one datagram carries."""
+NOTE = b"who it is"
 
 
 class Refusing(socket.socket):
@@ -37,8 +38,12 @@ class Ends:
         self.blocked: list[int] = []
         self.exhausted = 0
         self.handover = Handover(
-            self.inbound, [self.outbound], self.arrived.append, self._block, self._exhaust
+            self.inbound, [self.outbound], self._arrive, self._block, self._exhaust
         )
+
+    def _arrive(self, fd: int, note: bytes) -> None:
+        assert note == NOTE
+        self.arrived.append(fd)
 
     def _block(self, core: int, _: socket.socket) -> None:
         self.blocked.append(core)
@@ -48,7 +53,7 @@ class Ends:
 
     def send(self, descriptors: Sequence[int]) -> None:
         for descriptor in descriptors:
-            self.handover.send(0, descriptor)
+            self.handover.send(0, descriptor, NOTE)
         self.handover.flush()
 
     def close(self) -> None:
@@ -89,7 +94,7 @@ def test_more_than_a_datagram_arrives_in_order(ends: Ends) -> None:
 def test_what_finds_no_room_stays_and_leaves_later(ends: Ends) -> None:
     sent = files(MANY)
     for number, descriptor in enumerate(sent):
-        ends.handover.send(0, descriptor)
+        ends.handover.send(0, descriptor, NOTE)
         ends.handover.flush()
         assert ends.handover.waiting <= number
         if ends.blocked:
@@ -118,6 +123,6 @@ def test_too_many_on_their_way_is_no_error(ends: Ends) -> None:
 def test_a_broken_descriptor_is_an_error_of_ours(ends: Ends) -> None:
     (gone,) = files(1)
     os.close(gone)
-    ends.handover.send(0, gone)
+    ends.handover.send(0, gone, NOTE)
     with pytest.raises(OSError, match="Bad file descriptor"):
         ends.handover.flush()

@@ -149,7 +149,8 @@ class Core:
             resumes = self._turn.resumes[:]
             self._turn.resumes.clear()
             for intake in resumes:
-                intake.resume()
+                if intake.outbox.stream is not None:
+                    intake.outbox.stream.resume()
         return active or broker.busy
 
     def die(self) -> None:

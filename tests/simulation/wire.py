@@ -93,6 +93,10 @@ class Wire:
         elif self._outbox.drained is not None:
             self._outbox.drained()
 
+    def resume(self) -> None:
+        """Let the connection take input again; the next turn reads on."""
+        self._intake.resume()
+
     # What the connection asks of its stream; `close` has the client's name above.
 
     def abort(self) -> None:

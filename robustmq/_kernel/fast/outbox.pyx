@@ -84,7 +84,6 @@ cdef class Outbox:
                     parts.append((<bytes>segment.data)[
                         segment.offset:segment.offset + segment.length])
         whole = b"".join(parts)
-        self.turn.cells[BYTES_SENT] += PyBytes_GET_SIZE(whole)
         self.release()
         self.dirty = False
         return whole

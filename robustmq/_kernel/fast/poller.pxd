@@ -30,6 +30,7 @@ cdef class Stream(Watch):
     cdef bint finished
 
     cdef int readable(self, bint ending) except -1
+    cdef bint is_paused(self) except -1
     cdef int feed(self, size_t length) except -1
     cdef int flush_raw(self) except -1
     cdef int finish(self) except -1

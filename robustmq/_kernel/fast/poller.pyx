@@ -195,7 +195,7 @@ cdef class Stream(Watch):
         if self.poller.reading:
             return self.poller.later(self)
         for reads in range(READS):
-            if not self.finished and self.intake is not None and self.intake.paused:
+            if not self.finished and self.is_paused():
                 self.unread = True
                 return 0
             got = recv(self.fd, self.poller.buffer, BUFFER, MSG_DONTWAIT)
@@ -223,6 +223,11 @@ cdef class Stream(Watch):
         if self.sink is not None:
             self.sink.feed(self.poller.buffer[:length])
         return 0
+
+    cdef bint is_paused(self) except -1:
+        if self.intake is not None:
+            return self.intake.paused
+        return self.sink is not None and self.sink.paused
 
     cdef int flush_raw(self) except -1:
         cdef int result
@@ -256,10 +261,11 @@ cdef class Stream(Watch):
 
     def resume(self):
         """The sink takes input again: hand it what was kept, then what the socket holds."""
-        if self.fd < 0 or self.closing or self.intake is None:
+        if self.fd < 0 or self.closing:
             return
-        self.intake.resume()
-        if self.fd >= 0 and self.unread and not self.intake.paused:
+        if self.intake is not None:
+            self.intake.resume()
+        if self.fd >= 0 and self.unread and not self.is_paused():
             self.unread = False
             self.readable(True)
 

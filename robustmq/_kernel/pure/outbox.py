@@ -25,6 +25,9 @@ class Flushable(Protocol):
     def flush(self) -> None:
         """Send what the outbox holds, as far as the peer takes it."""
 
+    def resume(self) -> None:
+        """Let the intake beside the outbox take input again, and read on."""
+
 
 class Outbox:
     """Small pieces are copied into one buffer, large ones are queued by reference.
@@ -70,9 +73,11 @@ class Outbox:
             self._pieces.append(bytearray(data[start:end]))
 
     def take(self) -> bytes:
-        """Return all that waits as one bytes object; the outbox is empty afterwards."""
+        """Return all that waits as one bytes object; the outbox is empty afterwards.
+
+        Bytes are counted as sent where a socket takes them.
+        """
         whole = b"".join(self._pieces)
-        self._turn.row[BYTES_SENT] += len(whole)
         self._release()
         self._dirty = False
         return whole

@@ -48,7 +48,14 @@ def slew(error_ns: int, elapsed_ns: int) -> int:
 
 
 class Sink(Protocol):
-    """What a stream reads into: an Intake, or anything that takes bytes."""
+    """What a stream reads into: an Intake, or anything that takes bytes.
+
+    Whoever ends the pause of a sink that is no Intake calls the stream's `resume`.
+    """
+
+    @property
+    def paused(self) -> bool:
+        """Say whether nothing should be read now."""
 
     def feed(self, data: bytes) -> object:
         """Take what the socket gave."""
@@ -133,7 +140,7 @@ class Stream(Watch):
     """A connected socket: reads into `sink.feed`, sends what its outbox holds, owns the fd.
 
     `on_lost()` is called once, when the peer is gone or `close` has done its work. Nothing is
-    read while the sink is an Intake that is paused. `closing` says that `close` or `abort` was
+    read while the sink is paused. `closing` says that `close` or `abort` was
     called or the connection is lost; `fd` is then -1 when it has ended.
     """
 
@@ -163,10 +170,11 @@ class Stream(Watch):
 
     def resume(self) -> None:
         """Let the sink take input again: what it kept first, then what the socket holds."""
-        if self.fd < 0 or self.closing or not isinstance(self._sink, Intake):
+        if self.fd < 0 or self.closing:
             return
-        self._sink.resume()
-        if self._unread and not self._sink_paused():
+        if isinstance(self._sink, Intake):
+            self._sink.resume()
+        if self.fd >= 0 and self._unread and not self._sink_paused():
             self._unread = False
             self._readable(True)
 
@@ -203,7 +211,7 @@ class Stream(Watch):
             self._readable(bool(events & _GONE))
 
     def _sink_paused(self) -> bool:
-        return isinstance(self._sink, Intake) and self._sink.paused
+        return self._sink is not None and self._sink.paused
 
     def _readable(self, ending: bool) -> None:
         """Read until the socket is empty or its share of the round is used up.

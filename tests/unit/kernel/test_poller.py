@@ -22,6 +22,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.paused = False
         self.then: Callable[[bytes], object] = lambda _: None
 
     def feed(self, data: bytes) -> None:
@@ -449,8 +450,7 @@ def test_adopting_what_is_no_socket_is_an_error_and_leaves_it(loop: Loop, tmp_pa
         outbox = loop.side.Outbox(loop.turn)
         with pytest.raises(OSError, match=r".+"):
             loop.poller.adopt(file.fileno(), Sink(), outbox, None)
-        assert outbox.stream is None
-        assert file.write(b"still open") == 10
+        assert (outbox.stream, file.write(b"still open")) == (None, 10)
 
 
 def test_foreign_owner_of_an_outbox_is_asked_to_flush(loop: Loop) -> None:
@@ -469,6 +469,15 @@ def test_foreign_owner_of_an_outbox_is_asked_to_flush(loop: Loop) -> None:
     transport.outbox.put(b"def")
     loop.poller.flush()
     assert transport.sent == b"abcdef"
+
+
+def test_nothing_is_read_for_a_sink_that_is_paused(loop: Loop) -> None:
+    stream, peer, sink = loop.stream()
+    for sink.paused in (True, False):
+        peer.sendall(b"a")
+        loop.poll()
+        stream.resume()
+        assert sink.data == (b"" if sink.paused else b"aa")
 
 
 def test_close_aborts_all(loop: Loop) -> None:

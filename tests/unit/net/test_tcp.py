@@ -9,7 +9,7 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.timers import Timers
-from robustmq.net.tcp import Door
+from robustmq.net.tcp import Acceptor, Door
 
 TIMEOUT_MS = 1_000
 
@@ -33,14 +33,25 @@ class House:
             self.poller,
             clock=self.timers,
             now_ms=lambda: self.now_ms,
-            listener=listener,
             peek_bytes=16,
             timeout_ms=TIMEOUT_MS,
             home=lambda data: int(data) if data.isdigit() else None,
             arrived=lambda fd, core: self.arrived.append((socket.socket(fileno=fd), core)),
+            refused=self.count,
+        )
+        self.acceptor = Acceptor(
+            self.poller,
+            clock=self.timers,
+            now_ms=lambda: self.now_ms,
+            listener=listener,
+            met=self.door.meet,
             full=lambda: len(self.arrived) >= self.room,
             refused=self.count,
         )
+
+    def shut(self) -> None:
+        self.acceptor.shut()
+        self.door.shut()
 
     def fail(self, error: Exception) -> None:
         raise error
@@ -67,7 +78,7 @@ class House:
         self.timers.run(self.now_ms)
 
     def close(self) -> None:
-        self.door.shut()
+        self.shut()
         self.poller.close()
         for connection in [*self.peers, *(each for each, _ in self.arrived)]:
             connection.close()
@@ -152,7 +163,7 @@ def test_a_peer_that_leaves_without_a_word_is_forgotten(house: House) -> None:
 def test_shutting_closes_those_who_wait(house: House) -> None:
     peer = house.peer()
     house.until(lambda: house.door.waiting)
-    house.door.shut()
+    house.shut()
     assert peer.recv(1) == b""
     assert house.door.waiting == 0
     with pytest.raises(ConnectionRefusedError):

@@ -1,0 +1,277 @@
+"""Where connections come in: the listeners of a worker, and the way of each to its home core."""
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from robustmq import metrics
+from robustmq._kernel.poller import Poller, peer_address
+from robustmq.broker.api import Timer
+from robustmq.broker.core import Core
+from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
+from robustmq.net.handover import Handover
+from robustmq.net.layer import Facts, Layer, Stack
+from robustmq.net.tcp import Acceptor, Door
+from robustmq.net.transport import Pipeline, Transport
+from robustmq.policy.principal import Peer
+from robustmq.workers import limits, log
+from robustmq.workers.entrance import Entrance, LocalEnd
+from robustmq.workers.inheritance import Inheritance
+from robustmq.workers.listeners import LISTENERS, Listener
+from robustmq.workers.relays import Fabric, Relays
+
+_log = log.EventLog("reception")
+
+_BACKLOG: Final = 4_096
+_RETRY_MS: Final = 50
+
+
+class Reception:
+    """All that leads to connections on one worker, until it is shut.
+
+    `layers` makes the Layer of one connection of a listener. `watch_writable(socket, callback)`
+    calls back once when a socket takes something again; `complain(peer, why)` hears of peers
+    that broke a layer's rules, `report` of errors of ours.
+    """
+
+    def __init__(
+        self,
+        inheritance: Inheritance,
+        poller: Poller,
+        core: Core,
+        mqtt: Mqtt,
+        fabric: Fabric,
+        *,
+        watch_writable: Callable[[socket.socket, Callable[[], None]], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        config = inheritance.config
+        self._inheritance = inheritance
+        self._index = inheritance.index
+        self._server = config.mqtt_runtime.server
+        self._protocol = config.mqtt_runtime.protocol
+        self._poller = poller
+        self._turn = core.turn
+        self._core = core
+        self._mqtt = mqtt
+        self._watch_writable = watch_writable
+        self._most_streams = limits.connection_count(config, inheritance.workers)
+        self._is_shut = False
+        self._is_retrying = False
+        self._acceptors: list[Acceptor] = []
+        self._doors: list[Door] = []
+        self._entrances: set[Entrance] = set()
+        self.relays = Relays(fabric, self._server.relay_window_bytes, self._from_relay, report)
+        self.handover = Handover(
+            inheritance.handover_in,
+            inheritance.handover_out,
+            self._from_handover,
+            self._wait_until_writable,
+            self._retry_later,
+        )
+
+    # ------------------------------------------------------------------ life
+
+    def open(self) -> None:
+        """Take clients from now on."""
+        for listener in LISTENERS:
+            sock = self._inheritance.listeners.get(listener.address_name)
+            if sock is not None:
+                sock.listen(_BACKLOG)
+                met = self._layered(listener) if listener.layers else self._plain(listener)
+                self._acceptors.append(self._acceptor(sock, met))
+        self.handover.receive()
+
+    def shut(self) -> None:
+        """Take no more clients; those that are nobody yet are closed."""
+        self._is_shut = True
+        for acceptor in self._acceptors:
+            acceptor.shut()
+        for door in self._doors:
+            door.shut()
+        for entrance in list(self._entrances):
+            entrance.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether no connection is left, here or on the way to its home."""
+        return not (self._poller.streams or self.relays.homes)
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether no more connections may come in."""
+        arriving = sum(door.waiting for door in self._doors) + self.handover.waiting
+        streams = self._poller.streams + len(self.relays.homes)
+        return streams + arriving >= self._most_streams
+
+    def _acceptor(self, sock: socket.socket, met: Callable[[int], None]) -> Acceptor:
+        return Acceptor(
+            self._poller,
+            clock=self._core,
+            now_ms=self._now_ms,
+            listener=sock,
+            met=met,
+            full=lambda: self.is_full,
+            refused=self._count_refused,
+        )
+
+    def _now_ms(self) -> int:
+        return self._turn.now_ms
+
+    def _count_refused(self) -> None:
+        self._turn.row[metrics.CONNECTIONS_REFUSED] += 1
+
+    # ------------------------------------------------------------------ plain sockets
+
+    def _plain(self, listener: Listener) -> Callable[[int], None]:
+        door = Door(
+            self._poller,
+            clock=self._core,
+            now_ms=self._now_ms,
+            peek_bytes=PEEK_BYTES,
+            timeout_ms=self._protocol.connect_timeout_ms,
+            home=self._mqtt.home,
+            arrived=partial(self._from_door, listener.name),
+            refused=self._count_refused,
+        )
+        self._doors.append(door)
+        return door.meet
+
+    def _from_door(self, name: str, fd: int, core: int) -> None:
+        peer = Peer(peer_address(fd), name)
+        if core == self._index:
+            self._adopt(fd, peer)
+        else:
+            self._turn.row[metrics.CONNECTIONS_HANDED_OVER] += 1
+            self.handover.send(core, fd, msgspec.msgpack.encode(peer))
+
+    def _from_handover(self, fd: int, note: bytes) -> None:
+        self._adopt(fd, msgspec.msgpack.decode(note, type=Peer))
+
+    def _adopt(self, fd: int, peer: Peer) -> None:
+        if self.is_full or self._is_shut:
+            os.close(fd)
+            self._count_refused()
+            return
+        connection = self._mqtt.connection(peer)
+        try:
+            connection.stream = self._poller.adopt(
+                fd, connection.intake, connection.outbox, connection.lost
+            )
+        except OSError as error:
+            _log.warning("connection not adopted", error=error.strerror)
+            os.close(fd)
+            connection.lost()
+
+    def _wait_until_writable(self, core: int, blocked: socket.socket) -> None:
+        del core
+        self._watch_writable(blocked, self._poller.tick)
+
+    def _retry_later(self) -> None:
+        if not self._is_retrying:
+            self._is_retrying = True
+            self._core.at(self._turn.now_ms + _RETRY_MS, self._retry)
+
+    def _retry(self) -> None:
+        # The turn that this timer began flushes the handover at its end.
+        self._is_retrying = False
+
+    # ------------------------------------------------------------------ transports
+
+    def _layered(self, listener: Listener) -> Callable[[int], None]:
+        return partial(self._meet, listener.name, self._layers(listener))
+
+    def _layers(self, listener: Listener) -> Callable[[], Layer]:
+        """Return what makes the layers of one connection."""
+        makers: dict[str, Callable[[], Layer]] = {}
+        chosen = [makers[name] for name in listener.layers]
+        return chosen[0] if len(chosen) == 1 else lambda: Stack([make() for make in chosen])
+
+    def _meet(self, name: str, layers: Callable[[], Layer], fd: int) -> None:
+        entrance = self.entrance(self._server.handshake_timeout_ms)
+        pipeline = Pipeline(
+            self._turn,
+            layers(),
+            Facts(peer_address(fd), name),
+            entrance,
+            opened=self._opened,
+            broken=self._broken,
+            closing=self._linger,
+        )
+        entrance.transport = pipeline
+        try:
+            pipeline.adopt(self._poller, fd)
+        except OSError as error:
+            _log.warning("connection not adopted", error=error.strerror)
+            os.close(fd)
+            entrance.lost()
+
+    def entrance(self, timeout_ms: int) -> Entrance:
+        """Return the first endpoint of a new transport; its user sets `transport`."""
+        entrance = Entrance(self)
+        entrance.wait(timeout_ms)
+        self._entrances.add(entrance)
+        return entrance
+
+    def _opened(self, pipeline: Pipeline) -> None:
+        """The layers are open: now the client has its time for CONNECT."""
+        entrance = pipeline.endpoint
+        assert isinstance(entrance, Entrance)
+        entrance.wait(self._protocol.connect_timeout_ms)
+
+    def _broken(self, pipeline: Pipeline, detail: str) -> None:
+        self._count_refused()
+        facts = pipeline.facts
+        _log.info(
+            "client broke the transport",
+            listener=facts.listener,
+            address=facts.address,
+            detail=detail,
+        )
+
+    def _linger(self, pipeline: Pipeline) -> None:
+        """A peer that does not end its side in time is aborted."""
+        self._core.at(self._turn.now_ms + self._protocol.linger_timeout_ms, pipeline.abort)
+
+    def settle(self, transport: Transport, beginning: bytes) -> bool:
+        """Give a transport that begins like this to whom it belongs; False if it is not known."""
+        core = self._mqtt.home(beginning[:PEEK_BYTES])
+        if core is None:
+            return False
+        if core < 0:
+            self._count_refused()
+            transport.close()
+            return True
+        facts = transport.facts
+        peer = Peer(facts.address, facts.listener, facts.certified)
+        if core == self._index:
+            connection = self._mqtt.connection(peer)
+            LocalEnd(connection, transport).feed(beginning)
+        else:
+            self._turn.row[metrics.CONNECTIONS_RELAYED] += 1
+            self.relays.open(core, transport, peer, beginning)
+        return True
+
+    def give_up(self, entrance: Entrance) -> None:
+        """A peer was silent for too long."""
+        self._count_refused()
+        entrance.abort()
+
+    def leave(self, entrance: Entrance) -> None:
+        """A transport's first endpoint is not needed any more."""
+        self._entrances.discard(entrance)
+
+    def at(self, timeout_ms: int, callback: Callable[[], None]) -> Timer:
+        """Call back after a time."""
+        return self._core.at(self._turn.now_ms + timeout_ms, callback)
+
+    def _from_relay(self, peer: Peer) -> Connection | None:
+        if self.is_full or self._is_shut:
+            self._count_refused()
+            return None
+        return self._mqtt.connection(peer)
