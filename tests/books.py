@@ -14,7 +14,9 @@ def check_books(fabric: Fabric) -> None:
         assert not node.shares._joins
         assert not node.shares._returning
         assert not node.shares.leads._awaited
-        assert node.parts.handovers.is_idle
+        handovers = node.parts.handovers
+        assert not (handovers._unanswered or handovers._held)
+        assert not any(handovers._asked.values())
         assert not node.subscriptions._unsettled
         assert not node.subscriptions._provisional
         assert not node.scans._scans

@@ -83,11 +83,6 @@ class Handovers:
         """Whether what had to wait for the disk can be taken."""
         return bool(self._held) and self._state.refusal is None
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is on its way."""
-        return not (self._unanswered or self._held or any(self._asked.values()))
-
     def restore(self) -> None:
         """After a restart: know what was handed over and not answered, and what was taken."""
         self._taken.restore()

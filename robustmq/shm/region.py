@@ -44,18 +44,16 @@ class State:
     """The state line of one endpoint: eight u64 cells on a cache line of their own.
 
     The supervisor writes `epoch`, and all cells before it forks; the endpoint writes the others.
-    Times are nanoseconds of the monotonic clock, `pressure` is in bytes, `spare` has no meaning.
+    Times are nanoseconds of the monotonic clock.
     """
 
     __slots__ = ("cells",)
 
     epoch = _Cell(0)
     heartbeat_ns = _Cell(1)
-    pressure = _Cell(3)
-    pid = _Cell(4)
-    started_ns = _Cell(5)
-    connections = _Cell(6)
-    spare = _Cell(7)
+    pid = _Cell(3)
+    started_ns = _Cell(4)
+    connections = _Cell(5)
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells

@@ -84,10 +84,6 @@ class Sender:
             self._counters[DOORBELLS_RUNG] += 1
         return not queue
 
-    def is_bound(self) -> bool:
-        """Return whether the target still lives the life that frames are stamped for."""
-        return self._stamp == frame.stamp(self._source_epoch, self._target.epoch)
-
     def rebind(self) -> None:
         """Discard what is queued and stamp frames for the target's present epoch from now on.
 

@@ -115,7 +115,7 @@ def test_lives_are_never_mixed(kernel: ModuleType, steps: list[tuple[str, int]])
         elif step == "target dies":
             link.target.epoch += 1
             link.start_target()
-        elif not link.sender.is_bound():
+        elif bound != link.target.epoch:
             link.sender.rebind()
             bound = link.target.epoch
     while not link.sender.flush() or link.ring.used():

@@ -20,10 +20,10 @@ def region() -> Region:
 
 
 def test_states_are_zero_and_apart(region: Region) -> None:
-    names = ("epoch", "heartbeat_ns", "pressure", "pid", "started_ns", "connections", "spare")
+    names = ("epoch", "heartbeat_ns", "pid", "started_ns", "connections")
     states = [region.state(endpoint) for endpoint in range(3)]
     for state in states:
-        assert [getattr(state, name) for name in names] == [0] * 7
+        assert [getattr(state, name) for name in names] == [0] * len(names)
         assert state.phase is Phase.STARTING
     for i, (state, name) in enumerate(itertools.product(states, names)):
         setattr(state, name, (1 << 64) - 1 - i)
@@ -61,11 +61,11 @@ def test_rings_states_and_counters_do_not_overlap(region: Region) -> None:
         assert region.ring(*pair).push([bytes([i + 1]) * full]) == 1
         assert region.ring(*pair).free() == 0
     for endpoint in range(3):
-        region.state(endpoint).spare = endpoint
+        region.state(endpoint).connections = endpoint
         region.counters(endpoint)[CELLS - 1] = endpoint
     for i, pair in enumerate(pairs):
         assert region.ring(*pair).pull(0) == [bytes([i + 1]) * full]
-    assert [region.state(e).spare for e in range(3)] == [0, 1, 2]
+    assert [region.state(e).connections for e in range(3)] == [0, 1, 2]
     assert [region.counters(e)[CELLS - 1] for e in range(3)] == [0, 1, 2]
 
 
