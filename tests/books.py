@@ -15,7 +15,8 @@ def check_books(fabric: Fabric) -> None:
         assert not node.shares._returning
         assert not node.shares.leads._awaited
         handovers = node.parts.handovers
-        assert not (handovers._unanswered or handovers._held)
+        assert not handovers._unanswered
+        assert not handovers._held
         assert not any(handovers._asked.values())
         assert not node.subscriptions._unsettled
         assert not node.subscriptions._provisional

@@ -6,13 +6,14 @@ from typing import NamedTuple, Protocol
 from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
-from robustmq.broker.timers import Timer
+from robustmq.broker.timers import Alarm, Timer
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.principal import Peer, Principal
 from robustmq.storage.log import StoredBatch
 
 __all__ = [
+    "Alarm",
     "Broker",
     "Handle",
     "Kept",

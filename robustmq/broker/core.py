@@ -18,7 +18,7 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import Committer
-from robustmq.broker.timers import Timer, Timers
+from robustmq.broker.timers import Alarm, Timer, Timers
 from robustmq.broker.wait import Wait
 from robustmq.config import Storage
 from robustmq.errors import Refused
@@ -77,7 +77,8 @@ class Core:
     def _connect(self) -> dict[int, Callable[[int, bytes], None]]:
         """Let the parts reach each other through here; returns what takes which kind of frame."""
         core, shares, logs = self._core, self._shares, self.logs
-        self._delayed.timers = logs.timers = self.timers
+        self._delayed.alarm = Alarm(self.timers.at, self._delayed.wake)
+        logs.timers = self.timers
         logs.confirm = self._confirm
         self._router.deliver_here = lambda batch: self._subscriptions.deliver(core, batch)
         self._fetches.send = self._send

@@ -25,7 +25,7 @@ from robustmq._kernel.batch import BatchBuilder, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker.router import Router
 from robustmq.broker.state import State
-from robustmq.broker.timers import Timer, Timers
+from robustmq.broker.timers import Alarm
 from robustmq.config_mqtt import MqttDelayed
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import Delay, read_delay
@@ -67,13 +67,12 @@ class Delayed:
         self._builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
         self._count = self._noted = 0
         self._is_due = False
-        self._timer: Timer | None = None
         self._first = _FIRST
         """No row before this one is to be published."""
         self._published: set[bytes] = set()
         """The rows that are published and can still be read."""
         self._removed: list[bytes] = []
-        self.timers: Timers
+        self.alarm: Alarm
 
     def __len__(self) -> int:
         return self._count
@@ -248,13 +247,9 @@ class Delayed:
     def _wake_at(self, when_ms: int) -> None:
         if when_ms <= self._turn.now_ms:
             self._is_due = True
-            return
-        if self._timer is not None:
-            if self._timer.when_ms <= when_ms:
-                return
-            self._timer.cancel()
-        self._timer = self.timers.at(when_ms, self._wake)
+        else:
+            self.alarm.set(when_ms)
 
-    def _wake(self) -> None:
-        self._timer = None
+    def wake(self) -> None:
+        """The alarm rings: something is due."""
         self._is_due = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from robustmq._kernel.fanout import Fanout, Group, Route
 from robustmq._kernel.trie import Trie
@@ -23,6 +23,8 @@ from robustmq.broker.members import (
 from robustmq.broker.overlap import overlap
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules
+
+_T = TypeVar("_T")
 
 Tap: TypeAlias = Callable[[bytes, int, int, int], object]
 """Called with (batch, start, stop, count) of a run of one topic: byte positions, and records."""
@@ -158,35 +160,32 @@ class Subscriptions:
 
     def tap(self, topic_filter: bytes, tap: Tap) -> None:
         """Show every run that matches to a callable."""
-        taps = self._taps.setdefault(topic_filter, [])
-        if not taps:
-            self._add_filter(topic_filter)
-        taps.append(tap)
-        self.forget(topic_filter)
+        self._attach(self._taps, topic_filter, tap)
 
     def untap(self, topic_filter: bytes, tap: Tap) -> None:
         """Undo `tap`."""
-        taps = self._taps[topic_filter]
-        taps.remove(tap)
-        if not taps:
-            del self._taps[topic_filter]
-            self._discard_filter(topic_filter)
-        self.forget(topic_filter)
+        self._detach(self._taps, topic_filter, tap)
 
     def share(self, topic_filter: bytes, sharing: Sharing) -> None:
         """Give a durable shared group what matches."""
-        groups = self._sharing.setdefault(topic_filter, [])
-        if not groups:
-            self._add_filter(topic_filter)
-        groups.append(sharing)
-        self.forget(topic_filter)
+        self._attach(self._sharing, topic_filter, sharing)
 
     def unshare(self, topic_filter: bytes, sharing: Sharing) -> None:
         """Undo `share`."""
-        groups = self._sharing[topic_filter]
-        groups.remove(sharing)
-        if not groups:
-            del self._sharing[topic_filter]
+        self._detach(self._sharing, topic_filter, sharing)
+
+    def _attach(self, places: dict[bytes, list[_T]], topic_filter: bytes, what: _T) -> None:
+        known = places.setdefault(topic_filter, [])
+        if not known:
+            self._add_filter(topic_filter)
+        known.append(what)
+        self.forget(topic_filter)
+
+    def _detach(self, places: dict[bytes, list[_T]], topic_filter: bytes, what: _T) -> None:
+        known = places[topic_filter]
+        known.remove(what)
+        if not known:
+            del places[topic_filter]
             self._discard_filter(topic_filter)
         self.forget(topic_filter)
 

@@ -32,6 +32,34 @@ class Timer:
         self._timers = None
 
 
+class Alarm:
+    """One timer for whatever comes first of much that is due; `ring` is called when it is.
+
+    `at(when_ms, callback)` sets a timer.
+    """
+
+    __slots__ = ("_at", "_ring", "_timer")
+
+    def __init__(
+        self, at: Callable[[int, Callable[[], None]], Timer], ring: Callable[[], None]
+    ) -> None:
+        self._at = at
+        self._ring = ring
+        self._timer: Timer | None = None
+
+    def set(self, when_ms: int) -> None:
+        """Ring at `when_ms`, if nothing is to come earlier; what is later must be set anew then."""
+        if self._timer is not None:
+            if self._timer.when_ms <= when_ms:
+                return
+            self._timer.cancel()
+        self._timer = self._at(when_ms, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._ring()
+
+
 class Timers:
     """Timers in whole steps of `step_ms`, so that many that are due together cost one wake-up.
 

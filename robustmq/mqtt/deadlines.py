@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from robustmq.broker.api import Broker, Timer
+from robustmq.broker.api import Alarm, Broker
 from robustmq.mqtt.session import Session
 
 NEAR_MS: Final = 50
@@ -40,7 +40,7 @@ class Deadlines:
         self._far: dict[int, set[Session]] = {}
         self._heap: list[int] = []
         self._ready: deque[Session] = deque()
-        self._timer: Timer | None = None
+        self._alarm = Alarm(broker.at, self._run)
 
     def add(self, session: Session) -> None:
         """Call back when the session is due."""
@@ -69,17 +69,9 @@ class Deadlines:
             return
         steps[number] = {session}
         heapq.heappush(self._heap, number * step_ms)
-        self._arm(self._heap[0])
-
-    def _arm(self, when_ms: int) -> None:
-        if self._timer is not None:
-            if self._timer.when_ms <= when_ms:
-                return
-            self._timer.cancel()
-        self._timer = self._broker.at(when_ms, self._run)
+        self._alarm.set(self._heap[0])
 
     def _run(self) -> None:
-        self._timer = None
         now_ms = self._broker.turn.now_ms
         while self._heap and self._heap[0] <= now_ms:
             at_ms = heapq.heappop(self._heap)
@@ -91,6 +83,6 @@ class Deadlines:
         for _ in range(min(len(self._ready), AT_ONCE)):
             self._due(self._ready.popleft())
         if self._ready:
-            self._arm(now_ms)
+            self._alarm.set(now_ms)
         elif self._heap:
-            self._arm(self._heap[0])
+            self._alarm.set(self._heap[0])

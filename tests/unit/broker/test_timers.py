@@ -6,7 +6,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustmq.broker.timers import Timers
+from robustmq.broker.timers import Alarm, Timers
 
 
 @given(st.lists(st.integers(0, 1_000)), st.lists(st.integers(0, 1_100)))
@@ -92,4 +92,22 @@ def test_one_that_is_due_cancels_those_after_it_and_itself() -> None:
     timers.run(100)
     assert len(called) == 2_001
     assert len(timers) == 0
+    assert timers.next_ms is None
+
+
+def test_an_alarm_rings_for_what_comes_first_and_is_one_timer() -> None:
+    timers = Timers(step_ms=50)
+    rung: list[int] = []
+    alarm = Alarm(timers.at, lambda: rung.append(1))
+    for when_ms in (1_000, 400, 700):
+        alarm.set(when_ms)
+    timers.run(399)
+    assert not rung
+    timers.run(400)
+    assert rung == [1]
+    alarm.set(2_000)
+    timers.run(1_999)
+    assert rung == [1]
+    timers.run(2_000)
+    assert rung == [1, 1]
     assert timers.next_ms is None
