@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from robustmq.config_admin import Admin
 from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
 from robustmq.config_mqtt import MqttRuntime
@@ -192,6 +193,7 @@ class Config(Struct, frozen=True, kw_only=True):
     runtime: Runtime = field(default_factory=Runtime)
     log: Log = field(default_factory=Log)
     cluster_limit: ClusterLimit = field(default_factory=ClusterLimit)
+    admin: Admin = field(default_factory=Admin)
     storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
     topic_rules: tuple[TopicRule, ...] = ()
@@ -279,6 +281,11 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
         (len(set(config.roles)) < len(config.roles), "roles", "names a role twice"),
         ("\0" in config.data_path, "data_path", "holds a zero byte"),
         (
+            not all(map(_is_network, config.admin.trusted_networks)),
+            "admin.trusted_networks",
+            "names what is neither an address nor a network",
+        ),
+        (
             ring != 0 and (ring < 65_536 or ring & (ring - 1) != 0),
             "runtime.ring_bytes",
             "is neither 0 nor a power of two from 65536",
@@ -304,6 +311,14 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
     except ValueError:
         return False
     return True

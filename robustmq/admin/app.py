@@ -1,16 +1,20 @@
-"""The HTTP application of a node: metrics and health now, the administration later."""
+"""The HTTP application of a node: metrics, health and the administration."""
 
 from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
+from robustmq.admin import api, clients
 from robustmq.admin.health import Live, Ready
+from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
+from robustmq.config_admin import Admin
 
 
 class Metrics(HTTPEndpoint):
@@ -23,21 +27,29 @@ class Metrics(HTTPEndpoint):
         return Response(text, headers={"content-type": content_type})
 
 
-def create(snapshot: Snapshot) -> Starlette:
-    """Make the application; everything that it shows it asks of `snapshot`.
+def create(snapshot: Snapshot, node: Node, settings: Admin) -> Starlette:
+    """Make the application; what it shows it asks of `snapshot`, and below `/api` of `node`.
 
     Errors are JSON: `{"error": "Not Found"}` with 404, and 405 with the Allow header.
     """
+    guard = Middleware(api.Guard, networks=settings.trusted_networks)
     app = Starlette(
         routes=[
             Route("/metrics", Metrics),
             Route("/health/live", Live),
             Route("/health/ready", Ready),
+            Mount("/api", routes=clients.ROUTES, middleware=[guard]),
         ],
-        exception_handlers={HTTPException: _refused, Exception: _failed},
+        exception_handlers={
+            HTTPException: _refused,
+            api.Wrong: api.wrong,
+            Exception: _failed,
+        },
     )
     app.router.redirect_slashes = False
     app.state.snapshot = snapshot
+    app.state.node = node
+    app.state.max_page = settings.max_page
     app.state.exposition = Exposition(snapshot)
     return app
 

@@ -309,6 +309,11 @@ class Connection:
             self.session.expiry = min(expiry, self.mqtt.limits.max_session_expiry_interval)
         self._end(with_will=packet.reason != Reason.NORMAL_DISCONNECTION)
 
+    @property
+    def keep_alive_ms(self) -> int:
+        """How long the client may be silent; 0: for ever."""
+        return self._keep_alive_ms
+
     def send(self, packet: Packet) -> None:
         """Queue a packet for the client."""
         self._count(metrics.PACKETS_SENT)

@@ -1,8 +1,9 @@
 """The sessions whose home is this core: opening, taking over, expiring, their wills, a restart."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple
 
 from robustmq import metrics
@@ -50,6 +51,14 @@ class SessionTable:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def get(self, client_id: str) -> Session | None:
+        """The session of a client, None when it has none."""
+        return self._sessions.get(client_id)
+
+    def walk(self, start: int = 0) -> Iterator[Session]:
+        """The sessions from a number on, in the order in which they came to this core."""
+        return islice(self._sessions.values(), start, None)
 
     # ------------------------------------------------------------------ opening
 

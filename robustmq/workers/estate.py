@@ -2,12 +2,14 @@
 
 import errno
 import ipaddress
+import itertools
 import os
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from robustmq.config import Config
+from robustmq.net import channel
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.region import Region
 from robustmq.workers.inheritance import (
@@ -58,6 +60,7 @@ class Estate:
             for listener in configured(config)
         }
         self._handover = [_handover_pair() for _ in range(workers)]
+        self._channels = [channel.pair() for _ in range(workers)]
 
     def addresses(self) -> dict[str, str]:
         """Return what listens where, "address:port" by the listener's name."""
@@ -75,6 +78,7 @@ class Estate:
             listeners={name: group[index] for name, group in self._listeners.items()},
             supervisor_bell=self.bell,
             reload=self._reload,
+            channels=(self._channels[index][1],),
             handover_in=self._handover[index][0],
             handover_out=tuple(sender for _, sender in self._handover),
         )
@@ -90,6 +94,7 @@ class Estate:
             listeners={HTTP: self._http},
             supervisor_bell=self.bell,
             reload=self._reload,
+            channels=tuple(ours for ours, _ in self._channels),
         )
 
     def close_all_but(self, kept: ServerInheritance) -> None:
@@ -103,6 +108,9 @@ class Estate:
                 sender.close()
             if not isinstance(kept, Inheritance) or receiver is not kept.handover_in:
                 receiver.close()
+        for end in itertools.chain.from_iterable(self._channels):
+            if end not in kept.channels:
+                end.close()
 
     def close_protocol_listeners(self) -> None:
         """Close the supervisor's copies, so that a port is shut once its workers have closed it.

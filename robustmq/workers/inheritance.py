@@ -34,6 +34,8 @@ class ServerInheritance:
     yet, so that no client is taken before the shards have recovered: the child calls `listen()`
     when it is ready (once more after a restart does no harm). `supervisor_bell` wakes the
     supervisor. `reload` reads the configuration again, for SIGHUP; it raises ConfigError.
+    `channels` are its ends of the administration (`net.channel`): the server process has one
+    toward each worker, by endpoint, a worker one toward the server process.
 
     A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
     `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
@@ -48,6 +50,7 @@ class ServerInheritance:
     listeners: dict[str, socket.socket]
     supervisor_bell: Doorbell
     reload: Callable[[], Config]
+    channels: tuple[socket.socket, ...]
 
     def enter(self, phase: Phase) -> None:
         """Publish this process's phase and wake the supervisor, which waits for READY."""

@@ -12,7 +12,7 @@ from robustmq.config import WORKERS_MAX, Config
 
 CONNECTIONS_MIN: Final = 256
 FILES_OF_A_PROCESS: Final = 64
-FILES_PER_WORKER: Final = 6
+FILES_PER_WORKER: Final = 8
 RINGS_TOTAL_BYTES: Final = 256 << 20
 RING_BYTES_MIN: Final = 256 << 10
 RING_BYTES_MAX: Final = 4 << 20

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import psutil
 import uvicorn
@@ -15,13 +16,21 @@ import uvloop
 
 from robustmq._kernel.choice import KERNEL
 from robustmq.admin import app
+from robustmq.admin.node import Replies
 from robustmq.admin.prometheus import Core, Usage
+from robustmq.errors import ConfigError, Refused
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import log
 from robustmq.workers.inheritance import HTTP, ServerInheritance
+from robustmq.workers.questions import Record
+from robustmq.workers.records import Records
+from robustmq.workers.roster import Roster
 
 HEARTBEATS_PER_TIMEOUT: Final = 5
 GRACE_SECONDS: Final = 1
+_STATUS_FAILED: Final = 1
+
+_log = log.EventLog("server")
 
 
 def run(inheritance: ServerInheritance) -> None:
@@ -30,8 +39,22 @@ def run(inheritance: ServerInheritance) -> None:
 
 
 async def _serve(inheritance: ServerInheritance) -> None:
+    try:
+        node = Workforce(inheritance)
+    except ConfigError as error:
+        reason = str(error)
+    else:
+        await _serve_node(inheritance, node)
+        return
+    # Said here: within the except clause a traceback would go with it.
+    _log.error("the node's records cannot be used", reason=reason)
+    raise SystemExit(_STATUS_FAILED)
+
+
+async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None:
+    snapshot = RegionSnapshot(inheritance.region, inheritance.workers)
     config = uvicorn.Config(
-        app.create(RegionSnapshot(inheritance.region, inheritance.workers)),
+        app.create(snapshot, node, inheritance.config.admin),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -44,6 +67,7 @@ async def _serve(inheritance: ServerInheritance) -> None:
     loop.add_signal_handler(signal.SIGTERM, server.stop)
     loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
     interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
+    node.start()
     beating = asyncio.create_task(_beat(inheritance, interval))
     await server.serve(sockets=[inheritance.listeners[HTTP]])
     inheritance.enter(Phase.STOPPED)
@@ -78,6 +102,41 @@ class EmbeddedServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the event loop: uvicorn would raise them again at its end."""
         yield
+
+
+class Workforce:
+    """The workers and the node's records; the `Node` of the HTTP application."""
+
+    def __init__(self, inheritance: ServerInheritance) -> None:
+        config = inheritance.config
+        self.workers = inheritance.workers
+        self._roster = Roster(inheritance, self._image)
+        self._records = Records(
+            Path(config.data_path), config.admin.max_records, self._roster.publish
+        )
+
+    def start(self) -> None:
+        """Begin to talk to the workers."""
+        self._roster.start()
+
+    async def ask(
+        self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None
+    ) -> Replies:
+        """See `admin.node.Node`."""
+        return await self._roster.ask(kind, arguments, cores)
+
+    def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
+        """See `admin.node.Node`."""
+        return self._records.of(kind)
+
+    async def change(
+        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]]
+    ) -> list[int] | Refused:
+        """See `admin.node.Node`."""
+        return await self._records.change([Record(*change) for change in changes])
+
+    def _image(self) -> tuple[int, list[Record]]:
+        return self._records.version, self._records.image()
 
 
 class RegionSnapshot:

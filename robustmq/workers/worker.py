@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import select
 import signal
 import socket
 import time
@@ -16,17 +17,21 @@ from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
+from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log, relays
+from robustmq.workers.administration import Administration
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
+from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
@@ -83,6 +88,7 @@ class Worker:
         self._relays = self._reception.relays
         self._links.handle = self._receive
         self._links.replaced = self._replaced
+        self._administration = self._administer()
         self._draining: asyncio.TimerHandle | None = None
 
     def _open_stores(self) -> Stores:
@@ -126,11 +132,30 @@ class Worker:
             complain=_complain,
         )
 
+    def _administer(self) -> Administration:
+        (end,) = self._inheritance.channels
+        channel = Channel(end, lambda: self._watch_writable(end, channel.flush))
+        administration = Administration(channel, self._state.epoch)
+        sessions = self._mqtt.sessions
+        census = Census(sessions)
+        administration.answers.update(
+            {
+                "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
+                "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
+                "mqtt.subscriptions": listing(
+                    census.subscriptions, lambda: self._cells[metrics.SUBSCRIPTIONS]
+                ),
+            }
+        )
+        return administration
+
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         """Take clients from now on."""
         self._beat()
+        # What they are arrives while this core recovers.
+        self._administration.start()
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         handover = self._reception.handover
@@ -144,8 +169,19 @@ class Worker:
         self._links.answer_bell()
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._await_records()
         self._reception.open()
         self._inheritance.enter(Phase.READY)
+
+    def _await_records(self) -> None:
+        """Wait for the node's records: who is banned may not come in before they are known."""
+        (end,) = self._inheritance.channels
+        seconds = self._config.runtime.heartbeat_timeout_ms / 5_000
+        while not self._administration.is_informed:
+            select.select([end], [], [], seconds)
+            self._administration.receive()
+            self._state.heartbeat_ns = time.monotonic_ns()
+        self._poller.watch(end.fileno(), self._administration.receive)
 
     def run(self) -> None:
         """Take turns until SIGTERM has been drained; the loop's wait is the poller's."""

@@ -8,9 +8,11 @@ from starlette.testclient import TestClient
 from robustmq import metrics
 from robustmq.admin import app
 from robustmq.admin.prometheus import Core, Usage
+from robustmq.config_admin import Admin
+from tests.unit.admin.workforce import Workforce
 
 
-class Node:
+class Shown:
     """A node of two workers of which the second one is coming back."""
 
     kernel = "pure"
@@ -34,13 +36,13 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Node:
-    return Node()
+def node() -> Shown:
+    return Shown()
 
 
 @pytest.fixture
-def client(node: Node) -> TestClient:
-    return TestClient(app.create(node), raise_server_exceptions=False)
+def client(node: Shown) -> TestClient:
+    return TestClient(app.create(node, Workforce(), Admin()), raise_server_exceptions=False)
 
 
 def test_every_row_of_the_table_has_a_series_per_core(client: TestClient) -> None:
@@ -77,7 +79,7 @@ def test_live_is_live(client: TestClient) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "live"})
 
 
-def test_ready_names_who_is_not(client: TestClient, node: Node) -> None:
+def test_ready_names_who_is_not(client: TestClient, node: Shown) -> None:
     answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json() == {"status": "not ready", "waiting": {"worker 1": "starting"}}
@@ -86,7 +88,7 @@ def test_ready_names_who_is_not(client: TestClient, node: Node) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
 
-def test_a_full_disk_is_an_alarm_of_a_node_that_is_ready(client: TestClient, node: Node) -> None:
+def test_a_full_disk_is_an_alarm_of_a_node_that_is_ready(client: TestClient, node: Shown) -> None:
     node.refusing = 1
     alarms = {"storage_refusing": ["worker 0"]}
     answer = client.get("/health/ready")
@@ -116,7 +118,7 @@ def test_a_wrong_method_is_told_the_right_ones(client: TestClient) -> None:
     assert "GET" in answer.headers["allow"]
 
 
-def test_a_failure_is_a_json_500(client: TestClient, node: Node) -> None:
+def test_a_failure_is_a_json_500(client: TestClient, node: Shown) -> None:
     def fail() -> dict[str, str]:
         raise OSError("gone")
 

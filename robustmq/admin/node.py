@@ -1,0 +1,42 @@
+"""What the application may ask of the node and tell it; given to it by the server process."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from robustmq.errors import Refused
+
+
+class Replies(NamedTuple):
+    """What workers have answered, by their numbers, and those who have not in time."""
+
+    values: dict[int, Any]
+    missing: list[int]
+
+
+class Node(Protocol):
+    """The workers of the node, and the records that every one of them knows."""
+
+    @property
+    def workers(self) -> int:
+        """Return the number of workers."""
+        ...
+
+    async def ask(
+        self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None
+    ) -> Replies:
+        """Ask all workers, or some; raises ValueError with a sentence when one refuses."""
+        ...
+
+    def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
+        """Return the node's records of a kind by their names."""
+        ...
+
+    async def change(
+        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]]
+    ) -> list[int] | Refused:
+        """Set records, or with None remove them: (kind, name, value), all of them or none.
+
+        Returns when they are durable and every worker that serves clients has applied them; the
+        numbers of those that have not in time.
+        """
+        ...
