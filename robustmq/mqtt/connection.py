@@ -43,6 +43,7 @@ from robustmq.mqtt.session import Session
 from robustmq.mqtt.subscriber import Subscriber
 
 if TYPE_CHECKING:
+    from robustmq.mqtt.data_stream import DataStream
     from robustmq.mqtt.protocol import Mqtt
 
 
@@ -70,6 +71,7 @@ class Connection:
         "_subscriber",
         "_timer",
         "broker",
+        "data_streams",
         "ended",
         "intake",
         "mqtt",
@@ -97,6 +99,8 @@ class Connection:
         self.version = 0
         self.wording = Wording(0)
         self.ended = False
+        # Further streams of the same client, on transports that have them.
+        self.data_streams: list[DataStream] | None = None
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
         self._greeted = False
@@ -185,23 +189,28 @@ class Connection:
         session, present, waits = sessions.open(
             principal, packet.clean_start, expiry=expiry, will=packet.will, version=version
         )
-        self.session = session
         session.connection = self
-        self._publisher = Publisher(self, session)
-        self._subscriber = Subscriber(self, session)
+        self._serve(session)
         max_keep_alive = self.mqtt.max_keep_alive(self.peer.listener)
         greeting = connect.greeting(packet, session, present, limits, max_keep_alive)
-        intake = self.intake
-        intake.version = version
-        intake.max_packet = limits.max_packet_size
-        intake.receive_max = limits.receive_max
-        intake.max_handles = limits.publisher_route_cache
         self.mqtt.opened(self)
         if waits:
-            intake.hold()
+            self.intake.hold()
             self.broker.state.then(partial(self._kept, greeting))
         else:
             self._greet(greeting)
+
+    def _serve(self, session: Session) -> None:
+        """Whose packets these are is known now."""
+        self.session = session
+        self._publisher = Publisher(self, session)
+        self._subscriber = Subscriber(self, session)
+        limits = self.mqtt.limits
+        intake = self.intake
+        intake.version = self.version
+        intake.max_packet = limits.max_packet_size
+        intake.receive_max = limits.receive_max
+        intake.max_handles = limits.publisher_route_cache
 
     def _kept(self, greeting: Greeting) -> None:
         """The session is safe on disk; the connection may be gone."""
@@ -233,6 +242,13 @@ class Connection:
         self.broker.open(session.window, True)
         self.intake.window = session.window
         self.intake.open = True
+        for stream in self.data_streams or ():
+            stream.begin()
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the client was told that it is connected."""
+        return self._greeted and not self.ended
 
     def _refuse(self, version: int, reason: Reason, sentence: str) -> None:
         """End with a CONNACK that says why, where the peer's version has one."""
@@ -329,6 +345,12 @@ class Connection:
         if not self.ended:
             self.send(packet)
 
+    def forget_routes(self) -> None:
+        """What was decided for the topics that this client publishes to is void."""
+        self.intake.forget()
+        for stream in self.data_streams or ():
+            stream.intake.forget()
+
     # ------------------------------------------------------------------ keep alive
 
     def _watch(self, keep_alive: int) -> None:
@@ -345,10 +367,13 @@ class Connection:
     def _silence(self) -> None:
         """The client was silent for its keep-alive, unless it was us who did not read."""
         now_ms = self.broker.turn.now_ms
+        heard_ms = self.intake.last_read_ms
+        for stream in self.data_streams or ():
+            heard_ms = max(heard_ms, stream.intake.last_read_ms)
         if self.intake.paused:
             self._look_again(now_ms)
-        elif self.intake.last_read_ms + self._keep_alive_ms > now_ms:
-            self._look_again(self.intake.last_read_ms)
+        elif heard_ms + self._keep_alive_ms > now_ms:
+            self._look_again(heard_ms)
         else:
             self._count(metrics.KEEPALIVE_TIMEOUTS)
             sentence = f"nothing was heard for {self._keep_alive_ms / 1_000:g} seconds"
@@ -414,6 +439,8 @@ class Connection:
             self._timer = None
         self.intake.close()
         self.outbox.drained = None
+        for stream in tuple(self.data_streams or ()):
+            stream.end()
         session, self.session = self.session, None
         if self._greeted:
             self._count(metrics.CONNECTIONS_CLOSED)

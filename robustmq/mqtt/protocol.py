@@ -9,6 +9,7 @@ from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import wire
 from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.data_stream import DataStream
 from robustmq.mqtt.framing import Peek, connect_client_id, scan
 from robustmq.mqtt.packets import PacketType
 from robustmq.mqtt.session_table import SessionTable
@@ -92,6 +93,10 @@ class Mqtt:
     def max_keep_alive(self, listener: str) -> int:
         """Seconds that a client of a listener may ask for, when it can be told otherwise."""
         return self._listeners.named(listener).max_keep_alive or self.keep_alive.max_time
+
+    def data_stream(self, control: Connection) -> DataStream:
+        """A further stream of a client whose connection belongs to this core."""
+        return DataStream(control)
 
     def assigned_client_id(self) -> str:
         """A client id that nobody has and whose home is this core (MQTT5 3.1.3.1)."""

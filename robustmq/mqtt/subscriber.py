@@ -57,7 +57,7 @@ class Subscriber:
         reasons = [self._judge(one, new, refused, why) for one in packet.subscriptions]
         request = _Request(packet.packet_id, reasons, "; ".join(dict.fromkeys(why)))
         if any(one.no_local for one in packet.subscriptions):
-            self._connection.intake.forget()
+            self._connection.forget_routes()
         waits = self._session.is_durable and request.owing > 0
         # Answers may come at once: one is owed until all have been asked for.
         request.owing += waits + 1
@@ -156,7 +156,7 @@ class Subscriber:
             if session.is_durable:
                 sessions.rows.delete_subscription(session, known.written)
             if known.options.no_local:
-                self._connection.intake.forget()
+                self._connection.forget_routes()
             reasons.append(Reason.SUCCESS)
         answer = Unsuback(packet.packet_id, reasons)
         if session.is_durable:
