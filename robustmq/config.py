@@ -8,7 +8,6 @@ nobody reads is an error, never ignored. Rules for topics are in the file alone.
 
 import ipaddress
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from robustmq.config_admin import Admin
 from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
 from robustmq.config_mqtt import MqttRuntime
+from robustmq.config_topics import wrong_filter
 from robustmq.errors import ConfigError
 
 Role: TypeAlias = Literal["meta", "broker", "engine"]
@@ -158,6 +158,8 @@ class TopicRule(Struct, frozen=True, kw_only=True):
     own_shard: Give each of these topics a log of its own; else they share a few.
     store_qos0: Store QoS 0 messages for durable sessions too.
     max_message_bytes: Bytes of the largest message; 0: no other limit than that of packets.
+    check_payload_format: Refuse a message that says that it is text (payload format indicator 1,
+        MQTT5 3.3.2.3.2) and is not UTF-8; of QoS 0 it is dropped and counted.
     """
 
     filter: Annotated[str, Meta(min_length=1, examples=["plant/+/alarms"])]
@@ -171,6 +173,7 @@ class TopicRule(Struct, frozen=True, kw_only=True):
     own_shard: bool = False
     store_qos0: bool = False
     max_message_bytes: Annotated[int, between(0, 268_435_460)] = 0
+    check_payload_format: bool = False
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -206,10 +209,6 @@ KEYS: Final = _SCHEMA.keys
 SECTIONS: Final = _SCHEMA.sections
 VARIABLES: Final = _SCHEMA.variables
 _RULES: Final = ("topic_rules",)
-_FILTER_MAX_BYTES: Final = 65_535
-
-# MQTT5 4.7, as `message.topic.validate_filter` has it, which lies above this module.
-_FILTER: Final = re.compile(r"(?:(?:\+|[^+#/\0]*)/)*(?:\+|#|[^+#/\0]*)")
 
 
 def load(
@@ -350,24 +349,11 @@ def _rule(row: Row, storage: Storage) -> TopicRule:
         given["engine"] = engine._replace(value=value)
     checked = {name: _SCHEMA.checked(setting) for name, setting in given.items()}
     rule = msgspec.structs.replace(default_rule(storage), **checked)
-    if reason := _wrong_filter(rule.filter):
+    if reason := wrong_filter(rule.filter):
         raise refused(given["filter"], reason)
     if rule.compact and rule.engine == "memory":
         raise refused(given["compact"], 'has no effect with engine = "memory"; leave one out')
     return rule
-
-
-def _wrong_filter(topic_filter: str) -> str | None:
-    """Say what is wrong with a rule's filter, None when it is good."""
-    if topic_filter.startswith("$share/"):
-        return "is a shared subscription's; a rule is for topics: leave out $share and the group"
-    if "\0" in topic_filter:
-        return "holds U+0000, which no topic may"
-    if len(topic_filter.encode()) > _FILTER_MAX_BYTES:
-        return f"is longer than {_FILTER_MAX_BYTES} bytes"
-    if not _FILTER.fullmatch(topic_filter):
-        return "is no topic filter: + stands alone in its level, # alone in the last one"
-    return None
 
 
 def _value(config: Struct, key: Key) -> object:

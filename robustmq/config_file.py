@@ -176,7 +176,10 @@ class Schema:
         return text if wants_text and "a number" not in _words(known.type) else value
 
     def checked(self, setting: Setting) -> object:
-        """Convert a value to the type of its key or column; raises ConfigError."""
+        """Convert a value to the type of its key, column or table; raises ConfigError."""
+        if setting.key in self.tables:
+            assert isinstance(setting.value, tuple), "tables are read as rows"
+            return tuple(self._made(row, setting.key) for row in setting.value)
         known = self.keys.get(setting.key) or self.columns[setting.key]
         try:
             return msgspec.convert(setting.value, known.type)
@@ -186,6 +189,14 @@ class Schema:
                 words = [word for word in _words(known.type) if isinstance(word, str)]
                 reason = f"expected {' or '.join(words)}"
             raise refused(setting, f"is refused: {reason}") from error
+
+    def _made(self, row: Row, at: Key) -> Struct:
+        """Make the struct of a row, which may refuse what its values say together."""
+        values = {setting.key[-1]: self.checked(setting) for setting in row.settings}
+        try:
+            return self.tables[at](**values)
+        except ValueError as error:
+            raise ConfigError(f"{row.place}: this [[{'.'.join(at)}]] is refused: {error}") from None
 
     def _unknown(self, key: Key, place: str) -> ConfigError:
         """Name the known key or section that is nearest by its full name or by its last part."""

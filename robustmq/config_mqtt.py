@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
 from robustmq.config_server import MqttServer
+from robustmq.config_topics import AutoSubscribe, TopicRewrite
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):
@@ -129,3 +130,5 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     inbox: MqttInbox = field(default_factory=MqttInbox)
     delayed: MqttDelayed = field(default_factory=MqttDelayed)
     listener: MqttListeners = field(default_factory=MqttListeners)
+    topic_rewrite: tuple[TopicRewrite, ...] = ()
+    auto_subscribe: tuple[AutoSubscribe, ...] = ()

@@ -7,6 +7,7 @@ from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.timers import Alarm, Timer
+from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.principal import Peer, Principal
@@ -109,6 +110,26 @@ class Logs(Protocol):
         """How far that log reaches; None when there is none here."""
 
 
+class Topics(Protocol):
+    """What the configuration says of a client and a topic; a refusal is a value."""
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether a message may go to another topic than its publisher wrote."""
+
+    def name(self, principal: Principal, topic: bytes, /) -> bytes | Refused:
+        """The topic that a message to a valid topic goes to: what is published has it as key."""
+
+    def filter(self, principal: Principal, written: str, /) -> str | Refused:
+        """The filter that a client means by a valid one: what it is subscribed by and known by."""
+
+    def payload(self, topic: bytes, payload: bytes, /) -> Refused | None:
+        """Say why a message that calls itself text may not be published to a topic."""
+
+    def automatic(self, principal: Principal, /) -> Iterator[tuple[str, AutoSubscribe]]:
+        """The filters that a client is subscribed to when it connects, unless it already is."""
+
+
 class Broker(Protocol):
     """What a protocol sees of its core. No call waits; answers come to the callable given.
 
@@ -121,6 +142,10 @@ class Broker(Protocol):
     @property
     def state(self) -> State:
         """What of this core survives it."""
+
+    @property
+    def topics(self) -> Topics:
+        """What is configured for clients and topics."""
 
     @property
     def logs(self) -> Logs:

@@ -23,6 +23,7 @@ from robustmq.broker.topic_logs import LogStore, NoStore, TopicLogs
 from robustmq.config import Config, default_rule
 from robustmq.policy.admission import Admission
 from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topics import Topics
 from robustmq.storage.table import Table
 
 
@@ -100,6 +101,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     return Parts(
         state=state,
         admission=admission,
+        topics=Topics(mqtt, site.rules),
         interests=interests,
         router=router,
         retained=retained,

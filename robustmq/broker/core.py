@@ -48,6 +48,7 @@ class Core:
         self.turn = turn
         self.state = parts.state
         self.logs = parts.logs
+        self.topics = parts.topics
         self.timers = Timers()
         self._core = core
         self._placement = placement

@@ -15,6 +15,7 @@ from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.broker.topic_logs import TopicLogs
 from robustmq.policy.admission import Admission
+from robustmq.policy.topics import Topics
 
 
 class Parts(NamedTuple):
@@ -22,6 +23,7 @@ class Parts(NamedTuple):
 
     state: State
     admission: Admission
+    topics: Topics
     interests: Interests
     router: Router
     retained: Retained

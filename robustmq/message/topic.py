@@ -15,6 +15,8 @@ MAX_BYTES: Final = 65_535
 """The longest name or filter in bytes of UTF-8 (MQTT5 4.7.3)."""
 
 SHARE_PREFIX: Final = "$share/"
+QUEUE_PREFIX: Final = "$queue/"
+EXCLUSIVE_PREFIX: Final = "$exclusive/"
 
 
 class SharedFilter(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +98,36 @@ def shared_filter(topic_filter: str) -> SharedFilter | None:
     if not slash or not inner:
         raise ProtocolError(TOPIC_FILTER_INVALID, "A shared subscription has no topic filter.")
     return SharedFilter(group, inner)
+
+
+def canonical_filter(topic_filter: str) -> str:
+    """Write `$queue/filter` as the shared subscription that it is, `$share/$queue/filter`."""
+    return SHARE_PREFIX + topic_filter if topic_filter.startswith(QUEUE_PREFIX) else topic_filter
+
+
+def exclusive_filter(topic_filter: str) -> str:
+    """Return what an exclusive subscription (`$exclusive/filter`) is for; else the filter."""
+    return topic_filter.removeprefix(EXCLUSIVE_PREFIX)
+
+
+def inner_filter(topic_filter: str) -> str:
+    """Return the filter that messages have to match, without what else a subscription says.
+
+    Raises ProtocolError 0x8F for a shared or exclusive subscription without a filter, and for one
+    within another.
+    """
+    shared = shared_filter(canonical_filter(topic_filter))
+    inner = exclusive_filter(topic_filter) if shared is None else shared.filter
+    if not inner or (inner != topic_filter and is_special(inner)):
+        raise ProtocolError(
+            TOPIC_FILTER_INVALID, "Behind $share, $queue or $exclusive is no plain topic filter."
+        )
+    return inner
+
+
+def is_special(topic_filter: str) -> bool:
+    """Say whether a filter is that of a shared or exclusive subscription."""
+    return topic_filter.startswith((SHARE_PREFIX, QUEUE_PREFIX, EXCLUSIVE_PREFIX))
 
 
 def levels(topic: bytes) -> list[bytes]:

@@ -39,6 +39,7 @@ from robustmq.mqtt.reasons import V3_REASONS, Reason, connack_v3
 from robustmq.mqtt.wire import Reader, malformed, text_of
 
 _SHARE: Final = "$share/"
+_SHARED: Final = (_SHARE, "$queue/")
 _FLAGS: Final[Mapping[int, int]] = {
     packet: 2 if packet in {PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE} else 0
     for packet in PacketType
@@ -248,7 +249,7 @@ def _subscription(topic_filter: str, options: int, version: int) -> Subscription
         raise malformed("A reserved subscription option is set.")
     if qos == 3 or handling == 3:
         raise ProtocolError(Reason.PROTOCOL_ERROR, f"Subscription options {options:#x} mean 3.")
-    if no_local and topic_filter.startswith(_SHARE):
+    if no_local and topic_filter.startswith(_SHARED):
         raise ProtocolError(Reason.PROTOCOL_ERROR, "A shared subscription has No Local.")
     return Subscription(topic_filter, qos, no_local, bool(options & 0x08), handling)
 

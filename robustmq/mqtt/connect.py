@@ -2,10 +2,11 @@
 
 from typing import Final, NamedTuple
 
+from robustmq.broker.api import Broker, Principal
 from robustmq.config_mqtt import MqttProtocol
-from robustmq.errors import ProtocolError
+from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt.explanation import Wording
-from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties
+from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
 
@@ -54,6 +55,20 @@ def expiry(packet: Connect, limits: MqttProtocol) -> int:
     if packet.version < V5:
         asked = 0 if packet.clean_start else limits.default_session_expiry_interval
     return min(asked, limits.max_session_expiry_interval)
+
+
+def will_refusal(will: Will | None, principal: Principal, broker: Broker) -> Refused | None:
+    """Say why a client's will could not be published as things are; None when it could."""
+    if will is None:
+        return None
+    topic = broker.topics.name(principal, will.topic)
+    if isinstance(topic, Refused):
+        return topic
+    decided = broker.route(principal, topic)
+    if isinstance(decided, Refused):
+        return decided
+    is_text = will.properties is not None and will.properties.payload_format == 1
+    return broker.topics.payload(topic, will.payload) if is_text else None
 
 
 def greeting(

@@ -14,7 +14,7 @@ from robustmq import metrics
 from robustmq._kernel.intake import Handle, Intake
 from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Broker, Peer, Principal, Timer
-from robustmq.errors import ProtocolError, Refused
+from robustmq.errors import ProtocolError
 from robustmq.mqtt import codec, connect
 from robustmq.mqtt.connect import Greeting
 from robustmq.mqtt.explanation import Explained, Wording
@@ -175,11 +175,10 @@ class Connection:
         """The client is who it says: give it its session, unless something refuses it."""
         limits = self.mqtt.limits
         sessions = self.mqtt.sessions
-        if packet.will is not None:
-            decided = self.broker.route(principal, packet.will.topic)
-            if isinstance(decided, Refused):
-                self._refuse(packet.version, CONNECTION_REFUSALS[decided.code], decided.detail)
-                return
+        refused = connect.will_refusal(packet.will, principal, self.broker)
+        if refused is not None:
+            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
+            return
         expiry = connect.expiry(packet, limits)
         refused = sessions.refusal(principal.client_id, packet.clean_start, expiry)
         if refused is not None:
@@ -244,6 +243,8 @@ class Connection:
         self.intake.open = True
         for stream in self.data_streams or ():
             stream.begin()
+        if self._subscriber is not None:
+            self._subscriber.subscribe_automatically()
 
     @property
     def is_greeted(self) -> bool:

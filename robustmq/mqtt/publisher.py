@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from robustmq import metrics
 from robustmq.broker.api import Handle, Record
-from robustmq.errors import ProtocolError, Refusal
+from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import delay_seconds, is_delayed
 from robustmq.message.topic import validate_name
 from robustmq.mqtt import wire
@@ -75,11 +75,13 @@ class Publisher:
         wire.text_of(topic, "topic name")
         validate_name(topic)
         session = self._session
-        if not session.hears_itself(topic):
+        broker = self._connection.broker
+        key = broker.topics.name(session.principal, topic)
+        if isinstance(key, Refused) or not session.hears_itself(key):
             return None
         if self._connection.mqtt.limits.max_message_expiry_interval:
             return None
-        decided = self._connection.broker.route(session.principal, topic)
+        decided = broker.route(session.principal, key)
         return decided if isinstance(decided, Handle) else None
 
     def publish(self, packet: Publish) -> None:
@@ -95,6 +97,33 @@ class Publisher:
             self._repeated(packet.packet_id, ticket)
             return
         connection.broker.turn.row[metrics.MESSAGES_RECEIVED] += 1
+        decided = self._decide(topic, packet)
+        if isinstance(decided, Refused):
+            connection.broker.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += 1
+            if packet.qos:
+                self._why = decided.detail
+                self._settle(ticket, decided.code, True)
+                self._why = ""
+            return
+        self._take(packet, decided, ticket)
+
+    def _decide(self, topic: bytes, packet: Publish) -> bytes | Refused:
+        """Return the topic that the message goes to, or why it goes nowhere."""
+        topics = self._connection.broker.topics
+        if topics.rewrites:
+            decided = topics.name(self._session.principal, topic)
+            if isinstance(decided, Refused):
+                return decided
+            topic = decided
+        properties = packet.properties
+        if properties is not None and properties.payload_format == 1:
+            return topics.payload(topic, packet.payload) or topic
+        return topic
+
+    def _take(self, packet: Publish, topic: bytes, ticket: int) -> None:
+        """Hand a message for `topic` to the broker."""
+        connection = self._connection
+        session = self._session
         now_ms = connection.broker.turn.now_ms
         # Which subscriptions there will be when a delayed message is due, nobody knows.
         hears = session.hears_itself(topic) and not is_delayed(topic)
@@ -106,7 +135,7 @@ class Publisher:
         record = Record(
             key=topic,
             value=packet.payload,
-            headers=to_headers(properties, now_ms, most, publisher),
+            headers=to_headers(packet.properties, now_ms, most, publisher),
             qos=packet.qos,
             retain=packet.retain,
             timestamp=now_ms,

@@ -231,9 +231,14 @@ class SessionTable:
         if will is None:
             return
         now_ms = self._broker.turn.now_ms
-        publisher = 0 if session.hears_itself(will.topic) else session.window.key
+        topic = self._broker.topics.name(session.principal, will.topic)
+        if isinstance(topic, Refused):
+            # The rules were others when the client connected.
+            self._cells[metrics.MESSAGES_DROPPED_REFUSED] += 1
+            return
+        publisher = 0 if session.hears_itself(topic) else session.window.key
         record = Record(
-            key=will.topic,
+            key=topic,
             value=will.payload,
             headers=to_headers(
                 will.properties, now_ms, self._limits.max_message_expiry_interval, publisher

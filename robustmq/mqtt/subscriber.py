@@ -1,7 +1,10 @@
 """What a client subscribes to: SUBSCRIBE, UNSUBSCRIBE, and the retained messages that follow."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 _SEND: Final = 0
 _SEND_IF_NEW: Final = 1
 _IDENTIFIER: Final = b"\x0b"
+_NO_ANSWER: Final = 0
+"""The packet id of subscriptions that the client has not asked for."""
 
 
 class _Request:
@@ -51,30 +56,67 @@ class Subscriber:
         if packet.properties is not None and packet.properties.subscription_identifiers:
             number = packet.properties.subscription_identifiers[0]
             identifier = _IDENTIFIER + wire.varint(number)
+        self._begin(packet.packet_id, map(self._named, packet.subscriptions), identifier)
+
+    def subscribe_automatically(self) -> None:
+        """Subscribe to what the configuration says, where the session does not already."""
+        session = self._session
+        missing = []
+        for topic_filter, rule in self._broker.topics.automatic(session.principal):
+            one = self._named(
+                Subscription(
+                    topic_filter,
+                    rule.qos,
+                    rule.no_local,
+                    rule.retain_as_published,
+                    rule.retain_handling,
+                )
+            )
+            if isinstance(one, Subscription) and session.subscription(one.filter.encode()) is None:
+                missing.append(one)
+        if missing:
+            self._begin(_NO_ANSWER, missing, b"")
+
+    def _named(self, one: Subscription) -> Subscription | Refused:
+        """The subscription by the filter that it is known by."""
+        name = self._broker.topics.filter(self._session.principal, one.filter)
+        return name if isinstance(name, Refused) else msgspec.structs.replace(one, filter=name)
+
+    def _begin(
+        self, packet_id: int, wanted: Iterable[Subscription | Refused], identifier: bytes
+    ) -> None:
         new: set[bytes] = set()
         refused = self._broker.state.refusal if self._session.is_durable else None
         why: list[str] = []
-        reasons = [self._judge(one, new, refused, why) for one in packet.subscriptions]
-        request = _Request(packet.packet_id, reasons, "; ".join(dict.fromkeys(why)))
-        if any(one.no_local for one in packet.subscriptions):
-            self._connection.forget_routes()
+        asked = list(wanted)
+        reasons = [self._judge(one, new, refused, why) for one in asked]
+        request = _Request(packet_id, reasons, "; ".join(dict.fromkeys(why)))
         waits = self._session.is_durable and request.owing > 0
         # Answers may come at once: one is owed until all have been asked for.
         request.owing += waits + 1
-        for one, reason in zip(packet.subscriptions, request.reasons, strict=True):
-            if not is_error(reason):
+        for one, reason in zip(asked, request.reasons, strict=True):
+            if isinstance(one, Subscription) and not is_error(reason):
+                if one.no_local:
+                    self._connection.forget_routes()
                 self._start(request, one, identifier)
         if waits:
             self._broker.state.then(partial(self._answered, request))
         self._answered(request)
 
     def _judge(
-        self, one: Subscription, new: set[bytes], refused: Refused | None, why: list[str]
+        self,
+        one: Subscription | Refused,
+        new: set[bytes],
+        refused: Refused | None,
+        why: list[str],
     ) -> Reason:
         """The reason for SUBACK; `new` collects the filters that the packet adds.
 
         `refused` says why nothing can be kept now; `why` collects the sentences of refusals.
         """
+        if isinstance(one, Refused):
+            why.append(one.detail)
+            return SUBSCRIBE_REFUSALS[one.code]
         session = self._session
         refused = self._broker.authorize(session.principal, one.filter) or refused
         if refused is not None:
@@ -138,7 +180,8 @@ class Subscriber:
         connection = self._connection
         if connection.ended:
             return
-        connection.refuse(Suback(request.packet_id, request.reasons), request.sentence)
+        if request.packet_id != _NO_ANSWER:
+            connection.refuse(Suback(request.packet_id, request.reasons), request.sentence)
         for topic_filter, options, kept in request.retained:
             self._broker.send_retained(self._session.window, topic_filter, options, kept)
 
@@ -148,7 +191,7 @@ class Subscriber:
         sessions = self._connection.mqtt.sessions
         reasons: list[Reason] = []
         for name in packet.filters:
-            known = session.unsubscribe(name.encode())
+            known = self._forget(name)
             if known is None:
                 reasons.append(Reason.NO_SUBSCRIPTION_EXISTED)
                 continue
@@ -163,3 +206,10 @@ class Subscriber:
             self._broker.state.then(partial(self._connection.send_if_open, answer))
         else:
             self._connection.send(answer)
+
+    def _forget(self, written: str) -> Subscribed | None:
+        """Take a subscription out of the session; it may be older than the rules of today."""
+        session = self._session
+        name = self._broker.topics.filter(session.principal, written)
+        known = session.unsubscribe(name.encode()) if isinstance(name, str) else None
+        return known or session.unsubscribe(written.encode())

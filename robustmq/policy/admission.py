@@ -1,7 +1,7 @@
 """The one ordered list of what may refuse a publish or a subscription."""
 
 from robustmq.errors import Refusal, Refused
-from robustmq.message.topic import shared_filter
+from robustmq.message.topic import inner_filter
 from robustmq.policy.principal import Principal
 from robustmq.policy.topic_rules import TopicRules
 
@@ -44,9 +44,7 @@ class Admission:
     def subscribe(self, principal: Principal, topic_filter: str) -> Refused | None:
         """Say why this principal may not subscribe to a valid filter; None when it may."""
         del principal
-        shared = shared_filter(topic_filter)
-        inner = shared.filter if shared else topic_filter
-        if inner.count("/") >= self._max_levels:
+        if inner_filter(topic_filter).count("/") >= self._max_levels:
             return Refused(
                 Refusal.TOPIC_INVALID,
                 f"the filter has more than {self._max_levels} levels "

@@ -44,9 +44,17 @@ _LARGEST: Final = 268_435_460
 _READ: Final = 262_144
 
 
-def serve(data: Path, *settings: str) -> Iterator[Node]:
-    """Run a node with two workers; when it is done with, nothing may have gone wrong in it."""
-    node = Node(data, module="robustmq.cli.supervisor", settings=settings)
+def serve(data: Path, *settings: str, config: str = "") -> Iterator[Node]:
+    """Run a node with two workers; when it is done with, nothing may have gone wrong in it.
+
+    `config` is the text of a configuration file.
+    """
+    arguments: tuple[str, ...] = ()
+    if config:
+        path = data.with_suffix(".toml")
+        path.write_text(config, encoding="utf-8")
+        arguments = ("--config", str(path))
+    node = Node(data, *arguments, module="robustmq.cli.supervisor", settings=settings)
     try:
         workers = node.ready().children()
         yield node

@@ -16,11 +16,11 @@ from robustmq.config import (
     Config,
     Storage,
     TopicRule,
-    _wrong_filter,
     changed_keys,
     load,
     manual,
 )
+from robustmq.config_topics import AutoSubscribe, TopicRewrite, wrong_filter
 from robustmq.errors import ConfigError, ProtocolError
 from robustmq.message.topic import validate_filter
 from robustmq.storage.engine import EngineSettings, LogSettings
@@ -384,7 +384,7 @@ def test_a_filter_of_a_rule_is_one_of_mqtt(topic_filter: str) -> None:
         is_valid = not topic_filter.startswith("$share/")
     except ProtocolError:
         is_valid = False
-    assert (_wrong_filter(topic_filter) is None and topic_filter != "") == is_valid
+    assert (wrong_filter(topic_filter) is None and topic_filter != "") == is_valid
 
 
 def test_the_manual_shows_a_rule_that_works(tmp_path: Path) -> None:
@@ -406,3 +406,54 @@ def test_changed_rules_are_named(tmp_path: Path) -> None:
     old = load(written(tmp_path, RULE), (), NOTHING)
     assert changed_keys(old, load(None, (), NOTHING)) == ["topic_rules"]
     assert changed_keys(old, old) == []
+
+
+def test_rules_for_topics_of_clients_are_read_in_their_order(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[[mqtt_runtime.topic_rewrite]]\nsource_topic = "x/#"\nregex = "^x/(.+)$"\n'
+        'dest_topic = "${clientid}/$1"\n'
+        '[[mqtt_runtime.topic_rewrite]]\naction = "publish"\nsource_topic = "y"\nregex = "y"\n'
+        'dest_topic = "z"\n'
+        '[[mqtt_runtime.auto_subscribe]]\ntopic = "in/${username}"\nqos = 2\nno_local = true\n',
+    )
+    mqtt = load(path, (), NOTHING).mqtt_runtime
+    assert mqtt.topic_rewrite == (
+        TopicRewrite(source_topic="x/#", regex="^x/(.+)$", dest_topic="${clientid}/$1"),
+        TopicRewrite(action="publish", source_topic="y", regex="y", dest_topic="z"),
+    )
+    assert mqtt.auto_subscribe == (AutoSubscribe(topic="in/${username}", qos=2, no_local=True),)
+
+
+REWRITE = '[[mqtt_runtime.topic_rewrite]]\nsource_topic = "{}"\nregex = "{}"\ndest_topic = "{}"'
+SUBSCRIBE = '[[mqtt_runtime.auto_subscribe]]\ntopic = "{}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (REWRITE.format("a/#/b", "a", "b"), "its source_topic is no topic filter"),
+        (REWRITE.format("$share/g/a", "a", "b"), "leave out $share"),
+        (REWRITE.format("a", "(a", "b"), "its regex cannot be used: missing )"),
+        (REWRITE.format("a", "(?=a)", "b"), "invalid perl operator"),
+        (REWRITE.format("a", "(((x{100}){100}){100})", "b"), "its regex cannot be used: "),
+        (REWRITE.format("a", "(a)", "$2"), "has $2, but its regex has 1 groups"),
+        (REWRITE.format("a", "a", "b/#"), "has a wildcard, to which nobody can publish"),
+        (REWRITE.format("a", "a", "${user}"), "has ${user}, which stands for nothing"),
+        (REWRITE.format("a", "a" * 1_025, "b"), "length <= 1024"),
+        ("[[mqtt_runtime.topic_rewrite]]\nsource_topic = 'a'\nregex = 'a'", "has no dest_topic"),
+        (SUBSCRIBE.format("a/#/b"), "its topic is no topic filter"),
+        (SUBSCRIBE.format("a/${client}"), "has ${client}, which stands for nothing"),
+        (SUBSCRIBE.format("a/b${clientid}+"), "its topic is no topic filter"),
+        (SUBSCRIBE.format("$queue/a") + "\nno_local = true", "no_local cannot be"),
+        (SUBSCRIBE.format("a") + "\nqos = 3", "expected"),
+        (SUBSCRIBE.format("a") + "\nqoss = 1", "did you mean mqtt_runtime.auto_subscribe.qos"),
+    ],
+)
+def test_a_wrong_rule_for_topics_of_clients_is_refused(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    path = written(tmp_path, text)
+    sentence = refused(path)
+    assert sentence.startswith(f"{path}:")
+    assert reason in sentence

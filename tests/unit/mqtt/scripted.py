@@ -30,6 +30,8 @@ from robustmq.mqtt.framing import scan
 from robustmq.mqtt.packets import V5, Connack, Connect, Packet, Properties, Will
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy import principal
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topics import Topics
 from robustmq.storage.memory_table import MemoryTable
 from tests.explanations import apart
 
@@ -76,6 +78,7 @@ class ScriptedBroker:
         self.table = table or MemoryTable()
         self.state = State(self.table)
         self.logs = NoLogs()
+        self.topics = Topics(MqttRuntime(), TopicRules(()))
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []

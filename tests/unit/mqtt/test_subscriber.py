@@ -4,6 +4,8 @@ import pytest
 
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
+from robustmq.config_mqtt import MqttRuntime
+from robustmq.config_topics import AutoSubscribe, TopicRewrite
 from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.packets import (
     V5,
@@ -17,6 +19,8 @@ from robustmq.mqtt.packets import (
     Unsubscribe,
 )
 from robustmq.mqtt.reasons import Reason
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topics import Topics
 from tests.unit.mqtt.scripted import Scene, connected
 
 
@@ -131,3 +135,68 @@ def test_no_local_makes_every_message_of_its_own_looked_at(scene: Scene) -> None
     assert plain()
     peer.send(Subscribe(3, [Subscription("t/#")]))
     assert plain()
+
+
+def ruled(scene: Scene, config: MqttRuntime) -> Scene:
+    scene.broker.topics = Topics(config, TopicRules(()))
+    return scene
+
+
+def test_rules_subscribe_after_connack_and_send_what_is_retained(scene: Scene) -> None:
+    rules = (
+        AutoSubscribe(topic="in/${clientid}", qos=1, no_local=True),
+        AutoSubscribe(topic="$queue/jobs", qos=2),
+        AutoSubscribe(topic="no"),
+    )
+    scene.broker.refusals[b"no"] = Refused(Refusal.NOT_AUTHORIZED, "no")
+    ruled(scene, MqttRuntime(auto_subscribe=rules))
+    peer = connected(scene, "c", clean=False, expiry=100)
+    assert [(one.topic_filter, one.group, one.options) for one in scene.broker.wanted] == [
+        (b"in/c", b"", Options(1, True)),
+        (b"jobs", b"$queue", Options(2)),
+    ]
+    kept = [Kept(0, 1, [])]
+    scene.broker.settle(kept)
+    scene.broker.settle()
+    scene.broker.end_turn()
+    assert scene.broker.kept == [(b"in/c", kept)]
+    assert peer.got() == []
+    # The session has them when it returns, but for one that it has ended.
+    peer.send(Unsubscribe(1, ["$queue/jobs"]))
+    assert peer.got() == [Unsuback(1, [Reason.SUCCESS])]
+    peer.connection.lost()
+    connected(scene, "c", clean=False, expiry=100)
+    assert [one.topic_filter for one in scene.broker.wanted] == [b"jobs"]
+
+
+def test_a_filter_too_long_for_the_wire_is_subscribed_by_no_rule(scene: Scene) -> None:
+    ruled(scene, MqttRuntime(auto_subscribe=(AutoSubscribe(topic="${clientid}" * 3),)))
+    connected(scene, "c" * 30_000)
+    assert scene.broker.wanted == []
+
+
+def test_a_subscription_is_known_by_what_it_is_rewritten_to(scene: Scene) -> None:
+    rule = TopicRewrite(source_topic="old/#", regex="^old/(.*)$", dest_topic="$1")
+    scene.broker.refusals[b"secret"] = Refused(Refusal.NOT_AUTHORIZED, "no")
+    peer = connected(scene)
+    peer.send(Subscribe(1, [Subscription("old/before")]))
+    scene.broker.settle()
+    ruled(scene, MqttRuntime(topic_rewrite=(rule,)))
+    filters = ("old/a", "a", "old/secret", "old/", "$share/g/old/b")
+    peer.send(Subscribe(2, [Subscription(each) for each in filters]))
+    assert [(one.group, one.topic_filter) for one in scene.broker.wanted] == [
+        (b"", b"a"),
+        (b"", b"a"),
+        (b"g", b"b"),
+    ]
+    while scene.broker.wanted:
+        scene.broker.settle()
+    peer.send(Unsubscribe(3, ["old/a", "a", "$share/g/old/b", "old/before", "old/"]))
+    invalid, denied = Reason.TOPIC_FILTER_INVALID, Reason.NOT_AUTHORIZED
+    gone, none = Reason.SUCCESS, Reason.NO_SUBSCRIPTION_EXISTED
+    assert peer.got() == [
+        Suback(1, [Reason(0)]),
+        Suback(2, [Reason(0), Reason(0), denied, invalid, Reason(0)]),
+        Unsuback(3, [gone, none, gone, gone, none]),
+    ]
+    assert scene.broker.gone == [(b"", b"a"), (b"g", b"b"), (b"", b"old/before")]

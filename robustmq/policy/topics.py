@@ -1,0 +1,67 @@
+"""What the configuration says of topics beyond admission: rewriting, payloads, subscriptions."""
+
+from collections.abc import Iterator, Sequence
+
+from robustmq.config_mqtt import MqttRuntime
+from robustmq.config_topics import AutoSubscribe
+from robustmq.errors import ProtocolError, Refusal, Refused
+from robustmq.message.delay import is_delayed
+from robustmq.message.topic import MAX_BYTES, canonical_filter, inner_filter
+from robustmq.policy.principal import Principal
+from robustmq.policy.rewrite import Rewriting
+from robustmq.policy.template import Template
+from robustmq.policy.topic_rules import TopicRules
+
+
+class Topics:
+    """Decides for a client and a topic; a refusal is a value.
+
+    `rewrites` says whether a message may go to another topic than its publisher wrote.
+    """
+
+    def __init__(self, config: MqttRuntime, rules: TopicRules) -> None:
+        self._rewriting = Rewriting(config.topic_rewrite, config.protocol.route_cache)
+        self._rules = rules
+        self._automatic: Sequence[tuple[AutoSubscribe, Template]] = [
+            (rule, Template(rule.topic)) for rule in config.auto_subscribe
+        ]
+        self.rewrites = self._rewriting.rewrites
+
+    def name(self, principal: Principal, topic: bytes) -> bytes | Refused:
+        """Return the topic that a message to a valid topic goes to."""
+        return self._rewriting.name(principal, topic)
+
+    def filter(self, principal: Principal, written: str) -> str | Refused:
+        """Return the filter of a subscription as it is known by: one text for each.
+
+        `$queue/...` is `$share/$queue/...`, and the filter inside may be rewritten.
+        """
+        canonical = canonical_filter(written)
+        try:
+            inner_filter(canonical)
+        except ProtocolError as error:
+            return Refused(Refusal.TOPIC_INVALID, error.detail)
+        return self._rewriting.filter(principal, canonical)
+
+    def payload(self, topic: bytes, payload: bytes) -> Refused | None:
+        """Say why a message that calls itself text may not be published (MQTT5 3.3.2.3.2)."""
+        if is_delayed(topic):
+            topic = topic.split(b"/", 2)[-1]
+        if not self._rules.of(topic).check_payload_format:
+            return None
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return Refused(
+                Refusal.PAYLOAD_INVALID,
+                "the message says that it is text, but its payload is not UTF-8 "
+                "(check_payload_format of a topic rule)",
+            )
+        return None
+
+    def automatic(self, principal: Principal) -> Iterator[tuple[str, AutoSubscribe]]:
+        """Yield the filters that a client is subscribed to, and the rules that say so."""
+        for rule, template in self._automatic:
+            topic_filter = template.fill(principal)
+            if isinstance(topic_filter, str) and len(topic_filter.encode()) <= MAX_BYTES:
+                yield topic_filter, rule
