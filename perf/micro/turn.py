@@ -1,7 +1,8 @@
 """What one message costs in one turn of a core, without sockets: the hard case of few per turn.
 
 `python -m perf.micro.turn`: the best of many rounds, in µs per message, for turns of 1, 10 and
-100 publishers whose message has one subscriber each, QoS 0 and 1.
+100 publishers whose message has one subscriber each, QoS 0 and 1; then QoS 0 to durable sessions
+that subscribe with QoS 1.
 """
 
 import time
@@ -83,27 +84,34 @@ def end_turn(core: Core, fabric: OwnFabric) -> None:
         for frame in frames:
             core.receive(0, frame)
     core.commit()
+    resumes = core.turn.resumes[:]
+    core.turn.resumes.clear()
+    for intake in resumes:
+        intake.resume()
 
 
-def client(mqtt: Mqtt, name: str) -> Connection:
-    """A client that has connected."""
+def client(mqtt: Mqtt, name: str, durable: bool = False) -> Connection:
+    """A client that has connected; `durable`: its session outlives the connection."""
     connection = mqtt.connection(Peer())
-    connection.intake.feed(codec.encode(Connect(name, V311), V311))
+    connect = Connect(name, V311, clean_start=not durable)
+    connection.intake.feed(codec.encode(connect, V311))
     return connection
 
 
-def measure(publishers: int, qos: int) -> float:
+def measure(publishers: int, qos: int, durable: bool = False) -> float:
     """The best time of a message, in µs."""
     core, mqtt, fabric = make_core()
     senders = []
     for number in range(publishers):
-        sender, receiver = client(mqtt, f"p{number}"), client(mqtt, f"s{number}")
+        sender, receiver = client(mqtt, f"p{number}"), client(mqtt, f"s{number}", durable)
         topic = f"bench/{number}"
-        subscribe = Subscribe(1, [Subscription(topic, qos)])
+        subscribe = Subscribe(1, [Subscription(topic, qos or durable)])
         receiver.intake.feed(codec.encode(subscribe, V311))
         packet = codec.encode(Publish(topic.encode(), b"x" * 64, qos, packet_id=1), V311)
         senders.append((sender, receiver, packet))
-    end_turn(core, fabric)
+    for _ in range(3):
+        # A durable session is there with a commit, its subscription with another one.
+        end_turn(core, fabric)
     best = float("inf")
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -124,9 +132,11 @@ def measure(publishers: int, qos: int) -> float:
 def main() -> None:
     """Print the table."""
     print(f"kernel: {KERNEL}")
-    for qos in (0, 1):
+    for qos, durable in ((0, False), (1, False), (0, True)):
+        sessions = "durable" if durable else "clean"
         for publishers in (1, 10, 100):
-            print(f"QoS {qos}, {publishers:3} per turn: {measure(publishers, qos):7.2f} us")
+            cost = measure(publishers, qos, durable)
+            print(f"QoS {qos}, {sessions:7}, {publishers:3} per turn: {cost:7.2f} us")
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:
         interests=interests,
         log_parts=log_parts,
         state=site.state,
+        stores_qos0=site.rules.store_qos0,
         max_batch_bytes=runtime.max_batch_bytes,
         pressure_bytes=runtime.pressure_bytes,
     )

@@ -45,13 +45,19 @@ class _Append:
     """A batch that some cores have not confirmed; `code` is the first refusal among them.
 
     It is numbered by `epoch` and `call` in this core's stream. `forget` is called at the end.
-    What `is_owed` may have been acknowledged in an earlier life: no core may refuse it.
+    What `is_owed` may have been acknowledged in an earlier life: no core may refuse it. What is
+    not `stored` (messages of QoS 0) no durable session is owed.
     """
 
-    __slots__ = ("acks", "call", "code", "epoch", "forget", "is_owed", "owing", "unmatched")
+    __slots__ = (
+        "acks", "call", "code", "epoch", "forget", "is_owed", "owing", "stored", "unmatched",
+    )  # fmt: skip
 
-    def __init__(self, acks: Acks, epoch: int, call: int, is_owed: bool = False) -> None:
+    def __init__(
+        self, acks: Acks, epoch: int, call: int, *, is_owed: bool = False, stored: bool = True
+    ) -> None:
         self.is_owed = is_owed
+        self.stored = stored
         self.acks = acks
         self.unmatched: list[tuple[int, int]] = []
         self.epoch = epoch
@@ -100,7 +106,8 @@ class Router:
     """Appends, once a turn, what this core's publishers have sent (ADR 0015).
 
     What a core must keep (`DURABLE`, `LOGGED`, retained messages) is asked of it and answered;
-    the rest is sent and forgotten. Publishers pause while more than `pressure_bytes` wait for
+    the rest is sent and forgotten, a batch of QoS 0 also where durable sessions are, unless a rule
+    stores QoS 0 (`stores_qos0`). Publishers pause while more than `pressure_bytes` wait for
     room to some core or for its answer, until it is half of that.
 
     A batch with a message that is to be delivered `once` is on this core's disk before any part
@@ -120,6 +127,7 @@ class Router:
         interests: Interests,
         log_parts: LogParts,
         state: State,
+        stores_qos0: bool,
         max_batch_bytes: int,
         pressure_bytes: int,
     ) -> None:
@@ -131,6 +139,7 @@ class Router:
         self._interests = interests
         self._log_parts = log_parts
         self._state = state
+        self._stores_qos0 = stores_qos0
         self._stream = state.next_number(b"stream", 1)
         self._put_off: deque[_PutOff] = deque()
         self._ready: set[int] = set()
@@ -207,6 +216,8 @@ class Router:
         if self._interests.awaited and not self._once:
             return
         retained = builder.retained
+        once, self._once = self._once, []
+        stored = bool(builder.qos or once) or self._stores_qos0
         count = builder.count
         batch, acks = builder.take()
         cells = self._turn.row
@@ -214,8 +225,7 @@ class Router:
         cells[metrics.SHARD_RECORDS] += count
         cells[metrics.SHARD_BYTES] += len(batch)
         self._last_call += 1
-        append = _Append(acks, self._stream, self._last_call)
-        once, self._once = self._once, []
+        append = _Append(acks, self._stream, self._last_call, stored=stored)
         if not (once or self._put_off):
             self._send(append, batch, retained)
             return
@@ -267,14 +277,14 @@ class Router:
         for target, part in parts:
             if target & LOGGED:
                 self._keep(append, target & CORE, part)
-            elif target & DURABLE:
+            elif target & DURABLE and append.stored:
                 frame = frames.store(append.epoch, append.call, part, append.is_owed)
                 self._ask(target & CORE, append, append.call, frame)
-            elif target == self._core:
+            elif target & CORE == self._core:
                 self.deliver_here(part)
             else:
-                self._fabric.send(target, frames.DELIVER_HEAD + part)
-                self._watch(target)
+                self._fabric.send(target & CORE, frames.DELIVER_HEAD + part)
+                self._watch(target & CORE)
         if retained:
             self._retain(append, batch)
         append.confirm(0)

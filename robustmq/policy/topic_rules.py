@@ -39,7 +39,7 @@ class TopicRules:
     without matching: when there are more, all of them are forgotten.
     """
 
-    __slots__ = ("_found", "_remembered", "_rules", "_trie", "default", "keep_logs")
+    __slots__ = ("_found", "_remembered", "_rules", "_trie", "default", "keep_logs", "store_qos0")
 
     def __init__(
         self,
@@ -57,6 +57,8 @@ class TopicRules:
             self._trie.add(rule.filter.encode(), number)
         self.keep_logs = any(map(keeps_log, (default, *rules)))
         """Whether there is a rule that keeps logs at all."""
+        self.store_qos0 = any(rule.store_qos0 for rule in (default, *rules))
+        """Whether there is a rule that stores QoS 0 at all."""
 
     def of(self, topic: bytes) -> TopicRule:
         """Return the rule of a valid topic name (matching: MQTT5 4.7)."""

@@ -8,9 +8,11 @@ from robustmq._kernel.batch import records
 from robustmq.broker import frames
 from robustmq.broker.frames import Kind
 from robustmq.broker.router import EPOCH_SHIFT
+from robustmq.config import TopicRule
 from robustmq.errors import Refusal
 from robustmq.metrics import SHARD_APPENDS, SHARD_BYTES, SHARD_RECORDS
 from tests.books import check_books
+from tests.durable import DurableClient
 from tests.fabric import Answer, Client, Fabric, Limits
 from tests.unit.broker.links import durable, kinds, payloads, subscribed, topic_of, under_way
 
@@ -193,6 +195,35 @@ def test_an_answer_counts_for_the_core_that_was_asked() -> None:
     assert answer.got == []
     node.core.receive(1, confirm)
     assert answer.got == [(0, True)]
+
+
+@pytest.mark.parametrize(("stores", "others"), [(False, 0), (True, 0), (False, 1)])
+def test_a_batch_of_qos_0_is_asked_of_nobody_unless_it_is_stored(stores: bool, others: int) -> None:
+    rules = (TopicRule(filter="stored/#", store_qos0=True),) if stores else ()
+    fabric = Fabric(2, Limits(topic_rules=rules))
+    here, there = (DurableClient(fabric, core) for core in (0, 1))
+    for client in (here, there):
+        client.subscribe("t/#")
+        client.connect()
+    fabric.settle()
+    node = fabric.nodes[0]
+    node.publish("t/0", "heard")
+    for _ in range(others):
+        node.publish("t/1", "another", 1)
+    fabric.turn(0)
+    assert kinds(fabric, 0, 1) == [Kind.STORE if stores or others else Kind.DELIVER]
+    fabric.settle()
+    for client in (here, there):
+        client.read()
+        client.disconnect()
+    node.publish("t/0", "not heard")
+    fabric.settle()
+    for client in (here, there):
+        client.connect()
+        fabric.settle()
+        client.read()
+        heard = [message.payload for message in client.messages]
+        assert heard == [b"heard"] + [b"another"] * others
 
 
 # -------------------------------------------------------------------- what is retained
