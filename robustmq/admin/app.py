@@ -1,4 +1,4 @@
-"""The HTTP application of a node: metrics, health and the administration."""
+"""The HTTP application of a node: metrics, health, the administration and the MQTT console."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import api, clients
+from robustmq.admin import api, clients, console
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
@@ -27,8 +27,12 @@ class Metrics(HTTPEndpoint):
         return Response(text, headers={"content-type": content_type})
 
 
-def create(snapshot: Snapshot, node: Node, settings: Admin) -> Starlette:
+def create(
+    snapshot: Snapshot, node: Node, settings: Admin, listeners: console.WebSocketListeners
+) -> Starlette:
     """Make the application; what it shows it asks of `snapshot`, and below `/api` of `node`.
+
+    `listeners` are where the console, a page, finds MQTT.
 
     Errors are JSON: `{"error": "Not Found"}` with 404, and 405 with the Allow header.
     """
@@ -39,6 +43,7 @@ def create(snapshot: Snapshot, node: Node, settings: Admin) -> Starlette:
             Route("/health/live", Live),
             Route("/health/ready", Ready),
             Mount("/api", routes=clients.ROUTES, middleware=[guard]),
+            *console.routes(listeners),
         ],
         exception_handlers={
             HTTPException: _refused,

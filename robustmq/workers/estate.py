@@ -59,13 +59,16 @@ class Estate:
             )
             for listener in configured(config)
         }
+        shown = {name: group[0] for name, group in self._listeners.items()}
+        self._addresses = {
+            name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()
+        }
         self._handover = [_handover_pair() for _ in range(workers)]
         self._channels = [channel.pair() for _ in range(workers)]
 
     def addresses(self) -> dict[str, str]:
         """Return what listens where, "address:port" by the listener's name."""
-        shown = {name: group[0] for name, group in self._listeners.items()}
-        return {name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()}
+        return dict(self._addresses)
 
     def of_worker(self, config: Config, index: int) -> Inheritance:
         """Return what worker `index` inherits."""
@@ -76,6 +79,7 @@ class Estate:
             region=self.region,
             doorbells=self.doorbells,
             listeners={name: group[index] for name, group in self._listeners.items()},
+            addresses=self.addresses(),
             supervisor_bell=self.bell,
             reload=self._reload,
             channels=(self._channels[index][1],),
@@ -92,6 +96,7 @@ class Estate:
             region=self.region,
             doorbells=self.doorbells,
             listeners={HTTP: self._http},
+            addresses=self.addresses(),
             supervisor_bell=self.bell,
             reload=self._reload,
             channels=tuple(ours for ours, _ in self._channels),

@@ -32,10 +32,11 @@ class ServerInheritance:
     `index` is the child's own endpoint, `workers` their number. `doorbells` has one entry per
     endpoint. `listeners` are bound sockets by name, this child's own; MQTT's are not listening
     yet, so that no client is taken before the shards have recovered: the child calls `listen()`
-    when it is ready (once more after a restart does no harm). `supervisor_bell` wakes the
-    supervisor. `reload` reads the configuration again, for SIGHUP; it raises ConfigError.
-    `channels` are its ends of the administration (`net.channel`): the server process has one
-    toward each worker, by endpoint, a worker one toward the server process.
+    when it is ready (once more after a restart does no harm). `addresses` says of every listener
+    of the node where it is, "address:port" by its name. `supervisor_bell` wakes the supervisor.
+    `reload` reads the configuration again, for SIGHUP; it raises ConfigError. `channels` are its
+    ends of the administration (`net.channel`): the server process has one toward each worker, by
+    endpoint, a worker one toward the server process.
 
     A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
     `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
@@ -48,6 +49,7 @@ class ServerInheritance:
     region: Region
     doorbells: tuple[Doorbell, ...]
     listeners: dict[str, socket.socket]
+    addresses: dict[str, str]
     supervisor_bell: Doorbell
     reload: Callable[[], Config]
     channels: tuple[socket.socket, ...]

@@ -27,7 +27,11 @@ class Listener(NamedTuple):
         return f"mqtt_{self.name}"
 
 
-LISTENERS: Final[tuple[Listener, ...]] = (Listener("tcp", "tcp_port"),)
+LISTENERS: Final[tuple[Listener, ...]] = (
+    Listener("tcp", "tcp_port"),
+    Listener("ws", "websocket_port", ("websocket",)),
+    Listener("wss", "websockets_port", ("tls", "websocket"), needs_certificate=True),
+)
 """Every listener that there is; a new one is a line here and its layers in `reception`."""
 
 

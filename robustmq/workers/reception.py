@@ -18,6 +18,7 @@ from robustmq.net.handover import Handover
 from robustmq.net.layer import Facts, Layer, Stack
 from robustmq.net.tcp import Acceptor, Door
 from robustmq.net.transport import Pipeline, Transport
+from robustmq.net.websocket import Terms, WebSocket
 from robustmq.policy.principal import Peer
 from robustmq.workers import limits, log
 from robustmq.workers.entrance import Entrance, LocalEnd
@@ -188,9 +189,19 @@ class Reception:
 
     def _layers(self, listener: Listener) -> Callable[[], Layer]:
         """Return what makes the layers of one connection."""
-        makers: dict[str, Callable[[], Layer]] = {}
+        makers: dict[str, Callable[[], Layer]] = {"websocket": self._websocket()}
         chosen = [makers[name] for name in listener.layers]
         return chosen[0] if len(chosen) == 1 else lambda: Stack([make() for make in chosen])
+
+    def _websocket(self) -> Callable[[], Layer]:
+        server = self._server
+        terms = Terms(
+            path=server.websocket_path,
+            origins=server.websocket_origins,
+            max_head=server.websocket_max_request_size,
+            max_message=server.websocket_max_message_size,
+        )
+        return partial(WebSocket, terms)
 
     def _meet(self, name: str, layers: Callable[[], Layer], fd: int) -> None:
         entrance = self.entrance(self._server.handshake_timeout_ms)

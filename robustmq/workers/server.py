@@ -16,6 +16,7 @@ import uvloop
 
 from robustmq._kernel.choice import KERNEL
 from robustmq.admin import app
+from robustmq.admin.console import WebSocketListeners
 from robustmq.admin.node import Replies
 from robustmq.admin.prometheus import Core, Usage
 from robustmq.errors import ConfigError, Refused
@@ -54,7 +55,7 @@ async def _serve(inheritance: ServerInheritance) -> None:
 async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None:
     snapshot = RegionSnapshot(inheritance.region, inheritance.workers)
     config = uvicorn.Config(
-        app.create(snapshot, node, inheritance.config.admin),
+        app.create(snapshot, node, inheritance.config.admin, _console(inheritance)),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -72,6 +73,15 @@ async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None
     await server.serve(sockets=[inheritance.listeners[HTTP]])
     inheritance.enter(Phase.STOPPED)
     beating.cancel()
+
+
+def _console(inheritance: ServerInheritance) -> WebSocketListeners:
+    def port(listener: str) -> int | None:
+        address = inheritance.addresses.get(listener)
+        return None if address is None else int(address.rsplit(":", 1)[1])
+
+    path = inheritance.config.mqtt_runtime.server.websocket_path
+    return WebSocketListeners(ws=port("mqtt_ws"), wss=port("mqtt_wss"), path=path)
 
 
 async def _beat(inheritance: ServerInheritance, interval: float) -> None:

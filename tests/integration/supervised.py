@@ -43,8 +43,9 @@ class Node:
         shell_prefix: str = "",
     ) -> None:
         command = [sys.executable, "-m", module, "-w", str(workers), "--data", str(data)]
-        ports = ("http_port=0", "mqtt_runtime.server.tcp_port=0", "broker_ip=127.0.0.1")
-        for setting in (*ports, *settings):
+        keys = ("tcp_port", "websocket_port", "websockets_port")
+        ports = [f"mqtt_runtime.server.{key}=0" for key in keys]
+        for setting in ("http_port=0", "broker_ip=127.0.0.1", *ports, *settings):
             command += ["--set", setting]
         command += arguments
         if shell_prefix:

@@ -7,9 +7,12 @@ from starlette.testclient import TestClient
 
 from robustmq import metrics
 from robustmq.admin import app
+from robustmq.admin.console import WebSocketListeners
 from robustmq.admin.prometheus import Core, Usage
 from robustmq.config_admin import Admin
 from tests.unit.admin.workforce import Workforce
+
+CLOSED = WebSocketListeners(ws=None, wss=None, path="/mqtt")
 
 
 class Shown:
@@ -42,7 +45,8 @@ def node() -> Shown:
 
 @pytest.fixture
 def client(node: Shown) -> TestClient:
-    return TestClient(app.create(node, Workforce(), Admin()), raise_server_exceptions=False)
+    application = app.create(node, Workforce(), Admin(), CLOSED)
+    return TestClient(application, raise_server_exceptions=False)
 
 
 def test_every_row_of_the_table_has_a_series_per_core(client: TestClient) -> None:
@@ -106,7 +110,9 @@ def test_head_is_get_without_a_body(client: TestClient, path: str) -> None:
     assert answer.headers["content-type"] == client.get(path).headers["content-type"]
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/health", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/dashboards", "/metrics/", "/health", "/nothing", "/dashboard/nothing"]
+)
 def test_an_unknown_path_is_a_json_404(client: TestClient, path: str) -> None:
     answer = client.get(path, follow_redirects=False)
     assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from robustmq.admin import app
 from robustmq.config_admin import Admin
-from tests.unit.admin.test_app import Shown
+from tests.unit.admin.test_app import CLOSED, Shown
 from tests.unit.admin.workforce import Workforce
 
 NAMES = [[f"a{n}" for n in range(7)], [], [f"c{n}" for n in range(4)]]
@@ -21,7 +21,7 @@ def workforce() -> Workforce:
 
 
 def _client(workforce: Workforce, address: str = "127.0.0.1") -> TestClient:
-    application = app.create(Shown(), workforce, Admin(max_page=50))
+    application = app.create(Shown(), workforce, Admin(max_page=50), CLOSED)
     return TestClient(application, client=(address, 50_000))
 
 

@@ -29,8 +29,9 @@ HEAVY = (
 
 
 def configured(*overrides: str) -> Config:
-    ports = ("mqtt_runtime.server.tcp_port=0", "http_port=0", "broker_ip=127.0.0.1")
-    return load(None, (*ports, *overrides), {})
+    keys = ("tcp_port", "websocket_port", "websockets_port")
+    ports = [f"mqtt_runtime.server.{key}=0" for key in keys]
+    return load(None, ("http_port=0", "broker_ip=127.0.0.1", *ports, *overrides), {})
 
 
 @pytest.fixture
