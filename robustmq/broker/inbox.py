@@ -76,12 +76,14 @@ class Inbox:
         self._over: dict[FilterLog, None] = {}
         self._trims: dict[FilterLog, int] = {}
         self._counted = 0
-        known = state.get(b"Nposition")
-        self._reserved = int.from_bytes(known, "big") if known else 1
-        self.next_position = self._reserved
-        """The position of the record that is kept next."""
+        self._positions = state.numbers(b"position", _RESERVED)
         for key, _ in state.walk(b"K", b"L"):
             self._trims[FilterLog(NUMBER_KEY.unpack(key)[1], False)] = LAST
+
+    @property
+    def next_position(self) -> int:
+        """The position of the record that is kept next."""
+        return self._positions.next
 
     @property
     def busy(self) -> bool:
@@ -154,11 +156,7 @@ class Inbox:
             logs = self._with_room(logs, count)
             if not logs:
                 return None
-        position = self.next_position
-        self.next_position = position + count
-        if self.next_position > self._reserved:
-            self._reserved = position + count + _RESERVED
-            self._state.put(b"Nposition", self._reserved.to_bytes(8, "big"))
+        position = self._positions.take(count)
         run = slice_of(batch, start, stop, count)
         put = self._state.put
         shared = len(logs) > 1

@@ -12,7 +12,7 @@ from robustmq.errors import Refusal, Refused
 from robustmq.storage.table import Table
 
 _NUMBERS: Final = 1 << 16
-"""Numbers that are reserved at a time: a restart skips those of a reservation that it left."""
+"""Numbers that are reserved at a time (`Numbers`)."""
 
 
 class Committer(Protocol):
@@ -40,7 +40,7 @@ class State:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._waiting: deque[_Waiting] = deque()
-        self._counters: dict[bytes, tuple[int, int]] = {}
+        self._numbers: dict[bytes, Numbers] = {}
         self.put: Callable[[bytes, bytes], None] = table.put
         self.delete: Callable[[bytes], None] = table.delete
         self.erase: Callable[[bytes, bytes], None] = table.erase
@@ -130,12 +130,38 @@ class State:
 
     def next_number(self, name: bytes, reserve: int = _NUMBERS) -> int:
         """A number that was never given before under this name, also before a restart."""
-        number, reserved = self._counters.get(name, (0, 0))
-        if number == reserved:
-            if not reserved:
-                known = self._table.get(b"N" + name)
-                number = int.from_bytes(known, "big") if known else 1
-            reserved = number + reserve
-            self._table.put(b"N" + name, reserved.to_bytes(8, "big"))
-        self._counters[name] = (number + 1, reserved)
-        return number
+        numbers = self._numbers.get(name)
+        if numbers is None:
+            numbers = self._numbers[name] = self.numbers(name, reserve)
+        return numbers.take()
+
+    def numbers(self, name: bytes, reserve: int) -> "Numbers":
+        """All numbers of a name, for one who takes many at a time."""
+        return Numbers(self._table, name, reserve)
+
+
+class Numbers:
+    """Ascending numbers from 1 on, none of which is given twice, also after a restart.
+
+    `reserve` of them are set aside at a time in row `N` name: a restart skips what is left.
+    """
+
+    __slots__ = ("_key", "_reserve", "_reserved", "_table", "next")
+
+    def __init__(self, table: Table, name: bytes, reserve: int) -> None:
+        self._table = table
+        self._key = b"N" + name
+        self._reserve = reserve
+        known = table.get(self._key)
+        self._reserved = int.from_bytes(known, "big") if known else 1
+        self.next = self._reserved
+        """The number that is taken next."""
+
+    def take(self, count: int = 1) -> int:
+        """Take so many numbers; returns the first."""
+        first = self.next
+        self.next = first + count
+        if self.next > self._reserved:
+            self._reserved = self.next - 1 + self._reserve
+            self._table.put(self._key, self._reserved.to_bytes(8, "big"))
+        return first
