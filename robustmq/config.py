@@ -3,7 +3,7 @@
 Later sources win: embedded defaults, the file, `ROBUST_MQ_SERVER_<SECTION>_<KEY>` variables, then
 `--set section.key=value`. Names are those of RobustMQ. The description beside each key is the
 manual; `manual()` writes it out as the commented file that `config/server.toml` holds. A key that
-nobody reads is an error, never ignored. Rules for topics are in the file alone.
+nobody reads is an error, never ignored. Rules for topics and users are in the file alone.
 """
 
 import ipaddress
@@ -21,6 +21,7 @@ from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.config_topics import wrong_filter
+from robustmq.config_users import User, repeated
 from robustmq.errors import ConfigError
 
 Role: TypeAlias = Literal["meta", "broker", "engine"]
@@ -200,6 +201,7 @@ class Config(Struct, frozen=True, kw_only=True):
     storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
     topic_rules: tuple[TopicRule, ...] = ()
+    users: tuple[User, ...] = ()
 
 
 S = TypeVar("S", bound=Struct)
@@ -300,6 +302,9 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
             "is above mqtt_runtime.protocol.max_session_expiry_interval",
         ),
     ]
+    if name := repeated(config.users):
+        place = settings["users",].place
+        raise ConfigError(f"{place}: there are two users {name}; remove one of the two")
     for wrong, name, sentence in faults:
         if wrong:
             key = tuple(name.split("."))

@@ -21,6 +21,7 @@ Key: TypeAlias = tuple[str, ...]
 
 VARIABLE_PREFIX: Final = "ROBUST_MQ_SERVER_"
 COMMENT_COLUMNS: Final = 96
+_SECRET: Final = "password"
 SHOWN_MAX: Final = 100
 """Characters of a wrong value that an error repeats."""
 
@@ -172,8 +173,9 @@ class Schema:
         value = document["value"] if len(document) == 1 else text
         known = self.keys[key]
         wants_text = isinstance(known.default, str) and not isinstance(value, str)
-        # A key that takes a word or a number is given what was written.
-        return text if wants_text and "a number" not in _words(known.type) else value
+        # A key that takes a word or a number, or a word or a truth, is given what was written.
+        kind = "a truth" if isinstance(value, bool) else "a number"
+        return text if wants_text and kind not in _words(known.type) else value
 
     def checked(self, setting: Setting) -> object:
         """Convert a value to the type of its key, column or table; raises ConfigError."""
@@ -248,7 +250,7 @@ class Schema:
 
 def refused(setting: Setting, reason: str) -> ConfigError:
     """Make the sentence that a setting with its value is wrong; `reason` begins with a verb."""
-    value = toml(setting.value)
+    value = toml(setting.value) if setting.key[-1] != _SECRET else "..."
     shown = value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}..."
     return ConfigError(f"{setting.place}: {'.'.join(setting.key)} = {shown} {reason}")
 
@@ -294,9 +296,11 @@ def _line_of(text: str, key: Key, row: int | None = None) -> int:
 
 
 def _words(annotation: object) -> Iterator[object]:
-    """Yield the literals that a type allows, and "a number" when it takes one."""
+    """Yield the literals that a type allows, and "a number" or "a truth" when it takes one."""
     if annotation is int:
         yield "a number"
+    elif annotation is bool:
+        yield "a truth"
     elif get_origin(annotation) is Literal:
         yield from get_args(annotation)
     else:

@@ -8,6 +8,7 @@ from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
 from robustmq.config_server import MqttServer
 from robustmq.config_topics import AutoSubscribe, TopicRewrite
+from robustmq.config_users import MqttAuth
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):
@@ -129,6 +130,7 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     shared: MqttShared = field(default_factory=MqttShared)
     inbox: MqttInbox = field(default_factory=MqttInbox)
     delayed: MqttDelayed = field(default_factory=MqttDelayed)
+    auth: MqttAuth = field(default_factory=MqttAuth)
     listener: MqttListeners = field(default_factory=MqttListeners)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()

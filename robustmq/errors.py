@@ -29,6 +29,7 @@ class Refusal(enum.IntEnum):
     BUSY = 6
     PAYLOAD_INVALID = 7
     INTERNAL = 8
+    BAD_CREDENTIALS = 9
 
 
 class Refused(msgspec.Struct, frozen=True):

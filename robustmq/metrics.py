@@ -68,6 +68,8 @@ STORAGE_RECOVERY_MS: Final = 49
 STORAGE_CUT_BYTES: Final = 50
 STORAGE_DAMAGED: Final = 51
 CONNECTIONS_RELAYED: Final = 52
+LOGINS_ACCEPTED: Final = 53
+LOGINS_REFUSED: Final = 54
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -166,6 +168,10 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_connections_relayed",
         "counter",
         "Connections relayed to the core that is home to the client's session.",
+    ),
+    Metric("mqtt_auth_success", "counter", "Clients whose login was accepted."),
+    Metric(
+        "mqtt_auth_failed", "counter", "Clients whose login was refused: unknown, or a wrong proof."
     ),
 )
 CELLS: Final = 64

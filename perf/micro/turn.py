@@ -14,12 +14,15 @@ from robustmq.broker.assembly import assemble
 from robustmq.broker.core import Core
 from robustmq.broker.placement import Placement
 from robustmq.config import Config
+from robustmq.config_users import MqttAuth
 from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.packets import V311, Connect, Publish, Subscribe, Subscription
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.logins import Logins
 from robustmq.policy.principal import Peer
+from robustmq.policy.users import Users
 from robustmq.storage.memory_table import MemoryTable
 
 ROUNDS = 300
@@ -44,6 +47,12 @@ class OwnFabric:
     def epoch(self, core: int) -> int:
         """It is never replaced."""
         return core + 1
+
+
+def _anybody() -> Logins:
+    return Logins(
+        MqttAuth(), Users(), later=lambda _check, _done: False, nonce=lambda: "", secret=b""
+    )
 
 
 def make_core() -> tuple[Core, Mqtt, OwnFabric]:
@@ -71,6 +80,7 @@ def make_core() -> tuple[Core, Mqtt, OwnFabric]:
         home_of=lambda _: 0,
         first_key=1 << 32,
         seed="micro",
+        logins=_anybody(),
         complain=lambda *_: None,
     )
     return core, mqtt, fabric

@@ -10,15 +10,19 @@ from robustmq.broker.timers import Alarm, Timer
 from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refused
 from robustmq.message.record import Record
+from robustmq.policy.logins import Exchange, Login, Logins
 from robustmq.policy.principal import Peer, Principal
 from robustmq.storage.log import StoredBatch
 
 __all__ = [
     "Alarm",
     "Broker",
+    "Exchange",
     "Handle",
     "Kept",
     "LogBounds",
+    "Login",
+    "Logins",
     "Options",
     "Peer",
     "Principal",

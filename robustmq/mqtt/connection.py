@@ -2,7 +2,8 @@
 
     waiting -- CONNECT --> kept -- CONNACK --> open -- DISCONNECT, error, take-over, loss --> ended
 
-Between CONNECT and CONNACK the session is written; what the client says meanwhile is not looked at.
+Between CONNECT and CONNACK the client proves who it is, by its password or by AUTH, and the session
+is written; what the client says meanwhile is not looked at, but for AUTH and DISCONNECT.
 Bytes come in by `intake`, broker events by the session's window; what goes out is collected in
 `outbox`. No method waits or touches a socket: `stream` is what the shell gave to be closed.
 """
@@ -16,9 +17,9 @@ from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Broker, Peer, Principal, Timer
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import codec, connect
+from robustmq.mqtt.arrival import Arrival
 from robustmq.mqtt.connect import Greeting
 from robustmq.mqtt.explanation import Explained, Wording
-from robustmq.mqtt.framing import answer_version
 from robustmq.mqtt.packets import (
     V5,
     Auth,
@@ -26,7 +27,6 @@ from robustmq.mqtt.packets import (
     Connect,
     Disconnect,
     Packet,
-    PacketType,
     Pingreq,
     Pingresp,
     Puback,
@@ -38,7 +38,12 @@ from robustmq.mqtt.packets import (
     Unsubscribe,
 )
 from robustmq.mqtt.publisher import Publisher
-from robustmq.mqtt.reasons import CONNECTION_REFUSALS, UNKNOWN_PACKET_ID, Reason, is_error
+from robustmq.mqtt.reasons import (
+    CONNECTION_REFUSALS,
+    UNKNOWN_PACKET_ID,
+    Reason,
+    is_error,
+)
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.subscriber import Subscriber
 
@@ -64,6 +69,7 @@ class Connection:
     """The automaton of one client's connection, from its first byte to its end."""
 
     __slots__ = (
+        "_arrival",
         "_greeted",
         "_keep_alive_ms",
         "_parting",
@@ -101,6 +107,7 @@ class Connection:
         self.ended = False
         # Further streams of the same client, on transports that have them.
         self.data_streams: list[DataStream] | None = None
+        self._arrival = Arrival(self)
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
         self._greeted = False
@@ -116,7 +123,7 @@ class Connection:
         """A packet that the kernel did not handle by itself."""
         try:
             if self.session is None:
-                self._first_packet(first_byte, body)
+                self._arrival.packet(first_byte, body)
             else:
                 self._packet(codec.decode(first_byte, body, self.version))
         except ProtocolError as error:
@@ -141,48 +148,18 @@ class Connection:
 
     # ------------------------------------------------------------------ CONNECT
 
-    def _first_packet(self, first_byte: int, body: bytes) -> None:
-        if first_byte >> 4 != PacketType.CONNECT:
-            self._count(metrics.PROTOCOL_ERRORS)
-            self._end(with_will=False)
-            return
-        try:
-            packet = codec.decode(first_byte, body, 0)
-            assert isinstance(packet, Connect)
-            if self.mqtt.is_homeless(body):
-                raise ProtocolError(
-                    Reason.PACKET_TOO_LARGE, "the client identifier lies too far behind"
-                )
-            self._connect(packet)
-        except ProtocolError as error:
-            self._count(metrics.PROTOCOL_ERRORS)
-            self._refuse(answer_version(body), Reason(error.reason), error.detail)
-
-    def _connect(self, packet: Connect) -> None:
-        self.wording = connect.wording(packet)
-        client_id = packet.client_id or self._assigned(packet)
-        if packet.properties is not None and packet.properties.authentication_method is not None:
-            raise ProtocolError(
-                Reason.BAD_AUTHENTICATION_METHOD, "no authentication method is configured"
-            )
-        self._open(packet, self.peer.principal(client_id, packet.username))
-
-    def _assigned(self, packet: Connect) -> str:
-        connect.check_anonymous(packet)
-        return self.mqtt.assigned_client_id()
-
-    def _open(self, packet: Connect, principal: Principal) -> None:
+    def open(self, packet: Connect, principal: Principal) -> None:
         """The client is who it says: give it its session, unless something refuses it."""
         limits = self.mqtt.limits
         sessions = self.mqtt.sessions
         refused = connect.will_refusal(packet.will, principal, self.broker)
         if refused is not None:
-            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
+            self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return
         expiry = connect.expiry(packet, limits)
         refused = sessions.refusal(principal.client_id, packet.clean_start, expiry)
         if refused is not None:
-            self._refuse(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
+            self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return
         version = self.version = packet.version
         session, present, waits = sessions.open(
@@ -192,6 +169,8 @@ class Connection:
         self._serve(session)
         max_keep_alive = self.mqtt.max_keep_alive(self.peer.listener)
         greeting = connect.greeting(packet, session, present, limits, max_keep_alive)
+        if (authentication := self._arrival.authentication) is not None:
+            greeting = greeting._replace(connack=authentication.sealed(greeting.connack))
         self.mqtt.opened(self)
         if waits:
             self.intake.hold()
@@ -227,7 +206,7 @@ class Connection:
         session = self.session
         assert session is not None
         self._greeted = True
-        self._count(metrics.CONNECTIONS_OPENED)
+        self.count(metrics.CONNECTIONS_OPENED)
         self.send(greeting.connack)
         self._watch(greeting.keep_alive)
         moved = session.window.version != self.version
@@ -251,14 +230,14 @@ class Connection:
         """Whether the client was told that it is connected."""
         return self._greeted and not self.ended
 
-    def _refuse(self, version: int, reason: Reason, sentence: str) -> None:
+    def refuse_connect(self, version: int, reason: Reason, sentence: str) -> None:
         """End with a CONNACK that says why, where the peer's version has one."""
-        self._count(metrics.CONNECTIONS_REFUSED)
+        self.count(metrics.CONNECTIONS_REFUSED)
         malformed = reason in {Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR}
         if version == V5 or (version and not malformed):
             self.version = self.wording.version = version
             self.refuse(Connack(reason), sentence)
-        self._end(with_will=False)
+        self.finish(with_will=False)
 
     # ------------------------------------------------------------------ packets while open
 
@@ -286,9 +265,7 @@ class Connection:
             case Disconnect():
                 self._disconnect(packet)
             case Auth():
-                raise ProtocolError(
-                    Reason.PROTOCOL_ERROR, "AUTH without an authentication method in CONNECT"
-                )
+                self._arrival.again(packet, self.session.principal)
             case _:
                 raise ProtocolError(
                     Reason.PROTOCOL_ERROR, f"{type(packet).__name__} is not for a client to send"
@@ -324,7 +301,7 @@ class Connection:
                     Reason.PROTOCOL_ERROR, "DISCONNECT cannot revive a session that ends with it"
                 )
             self.session.expiry = min(expiry, self.mqtt.limits.max_session_expiry_interval)
-        self._end(with_will=packet.reason != Reason.NORMAL_DISCONNECTION)
+        self.finish(with_will=packet.reason != Reason.NORMAL_DISCONNECTION)
 
     @property
     def keep_alive_ms(self) -> int:
@@ -333,12 +310,12 @@ class Connection:
 
     def send(self, packet: Packet) -> None:
         """Queue a packet for the client."""
-        self._count(metrics.PACKETS_SENT)
+        self.count(metrics.PACKETS_SENT)
         self.outbox.put(codec.encode(packet, self.version))
 
     def refuse(self, packet: Explained, sentence: str) -> None:
         """Queue an answer with the reason in words, as far as the client wants and takes it."""
-        self._count(metrics.PACKETS_SENT)
+        self.count(metrics.PACKETS_SENT)
         self.outbox.put(self.wording.encode(packet, sentence))
 
     def send_if_open(self, packet: Packet) -> None:
@@ -376,7 +353,7 @@ class Connection:
         elif heard_ms + self._keep_alive_ms > now_ms:
             self._look_again(heard_ms)
         else:
-            self._count(metrics.KEEPALIVE_TIMEOUTS)
+            self.count(metrics.KEEPALIVE_TIMEOUTS)
             sentence = f"nothing was heard for {self._keep_alive_ms / 1_000:g} seconds"
             self._close(Reason.KEEP_ALIVE_TIMEOUT, sentence, with_will=True)
 
@@ -384,21 +361,25 @@ class Connection:
         self._timer = None
         if self.session is not None:
             # The disk has not taken the session yet: there is a client to be told.
-            self._refuse(
+            self.refuse_connect(
                 self.version, Reason.SERVER_BUSY, "the session could not be stored in time"
             )
         else:
-            self._count(metrics.CONNECTIONS_REFUSED)
-            self._end(with_will=False)
+            self.count(metrics.CONNECTIONS_REFUSED)
+            self.finish(with_will=False)
 
     # ------------------------------------------------------------------ endings
 
     def fail(self, reason: int, detail: str) -> None:
         """The peer broke the protocol: tell it, where its version can be told, and end."""
         if not self.ended:
-            self._count(metrics.PROTOCOL_ERRORS)
+            self.count(metrics.PROTOCOL_ERRORS)
             self.mqtt.complain(self, reason, detail)
             self._close(Reason(reason), detail, with_will=True)
+
+    def expel(self, reason: Reason, sentence: str) -> None:
+        """The client may be here no longer."""
+        self._close(reason, sentence, with_will=True)
 
     def taken_over(self, session_ends: bool) -> None:
         """Another connection has this client id now (MQTT5 3.1.4)."""
@@ -409,7 +390,7 @@ class Connection:
         else:
             # It was not told yet that it is connected: it is told both when the first is true.
             self._parting = True
-            self._end(with_will=True)
+            self.finish(with_will=True)
 
     def shut_down(self) -> None:
         """The server stops (MQTT5 4.13, reason 0x8B); the session is kept if it may be."""
@@ -418,33 +399,35 @@ class Connection:
             self.mqtt.sessions.suspend(session)
         if self._greeted and self.version == V5:
             self.refuse(Disconnect(Reason.SERVER_SHUTTING_DOWN), "the server stops")
-        self._end(with_will=False)
+        self.finish(with_will=False)
 
     def lost(self) -> None:
         """The stream is gone."""
         self._parting = False
         self.stream = None
-        self._end(with_will=True)
+        self.finish(with_will=True)
 
     def _close(self, reason: Reason, sentence: str, with_will: bool) -> None:
         if not self.ended and self.version == V5 and self._greeted:
             self.refuse(Disconnect(reason), sentence)
-        self._end(with_will=with_will)
+        self.finish(with_will=with_will)
 
-    def _end(self, with_will: bool) -> None:
+    def finish(self, with_will: bool) -> None:
+        """End, and let the client have what was said."""
         if self.ended:
             return
         self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._arrival.close()
         self.intake.close()
         self.outbox.drained = None
         for stream in tuple(self.data_streams or ()):
             stream.end()
         session, self.session = self.session, None
         if self._greeted:
-            self._count(metrics.CONNECTIONS_CLOSED)
+            self.count(metrics.CONNECTIONS_CLOSED)
         if session is not None:
             self.mqtt.sessions.detach(session, with_will)
         self._publisher = None
@@ -461,5 +444,6 @@ class Connection:
             linger_ms = self.mqtt.limits.linger_timeout_ms
             self.broker.at(self.broker.turn.now_ms + linger_ms, stream.abort)
 
-    def _count(self, cell: int) -> None:
+    def count(self, cell: int) -> None:
+        """Count one more of something (`metrics`)."""
         self.broker.turn.row[cell] += 1

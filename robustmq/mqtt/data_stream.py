@@ -79,7 +79,7 @@ class DataStream(Connection):
 
     def end(self) -> None:
         """The client's connection has ended."""
-        self._end(with_will=False)
+        self.finish(with_will=False)
 
     def forget_routes(self) -> None:
         """What was decided for the topics that this client publishes to is void."""
@@ -104,7 +104,7 @@ class DataStream(Connection):
         """The peer broke the protocol: its connection ends."""
         self._control.fail(reason, detail)
 
-    def _end(self, with_will: bool) -> None:
+    def finish(self, with_will: bool) -> None:
         del with_will
         if self.ended:
             return

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from robustmq import metrics
-from robustmq.broker.api import Broker, Peer
+from robustmq.broker.api import Broker, Logins, Peer
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import wire
@@ -27,7 +27,8 @@ class Mqtt:
     """The protocol's state on one core.
 
     `home_of(client id)` names the core of a client's session; `complain` hears about clients
-    that break the protocol; `seed` makes assigned client ids differ between lives of a core.
+    that break the protocol; `seed` makes assigned client ids differ between lives of a core;
+    `logins` says who may connect.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Mqtt:
         home_of: Callable[[bytes], int],
         first_key: int,
         seed: str,
+        logins: Logins,
         complain: Complain,
     ) -> None:
         self.broker = broker
+        self.logins = logins
         self.limits = config.protocol
         self.keep_alive = config.keep_alive
         self._listeners = config.listener

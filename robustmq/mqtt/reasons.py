@@ -113,10 +113,22 @@ _REFUSALS: Final = (
         Reason.UNSPECIFIED_ERROR,
         Reason.UNSPECIFIED_ERROR,
     ),
+    (
+        Refusal.BAD_CREDENTIALS,
+        Reason.NOT_AUTHORIZED,
+        Reason.NOT_AUTHORIZED,
+        Reason.NOT_AUTHORIZED,
+    ),
 )
 
 CONNECTION_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[1] for row in _REFUSALS}
 """What a refusal is in CONNACK (MQTT5 3.2.2.2) and DISCONNECT (MQTT5 3.14.2.1)."""
+
+LOGIN_REFUSALS: Final[Mapping[Refusal, Reason]] = {
+    **CONNECTION_REFUSALS,
+    Refusal.BAD_CREDENTIALS: Reason.BAD_USER_NAME_OR_PASSWORD,
+}
+"""What a refusal is in a CONNACK, which has words of its own for who may not come."""
 
 PUBLISH_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[2] for row in _REFUSALS}
 """What a refusal is in PUBACK and PUBREC (MQTT5 3.4.2.1, 3.5.2.1)."""
@@ -133,6 +145,7 @@ SENTENCES: Final[Mapping[Refusal, str]] = {
     Refusal.BUSY: "the server is too busy: try again later",
     Refusal.PAYLOAD_INVALID: "the payload is not what its format indicator says",
     Refusal.INTERNAL: "the server failed",
+    Refusal.BAD_CREDENTIALS: "the user name or the password is wrong",
 }
 """A refusal in words, where no more than its code has come from another core."""
 

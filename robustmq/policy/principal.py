@@ -1,6 +1,11 @@
 """Who acts: the identity that every decision of policy is made for."""
 
+from typing import Final
+
 import msgspec
+
+DEFAULT_TENANT: Final = "default"
+"""The tenant of everybody who belongs to no other."""
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
@@ -15,15 +20,26 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
     listener: str = "tcp"
     certified: str | None = None
 
-    def principal(self, client_id: str, username: str | None) -> "Principal":
+    def principal(
+        self,
+        client_id: str,
+        username: str | None,
+        tenant: str = DEFAULT_TENANT,
+        superuser: bool = False,
+    ) -> "Principal":
         """Make the identity of a client that this peer turns out to be."""
-        return Principal(client_id, username, self.address, self.listener)
+        return Principal(client_id, username, self.address, self.listener, tenant, superuser)
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """An authenticated client: its id, the user name or None, and where it comes from."""
+    """An authenticated client: its id, the user name or None, and where it comes from.
+
+    `client_id` and `username` are names within the `tenant`.
+    """
 
     client_id: str
     username: str | None = None
     address: str = ""
     listener: str = "tcp"
+    tenant: str = DEFAULT_TENANT
+    superuser: bool = False

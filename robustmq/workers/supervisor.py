@@ -45,7 +45,14 @@ PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
 FIRST_STARTS: Final = 3
 HEARTBEAT_LOOKS: Final = 4
 _LOOK_NS: Final = 1_000_000_000
-RELOADED_KEYS: Final = frozenset({"log.level"})
+RELOADED_KEYS: Final = frozenset(
+    {
+        "log.level",
+        "mqtt_runtime.auth.secret_free_login",
+        "mqtt_runtime.auth.certificate_as_username",
+        "users",
+    }
+)
 _NS_PER_MS: Final = 1_000_000
 _ENDED_WELL: Final = "exit status 0"
 _log = log.EventLog("supervisor")
@@ -394,9 +401,8 @@ class Supervisor:
             _log.error("the configuration was not reloaded", reason=str(error))
             return
         changed = changed_keys(self._config, new)
-        level = msgspec.structs.replace(self._config.log, level=new.log.level)
-        self._config = msgspec.structs.replace(self._config, log=level)
-        log.apply_level(level)
+        self._config = _reloaded(self._config, new)
+        log.apply_level(self._config.log)
         _log.info(
             "configuration reloaded",
             applied=[key for key in changed if key in RELOADED_KEYS],
@@ -404,6 +410,19 @@ class Supervisor:
         )
         for process in self._processes:
             process.send(signal.SIGHUP)
+
+
+def _reloaded(old: Config, new: Config) -> Config:
+    """The configuration that holds from now on: of the new one what needs no restart."""
+    auth = msgspec.structs.replace(
+        new.mqtt_runtime.auth, max_pending_logins=old.mqtt_runtime.auth.max_pending_logins
+    )
+    return msgspec.structs.replace(
+        old,
+        log=msgspec.structs.replace(old.log, level=new.log.level),
+        mqtt_runtime=msgspec.structs.replace(old.mqtt_runtime, auth=auth),
+        users=new.users,
+    )
 
 
 def _cores_for(workers: int, pin: bool) -> list[int | None]:

@@ -1,8 +1,10 @@
 """A worker: one core's broker, its protocols, its sockets, and the turns that drive them."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import secrets
 import select
 import signal
 import socket
@@ -23,12 +25,15 @@ from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
+from robustmq.policy.logins import Logins
+from robustmq.policy.users import Users
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log, relays
 from robustmq.workers.administration import Administration
+from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
 from robustmq.workers.questions import listing
@@ -39,6 +44,7 @@ from robustmq.workers.stores import Stores
 _log = log.EventLog("worker")
 
 _STATUS_FAILED: Final = 1
+_NONCE_BYTES: Final = 18
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -75,6 +81,15 @@ class Worker:
             describe=describe,
             log_store=self._stores,
         ).core
+        auth = self._config.mqtt_runtime.auth
+        self._hashing = Hashing(self._resume_on_loop, auth.max_pending_logins)
+        self._logins = Logins(
+            auth,
+            Users(self._config.users),
+            later=self._hashing.later,
+            nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
+            secret=secrets.token_bytes(),
+        )
         self._mqtt = self._make_mqtt()
         self._reception = Reception(
             inheritance,
@@ -129,6 +144,7 @@ class Worker:
             home_of=self._placement.home_of,
             first_key=self._index << KEY_SHIFT | life,
             seed=os.urandom(6).hex(),
+            logins=self._logins,
             complain=_complain,
         )
 
@@ -189,6 +205,7 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._loop.run_forever()
+        self._hashing.close()
         self._core.close()
         self._stores.close()
         self._poller.close()
@@ -206,7 +223,20 @@ class Worker:
         self._mqtt.shut_down()
 
     def _reload(self) -> None:
-        log.reload_level(self._inheritance.reload)
+        # The supervisor has read the same file and has told what is wrong with it.
+        with contextlib.suppress(ConfigError):
+            new = self._inheritance.reload()
+            log.apply_level(new.log)
+            self._logins.replace(new.mqtt_runtime.auth, Users(new.users))
+
+    def _resume_on_loop(self, callback: Callable[[], None]) -> None:
+        def resumed() -> None:
+            # What is decided goes out with the turn that begins now.
+            self._poller.tick()
+            callback()
+
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
+            self._loop.call_soon_threadsafe(resumed)
 
     def _beat(self) -> None:
         self._state.heartbeat_ns = time.monotonic_ns()

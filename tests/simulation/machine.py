@@ -21,6 +21,7 @@ from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.principal import Peer
 from robustmq.storage.memory_table import MemoryTable
+from tests.logins import ScriptedLogins
 from tests.simulation.rings import Links, Rings
 from tests.simulation.wire import ServerStream, Wire
 
@@ -97,6 +98,7 @@ class Core:
             home_of=machine.placement.home_of,
             first_key=index << KEY_SHIFT | (self._links.life & 0xFFFF) << 32,
             seed="seed",
+            logins=ScriptedLogins(),
             complain=self._complain,
         )
         machine.watch(self)

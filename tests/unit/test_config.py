@@ -457,3 +457,47 @@ def test_a_wrong_rule_for_topics_of_clients_is_refused(
     sentence = refused(path)
     assert sentence.startswith(f"{path}:")
     assert reason in sentence
+
+
+USER = '[[users]]\nusername = "alice"\npassword = "{}"\n'
+KEPT = (
+    "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
+    ":wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
+
+
+def test_users_are_read(tmp_path: Path) -> None:
+    text = USER.format(KEPT) + USER.format("").replace("alice", "bob") + 'tenant = "acme"\n'
+    alice, bob = load(written(tmp_path, text), (), NOTHING).users
+    assert (alice.username, alice.passwords, alice.superuser) == ("alice", (KEPT,), False)
+    assert (bob.tenant, bob.passwords) == ("acme", ())
+    several = USER.format("X").replace('"X"', f'["{KEPT}", "{KEPT}"]')
+    (alice,) = load(written(tmp_path, several), (), NOTHING).users
+    assert alice.passwords == (KEPT, KEPT)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (USER.format("hunter2"), "robustmq-password"),
+        (USER.format(KEPT.replace("4096", "0")), "1 to 1000000 iterations"),
+        (USER.format(KEPT.replace("4096", "9000000")), "1 to 1000000 iterations"),
+        (USER.format(KEPT[:-1]), "in none of the formats"),
+        (USER.format(KEPT) * 2, "there are two users alice"),
+        (USER.format("x").replace('"x"', "17"), "users.password = ... is refused: expected"),
+        ('[[users]]\npassword = ""\n', "has no username"),
+        ('[[users]]\nusername = "a"\ntenant = "a/b"\n', "tenant"),
+    ],
+)
+def test_users_that_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as error:
+        load(written(tmp_path, text), (), NOTHING)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"), [("true", True), ("false", False), ("auto", "auto"), ('"auto"', "auto")]
+)
+def test_a_word_or_a_truth(given: str, value: object) -> None:
+    config = load(None, [f"mqtt_runtime.auth.secret_free_login={given}"], NOTHING)
+    assert config.mqtt_runtime.auth.secret_free_login == value

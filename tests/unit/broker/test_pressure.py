@@ -10,6 +10,7 @@ from robustmq.mqtt.packets import V5, Connect, Properties, Publish
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.principal import Peer
 from tests.fabric import Fabric, Limits, Node
+from tests.logins import ScriptedLogins
 
 
 def connected(node: Node) -> Connection:
@@ -21,6 +22,7 @@ def connected(node: Node) -> Connection:
         home_of=lambda _: node.index,
         first_key=1 << 40,
         seed="test",
+        logins=ScriptedLogins(),
         complain=lambda *_: None,
     )
     connection = mqtt.connection(Peer())

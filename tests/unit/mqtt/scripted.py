@@ -12,6 +12,7 @@ from robustmq.broker.api import (
     Handle,
     Kept,
     LogBounds,
+    Logins,
     Options,
     Principal,
     Record,
@@ -34,6 +35,7 @@ from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
 from robustmq.storage.memory_table import MemoryTable
 from tests.explanations import apart
+from tests.logins import ScriptedLogins
 
 START_MS = 1_700_000_000_000
 
@@ -236,6 +238,7 @@ class Scene:
         max_keep_alive: int = 3_600,
         table: MemoryTable | None = None,
         config: MqttRuntime | None = None,
+        logins: Logins | None = None,
         **limits: int,
     ) -> None:
         self.broker = ScriptedBroker(table)
@@ -253,6 +256,7 @@ class Scene:
             home_of=lambda client_id: len(client_id) % 2,
             first_key=1 << 48,
             seed="seed",
+            logins=logins or ScriptedLogins(),
             complain=lambda _connection, reason, _detail: self.complaints.append(reason),
         )
 
