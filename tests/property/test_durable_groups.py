@@ -208,6 +208,27 @@ def judge(world: World) -> None:
             assert not world.exact, f"message {number} came {heard[number]} times"
 
 
+def check_rest(world: World) -> None:
+    """At rest the books agree, and no message has a row."""
+    world.tick()
+    world.tick()
+    check_books(world.fabric)
+    for node in world.fabric.nodes:
+        left = [
+            key
+            for first in b"ABKLOX"
+            for key, _ in node.table.walk(bytes((first,)), bytes((first + 1,)))
+        ]
+        assert not left
+
+
+def drive(world: World, steps: list[tuple[object, ...]]) -> None:
+    """Do the steps, each by its name, and then let everybody have everything."""
+    for name, *arguments in steps:
+        getattr(world, str(name))(*arguments)
+    world.finish()
+
+
 def play(
     count: int, limit: int, exact: bool, steps: list[tuple[object, ...]], *, few: bool = False
 ) -> World:
@@ -217,9 +238,7 @@ def play(
             stack.enter_context(patch.object(shares, "_MOST", 2))
             stack.enter_context(patch.object(share_leads, "_PAGE", 3))
         world = World(count, limit, exact)
-        for name, *arguments in steps:
-            getattr(world, str(name))(*arguments)
-        world.finish()
+        drive(world, steps)
     return world
 
 
@@ -243,13 +262,4 @@ def test_at_rest_the_books_agree_and_no_message_has_a_row(
     count: int, few: bool, steps: list[tuple[object, ...]]
 ) -> None:
     world = play(count, 60_000, False, steps, few=few)
-    world.tick()
-    world.tick()
-    check_books(world.fabric)
-    for node in world.fabric.nodes:
-        left = [
-            key
-            for first in b"ABKLOX"
-            for key, _ in node.table.walk(bytes((first,)), bytes((first + 1,)))
-        ]
-        assert not left
+    check_rest(world)

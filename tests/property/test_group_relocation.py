@@ -11,11 +11,19 @@ from robustmq.mqtt.session_rows import SessionRow
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.memory_table import MemoryTable
 from robustmq.workers.relocation import MqttSessions
-from tests.books import check_books
 from tests.durable import DurableClient
 from tests.fabric import Fabric, Limits
 from tests.held_logs import HeldLogs
-from tests.property.test_durable_groups import CLEAN, DURABLE, FILTER, GROUP, World, judge
+from tests.property.test_durable_groups import (
+    CLEAN,
+    DURABLE,
+    FILTER,
+    GROUP,
+    World,
+    check_rest,
+    drive,
+    judge,
+)
 from tests.property.test_durable_groups import operations as steady
 
 moves = st.tuples(st.just("move"), st.integers(1, 4))
@@ -81,14 +89,6 @@ class Nomads(World):
         self.fabric.settle()
 
 
-def play(count: int, limit: int, exact: bool, steps: list[tuple[object, ...]]) -> Nomads:
-    world = Nomads(count, limit, exact)
-    for name, *arguments in steps:
-        getattr(world, str(name))(*arguments)
-    world.finish()
-    return world
-
-
 @settings(max_examples=150)
 @given(
     st.integers(1, 3),
@@ -99,15 +99,7 @@ def play(count: int, limit: int, exact: bool, steps: list[tuple[object, ...]]) -
 def test_a_move_loses_nothing_of_groups(
     count: int, limit: int, exact: bool, steps: list[tuple[object, ...]]
 ) -> None:
-    world = play(count, limit, exact, steps)
+    world = Nomads(count, limit, exact)
+    drive(world, steps)
     judge(world)
-    world.tick()
-    world.tick()
-    check_books(world.fabric)
-    for node in world.fabric.nodes:
-        left = [
-            key
-            for first in b"ABKLOX"
-            for key, _ in node.table.walk(bytes((first,)), bytes((first + 1,)))
-        ]
-        assert not left
+    check_rest(world)
