@@ -17,7 +17,7 @@ from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_b
 from robustmq.metrics import CELLS, RETAINED_MESSAGES
 from robustmq.storage.memory_table import MemoryTable
 from tests.books import check_books
-from tests.fabric import START_MS, Client, Fabric, Limits
+from tests.fabric import START_MS, Answer, Client, Fabric, Limits
 from tests.unit.broker.links import kinds, topic_of, under_way
 
 WORKERS = 3
@@ -53,10 +53,12 @@ class OneCore:
     def epoch(self, core: int) -> int:
         return self.epochs[core]
 
-    def retain(self, topic: str, payload: str, source: int, position: int) -> None:
+    def retain(
+        self, topic: str, payload: str, source: int, position: int, headers: bytes = NO_HEADERS
+    ) -> None:
         """What a RETAIN of another core does."""
         builder = BatchBuilder(Turn(self.turn.row), 0, 1 << 20, None)
-        builder.append(topic.encode(), payload.encode(), NO_HEADERS, RETAIN_BIT, START_MS)
+        builder.append(topic.encode(), payload.encode(), headers, RETAIN_BIT, START_MS)
         self.retained.apply(builder.take()[0], source, position)
         self.scans.arrived(source, position)
 
@@ -231,11 +233,9 @@ def test_wildcards_take_turns_and_exact_filters_share_one() -> None:
 
 def test_messages_whose_time_has_come_go_with_the_turn() -> None:
     core = OneCore()
+    headers = header_block([(EXPIRES_AT, (START_MS + 5).to_bytes(8, "big"))])
     for number in range(2_500):
-        builder = BatchBuilder(Turn(core.turn.row), 0, 1 << 20, None)
-        headers = header_block([(EXPIRES_AT, (START_MS + 5).to_bytes(8, "big"))])
-        builder.append(b"%d" % number, b"x", headers, RETAIN_BIT, START_MS)
-        core.retained.apply(builder.take()[0], 1, at(1, number + 1))
+        core.retain(str(number), "x", 1, at(1, number + 1), headers)
     left = []
     for now_ms in (4, 5, 5, 5):
         core.turn.now_ms = START_MS + now_ms
@@ -328,15 +328,27 @@ def test_a_message_is_retained_or_live_but_never_both_nor_lost(
     check_books(fabric)
 
 
-def test_what_is_on_its_way_to_the_core_that_keeps_it_is_waited_for() -> None:
-    fabric = Fabric(3)
+def on_its_way(fabric: Fabric) -> tuple[str, Answer]:
+    """Retain "x" on core 0 for core 1, which does not get it; returns its topic and the answer."""
     topic = topic_of(fabric, 1)
     fabric.stalled = {(0, 1)}
     answer = fabric.nodes[0].publish(topic, "x", 1, True)
     fabric.settle()
+    return topic, answer
+
+
+def asking(fabric: Fabric, topic: str) -> Client:
+    """A client of core 2 that subscribes and wants what is retained."""
     client = fabric.nodes[2].client()
     client.subscribe(topic, retained=True)
     fabric.settle()
+    return client
+
+
+def test_what_is_on_its_way_to_the_core_that_keeps_it_is_waited_for() -> None:
+    fabric = Fabric(3)
+    topic, answer = on_its_way(fabric)
+    client = asking(fabric, topic)
     # All cores know of the subscription, and one has yet to hear what it shall keep.
     assert (client.subacks, client.payloads, answer.got) == (1, [], [])
     assert not fabric.nodes[1].core.busy
@@ -351,13 +363,8 @@ def test_what_is_on_its_way_to_the_core_that_keeps_it_is_waited_for() -> None:
 
 def test_a_publisher_that_dies_with_what_was_on_its_way_is_not_waited_for() -> None:
     fabric = Fabric(3)
-    topic = topic_of(fabric, 1)
-    fabric.stalled = {(0, 1)}
-    fabric.nodes[0].publish(topic, "x", 1, True)
-    fabric.settle()
-    client = fabric.nodes[2].client()
-    client.subscribe(topic, retained=True)
-    fabric.settle()
+    topic, _ = on_its_way(fabric)
+    client = asking(fabric, topic)
     assert client.subacks == 1
     fabric.replace(0)
     fabric.stalled.clear()
@@ -368,14 +375,9 @@ def test_a_publisher_that_dies_with_what_was_on_its_way_is_not_waited_for() -> N
 
 def test_a_keeper_that_dies_with_what_was_on_its_way_gets_it_again() -> None:
     fabric = Fabric(3)
-    topic = topic_of(fabric, 1)
-    fabric.stalled = {(0, 1)}
-    answer = fabric.nodes[0].publish(topic, "x", 1, True)
-    fabric.settle()
+    topic, answer = on_its_way(fabric)
     fabric.replace(1)
-    client = fabric.nodes[2].client()
-    client.subscribe(topic, retained=True)
-    fabric.settle()
+    client = asking(fabric, topic)
     fabric.stalled.clear()
     fabric.settle()
     client.read()
@@ -390,9 +392,7 @@ def test_what_a_keeper_has_on_its_disk_survives_it() -> None:
     fabric.nodes[0].publish(topic, "on the disk of core 1", 1, True)
     fabric.settle()
     fabric.replace(1)
-    client = fabric.nodes[2].client()
-    client.subscribe(topic, retained=True)
-    fabric.settle()
+    client = asking(fabric, topic)
     assert (client.subacks, client.payloads) == (1, ["on the disk of core 1"])
     fabric.nodes[0].publish(topic, "new", 1, True)
     fabric.settle()
