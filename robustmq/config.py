@@ -276,10 +276,16 @@ def _build(struct: type[S], at: Key, values: Mapping[Key, object]) -> S:
 def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
     """Check what a type cannot say and what concerns more than one key."""
     runtime, protocol = config.runtime, config.mqtt_runtime.protocol
+    proxies = config.mqtt_runtime.server.proxy_networks
     ring = runtime.ring_bytes
     faults: list[tuple[bool, str, str]] = [
         (not _is_address(config.broker_ip), "broker_ip", "is not an IPv4 or IPv6 address"),
         (len(set(config.roles)) < len(config.roles), "roles", "names a role twice"),
+        (
+            not all(map(_is_network, proxies)),
+            "mqtt_runtime.server.proxy_networks",
+            "holds what is no network such as 10.0.0.0/8",
+        ),
         ("\0" in config.data_path, "data_path", "holds a zero byte"),
         (
             not all(map(_is_network, config.admin.trusted_networks)),

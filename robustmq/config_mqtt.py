@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
 from robustmq.config_server import MqttServer
+from robustmq.config_tls import MqttTls
 from robustmq.config_topics import AutoSubscribe, TopicRewrite
 from robustmq.config_users import MqttAuth
 
@@ -124,6 +125,7 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime]`: MQTT 3.1, 3.1.1 and 5.0."""
 
     server: MqttServer = field(default_factory=MqttServer)
+    tls: MqttTls = field(default_factory=MqttTls)
     keep_alive: MqttKeepAlive = field(default_factory=MqttKeepAlive)
     protocol: MqttProtocol = field(default_factory=MqttProtocol)
     retained: MqttRetained = field(default_factory=MqttRetained)

@@ -3,12 +3,20 @@
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from robustmq._kernel.poller import Poller, Watch, accept, peek
+from robustmq.net.layer import Broken, Facts
+from robustmq.net.proxy import SIGNATURE
 
 _BATCH: Final = 64
 _RETRY_MS: Final = 200
+_TLS: Final = b"\x16\x03"
+"""How the first record of a TLS handshake begins (RFC 8446 5.1)."""
+
+NOBODY: Final = -1
+"""The home of a stream that is to be closed at once; so is every other negative number."""
 
 
 class Clock(Protocol):
@@ -73,8 +81,9 @@ class Door:
     """Looks at the first bytes of plain connections without taking them, and sends each home.
 
     `home(first bytes)` is the core for a stream, or None when it cannot be told yet; `arrived`
-    takes a descriptor and its core. `refused()` counts what was turned away or was silent for
-    `timeout_ms`.
+    takes a descriptor, its core, and what is known of the peer. `refused(facts, why)` hears of
+    what was turned away or was silent for `timeout_ms`. `header` reads the PROXY header of those
+    who must send one; it is taken from the stream.
     """
 
     def __init__(
@@ -86,8 +95,9 @@ class Door:
         peek_bytes: int,
         timeout_ms: int,
         home: Callable[[bytes], int | None],
-        arrived: Callable[[int, int], None],
-        refused: Callable[[], None],
+        arrived: Callable[[int, int, Facts], None],
+        refused: Callable[[Facts, str], None],
+        header: Callable[[bytes, Facts], int | None],
     ) -> None:
         self._poller = poller
         self._clock = clock
@@ -97,7 +107,8 @@ class Door:
         self._home = home
         self._arrived = arrived
         self._refused = refused
-        self._waiting: dict[int, tuple[Watch, int]] = {}
+        self._header = header
+        self._waiting: dict[int, _Caller] = {}
         self._timed = False
 
     @property
@@ -107,55 +118,93 @@ class Door:
 
     def shut(self) -> None:
         """Close those that have said nothing yet."""
-        for fd, (watch, _) in self._waiting.items():
-            watch.cancel()
+        for fd, caller in self._waiting.items():
+            if caller.watch is not None:
+                caller.watch.cancel()
             os.close(fd)
         self._waiting.clear()
 
-    def meet(self, fd: int) -> None:
-        """Take a connection that was accepted."""
-        if not self._decide(fd):
-            watch = self._poller.watch(fd, lambda: self._decide(fd))
-            deadline = self._now_ms() + self._timeout_ms
-            self._waiting[fd] = (watch, deadline)
-            self._give_up_at(deadline)
+    def meet(self, fd: int, facts: Facts, has_header: bool = False) -> None:
+        """Take a connection that was accepted; with `has_header` it begins with a PROXY header."""
+        caller = _Caller(facts, has_header)
+        if not self._decide(fd, caller):
+            caller.watch = self._poller.watch(fd, lambda: self._decide(fd, caller))
+            caller.deadline_ms = self._now_ms() + self._timeout_ms
+            self._waiting[fd] = caller
+            self._give_up_at(caller.deadline_ms)
 
-    def _decide(self, fd: int) -> bool:
+    def _decide(self, fd: int, caller: "_Caller") -> bool:
+        """Say whether it is known where a connection belongs, and let it go there."""
+        why = "it said nothing"
+        core: int | None = NOBODY
         try:
             beginning = peek(fd, self._peek_bytes)
+            if beginning and caller.has_header:
+                beginning = self._without_header(fd, caller, beginning)
         except OSError:
             beginning = b""
+        except Broken as error:
+            beginning, why = b"", error.detail
         if beginning is None:
             return False
-        core = self._home(beginning) if beginning else -1
+        if beginning:
+            core = self._home(beginning)
+            why = _what(beginning)
         if core is None:
             return False
-        waiting = self._waiting.pop(fd, None)
-        if waiting is not None:
-            waiting[0].cancel()
+        self._waiting.pop(fd, None)
+        if caller.watch is not None:
+            caller.watch.cancel()
         if core < 0:
-            self._turn_away(fd)
+            os.close(fd)
+            self._refused(caller.facts, why)
         else:
-            self._arrived(fd, core)
+            self._arrived(fd, core, caller.facts)
         return True
 
-    def _give_up_at(self, deadline: int) -> None:
+    def _without_header(self, fd: int, caller: "_Caller", beginning: bytes) -> bytes | None:
+        """Take the header from the stream; return what has come behind it, None for nothing."""
+        length = self._header(beginning, caller.facts)
+        if length is None:
+            return None
+        caller.has_header = False
+        os.read(fd, length)
+        return beginning[length:] or None
+
+    def _give_up_at(self, deadline_ms: int) -> None:
         if not self._timed:
             self._timed = True
-            self._clock.at(deadline, self._give_up)
+            self._clock.at(deadline_ms, self._give_up)
 
     def _give_up(self) -> None:
         """Turn away who has been silent for too long; they wait in the order of their arrival."""
         self._timed = False
         while self._waiting:
-            fd, (watch, deadline) = next(iter(self._waiting.items()))
-            if deadline > self._now_ms():
-                self._give_up_at(deadline)
+            fd, caller = next(iter(self._waiting.items()))
+            if caller.deadline_ms > self._now_ms():
+                self._give_up_at(caller.deadline_ms)
                 return
             del self._waiting[fd]
-            watch.cancel()
-            self._turn_away(fd)
+            assert caller.watch is not None
+            caller.watch.cancel()
+            os.close(fd)
+            self._refused(caller.facts, "it was silent for too long")
 
-    def _turn_away(self, fd: int) -> None:
-        os.close(fd)
-        self._refused()
+
+@dataclass(slots=True)
+class _Caller:
+    """Somebody at the door whose core is not known yet."""
+
+    facts: Facts
+    has_header: bool
+    watch: Watch | None = None
+    deadline_ms: int = 0
+
+
+def _what(beginning: bytes) -> str:
+    """Name what is no MQTT, for the log."""
+    if beginning.startswith(_TLS):
+        return "it speaks TLS to a plain port"
+    if beginning.startswith((b"PROXY ", SIGNATURE)):
+        return "it sends a PROXY header from a network that is not in proxy_networks"
+    return "it does not begin with CONNECT"

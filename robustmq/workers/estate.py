@@ -6,9 +6,10 @@ import itertools
 import os
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from robustmq.config import Config
+from robustmq.errors import ConfigError
 from robustmq.net import channel
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.region import Region
@@ -20,7 +21,11 @@ from robustmq.workers.inheritance import (
     server_endpoint,
 )
 from robustmq.workers.limits import StartError, ring_bytes
-from robustmq.workers.listeners import configured, port
+from robustmq.workers.listeners import UNIX, configured, port
+from robustmq.workers.unix_socket import UnixSocket
+
+if TYPE_CHECKING:
+    from robustmq.net.certificates import Certificates
 
 HANDOVER_BUFFER_BYTES: Final = 1 << 20
 HTTP_BACKLOG: Final = 128
@@ -29,7 +34,8 @@ HTTP_BACKLOG: Final = 128
 class Estate:
     """Made once by the supervisor, which keeps everything open so that restarts find it again.
 
-    Raises StartError when a port is taken or the machine refuses the memory or the descriptors.
+    Raises StartError when a port is taken, a certificate cannot be used, or the machine refuses
+    the memory or the descriptors.
     """
 
     def __init__(self, config: Config, workers: int, reload: Callable[[], Config]) -> None:
@@ -47,6 +53,7 @@ class Estate:
             ) from error
         self.doorbells = tuple(Doorbell.create() for _ in range(count))
         self.bell = Doorbell.create()
+        self._certificates = _certificates(config)
         self._http = _bind_alone(config.broker_ip, config.http_port, "http_port")
         self._http.listen(HTTP_BACKLOG)
         self._listeners = {
@@ -59,6 +66,10 @@ class Estate:
             )
             for listener in configured(config)
         }
+        server = config.mqtt_runtime.server
+        self._unix = UnixSocket(server.unix_path, server.unix_mode) if server.unix_path else None
+        if self._unix is not None:
+            self._listeners[UNIX.address_name] = [self._unix.listener] * workers
         shown = {name: group[0] for name, group in self._listeners.items()}
         self._addresses = {
             name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()
@@ -83,6 +94,7 @@ class Estate:
             supervisor_bell=self.bell,
             reload=self._reload,
             channels=(self._channels[index][1],),
+            certificates=self._certificates,
             handover_in=self._handover[index][0],
             handover_out=tuple(sender for _, sender in self._handover),
         )
@@ -125,6 +137,23 @@ class Estate:
         for group in self._listeners.values():
             for listener in group:
                 listener.close()
+
+    def remove_files(self) -> None:
+        """Remove what lies in the file system, when the node has ended."""
+        if self._unix is not None:
+            self._unix.remove()
+
+
+def _certificates(config: Config) -> "Certificates | None":
+    """Read the certificates, if there are any: without them no TLS is loaded before the fork."""
+    if not config.mqtt_runtime.tls.tls_cert:
+        return None
+    from robustmq.net.certificates import Certificates  # noqa: PLC0415
+
+    try:
+        return Certificates(config.mqtt_runtime.tls)
+    except ConfigError as error:
+        raise StartError(str(error)) from error
 
 
 def _bind_shared(
@@ -176,5 +205,7 @@ def _handover_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _address(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname())
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,10 +6,14 @@ Endpoints of the fabric are numbered here and nowhere else: workers 0 to n-1, th
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from robustmq.config import Config
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.region import Phase, Region
+
+if TYPE_CHECKING:
+    from robustmq.net.certificates import Certificates
 
 MQTT_TCP = "mqtt_tcp"
 HTTP = "http"
@@ -62,12 +66,13 @@ class ServerInheritance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inheritance(ServerInheritance):
-    """What a worker is given: the fabric, its listeners, and the doors for sockets.
+    """What a worker is given: the fabric, its listeners, certificates, and doors for sockets.
 
     `handover_in` is this worker's receiving end and `handover_out` the sending end toward each
     worker, by endpoint: nonblocking unix datagram sockets for SCM_RIGHTS, shared by all senders.
     They outlive a restart: what was sent to a worker that died waits for its successor.
     """
 
+    certificates: "Certificates | None"
     handover_in: socket.socket
     handover_out: tuple[socket.socket, ...]

@@ -29,6 +29,7 @@ class Listener(NamedTuple):
 
 LISTENERS: Final[tuple[Listener, ...]] = (
     Listener("tcp", "tcp_port"),
+    Listener("tls", "tls_port", ("tls",), needs_certificate=True),
     Listener("ws", "websocket_port", ("websocket",)),
     Listener("wss", "websockets_port", ("tls", "websocket"), needs_certificate=True),
 )
@@ -38,7 +39,7 @@ LISTENERS: Final[tuple[Listener, ...]] = (
 def configured(config: Config) -> tuple[Listener, ...]:
     """Return the listeners that this configuration opens."""
     names = config.mqtt_runtime.server.listeners
-    has_certificate = False
+    has_certificate = bool(config.mqtt_runtime.tls.tls_cert)
     return tuple(
         listener
         for listener in LISTENERS
@@ -49,3 +50,7 @@ def configured(config: Config) -> tuple[Listener, ...]:
 def port(config: Config, listener: Listener) -> int:
     """Return the configured port of a listener."""
     return int(getattr(config.mqtt_runtime.server, listener.key))
+
+
+UNIX: Final = Listener("unix", "unix_path")
+"""The Unix socket; it has a path for a port, and one socket for all workers."""

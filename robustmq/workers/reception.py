@@ -1,5 +1,6 @@
 """Where connections come in: the listeners of a worker, and the way of each to its home core."""
 
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -14,16 +15,18 @@ from robustmq.broker.api import Timer
 from robustmq.broker.core import Core
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.protocol import PEEK_BYTES, Mqtt
+from robustmq.net import proxy
 from robustmq.net.handover import Handover
 from robustmq.net.layer import Facts, Layer, Stack
 from robustmq.net.tcp import Acceptor, Door
+from robustmq.net.tls import TlsLayer
 from robustmq.net.transport import Pipeline, Transport
 from robustmq.net.websocket import Terms, WebSocket
 from robustmq.policy.principal import Peer
 from robustmq.workers import limits, log
 from robustmq.workers.entrance import Entrance, LocalEnd
 from robustmq.workers.inheritance import Inheritance
-from robustmq.workers.listeners import LISTENERS, Listener
+from robustmq.workers.listeners import LISTENERS, UNIX, Listener
 from robustmq.workers.relays import Fabric, Relays
 
 _log = log.EventLog("reception")
@@ -35,9 +38,8 @@ _RETRY_MS: Final = 50
 class Reception:
     """All that leads to connections on one worker, until it is shut.
 
-    `layers` makes the Layer of one connection of a listener. `watch_writable(socket, callback)`
-    calls back once when a socket takes something again; `complain(peer, why)` hears of peers
-    that broke a layer's rules, `report` of errors of ours.
+    `watch_writable(socket, callback)` calls back once when a socket takes something again;
+    `report` hears of errors of ours.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Reception:
         self._inheritance = inheritance
         self._index = inheritance.index
         self._server = config.mqtt_runtime.server
+        self._tls = config.mqtt_runtime.tls
         self._protocol = config.mqtt_runtime.protocol
         self._poller = poller
         self._turn = core.turn
@@ -67,6 +70,14 @@ class Reception:
         self._acceptors: list[Acceptor] = []
         self._doors: list[Door] = []
         self._entrances: set[Entrance] = set()
+        self._opening: set[Entrance] = set()
+        self._proxies = [ipaddress.ip_network(each) for each in self._server.proxy_networks]
+        self._makers: dict[str, Callable[[], Layer]] = {
+            "tls": self._tls_layer,
+            "websocket": self._websocket(),
+        }
+        self._unsaid = 0
+        self._silent_until_ms = 0
         self.relays = Relays(fabric, self._server.relay_window_bytes, self._from_relay, report)
         self.handover = Handover(
             inheritance.handover_in,
@@ -80,12 +91,12 @@ class Reception:
 
     def open(self) -> None:
         """Take clients from now on."""
-        for listener in LISTENERS:
+        for listener in (*LISTENERS, UNIX):
             sock = self._inheritance.listeners.get(listener.address_name)
             if sock is not None:
                 sock.listen(_BACKLOG)
                 met = self._layered(listener) if listener.layers else self._plain(listener)
-                self._acceptors.append(self._acceptor(sock, met))
+                self._acceptors.append(self._acceptor(listener, sock, met))
         self.handover.receive()
 
     def shut(self) -> None:
@@ -110,7 +121,9 @@ class Reception:
         streams = self._poller.streams + len(self.relays.homes)
         return streams + arriving >= self._most_streams
 
-    def _acceptor(self, sock: socket.socket, met: Callable[[int], None]) -> Acceptor:
+    def _acceptor(
+        self, listener: Listener, sock: socket.socket, met: Callable[[int], None]
+    ) -> Acceptor:
         return Acceptor(
             self._poller,
             clock=self._core,
@@ -118,14 +131,36 @@ class Reception:
             listener=sock,
             met=met,
             full=lambda: self.is_full,
-            refused=self._count_refused,
+            refused=partial(self._refuse, Facts(listener=listener.name), "no more may come in"),
         )
 
     def _now_ms(self) -> int:
         return self._turn.now_ms
 
-    def _count_refused(self) -> None:
+    def _refuse(self, facts: Facts, why: str) -> None:
+        """Count somebody who was turned away, and log one of them now and then."""
         self._turn.row[metrics.CONNECTIONS_REFUSED] += 1
+        self._unsaid += 1
+        now_ms = self._turn.now_ms
+        if now_ms >= self._silent_until_ms:
+            self._silent_until_ms = now_ms + self._server.refusal_log_interval_ms
+            _log.info(
+                "connection refused",
+                listener=facts.listener,
+                address=facts.address,
+                reason=why,
+                others=self._unsaid - 1,
+            )
+            self._unsaid = 0
+
+    def _is_proxy(self, address: str) -> bool:
+        """Say whether a PROXY header comes first."""
+        if not self._proxies or not address:
+            return False
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self._proxies)
 
     # ------------------------------------------------------------------ plain sockets
 
@@ -137,14 +172,28 @@ class Reception:
             peek_bytes=PEEK_BYTES,
             timeout_ms=self._protocol.connect_timeout_ms,
             home=self._mqtt.home,
-            arrived=partial(self._from_door, listener.name),
-            refused=self._count_refused,
+            arrived=self._from_door,
+            refused=self._refuse,
+            header=self._header,
         )
         self._doors.append(door)
-        return door.meet
 
-    def _from_door(self, name: str, fd: int, core: int) -> None:
-        peer = Peer(peer_address(fd), name)
+        def meet(fd: int) -> None:
+            address = peer_address(fd)
+            door.meet(fd, Facts(address, listener.name), self._is_proxy(address))
+
+        return meet
+
+    def _header(self, beginning: bytes, facts: Facts) -> int | None:
+        """Read the PROXY header that a connection begins with; return its length in bytes."""
+        header = proxy.parse(beginning, self._server.proxy_max_bytes)
+        if header is None:
+            return None
+        proxy.apply(header, facts, takes_user=self._server.proxy_certified_user)
+        return header.length
+
+    def _from_door(self, fd: int, core: int, facts: Facts) -> None:
+        peer = _peer(facts)
         if core == self._index:
             self._adopt(fd, peer)
         else:
@@ -157,7 +206,7 @@ class Reception:
     def _adopt(self, fd: int, peer: Peer) -> None:
         if self.is_full or self._is_shut:
             os.close(fd)
-            self._count_refused()
+            self._refuse(Facts(peer.address, peer.listener), "no more may come in")
             return
         connection = self._mqtt.connection(peer)
         try:
@@ -185,13 +234,25 @@ class Reception:
     # ------------------------------------------------------------------ transports
 
     def _layered(self, listener: Listener) -> Callable[[int], None]:
-        return partial(self._meet, listener.name, self._layers(listener))
+        makers = [self._makers[name] for name in listener.layers]
 
-    def _layers(self, listener: Listener) -> Callable[[], Layer]:
-        """Return what makes the layers of one connection."""
-        makers: dict[str, Callable[[], Layer]] = {"websocket": self._websocket()}
-        chosen = [makers[name] for name in listener.layers]
-        return chosen[0] if len(chosen) == 1 else lambda: Stack([make() for make in chosen])
+        def meet(fd: int) -> None:
+            address = peer_address(fd)
+            layers = [make() for make in makers]
+            if self._is_proxy(address):
+                layers.insert(0, self._proxy_layer())
+            self._meet(fd, layers, Facts(address, listener.name))
+
+        return meet
+
+    def _tls_layer(self) -> Layer:
+        certificates = self._inheritance.certificates
+        assert certificates is not None
+        return TlsLayer(certificates.context, self._tls.user_from)
+
+    def _proxy_layer(self) -> Layer:
+        server = self._server
+        return proxy.ProxyLayer(server.proxy_max_bytes, server.proxy_certified_user)
 
     def _websocket(self) -> Callable[[], Layer]:
         server = self._server
@@ -203,18 +264,23 @@ class Reception:
         )
         return partial(WebSocket, terms)
 
-    def _meet(self, name: str, layers: Callable[[], Layer], fd: int) -> None:
+    def _meet(self, fd: int, layers: list[Layer], facts: Facts) -> None:
+        if len(self._opening) >= self._tls.max_handshakes:
+            os.close(fd)
+            self._refuse(facts, "too many handshakes are under way")
+            return
         entrance = self.entrance(self._server.handshake_timeout_ms)
         pipeline = Pipeline(
             self._turn,
-            layers(),
-            Facts(peer_address(fd), name),
+            layers[0] if len(layers) == 1 else Stack(layers),
+            facts,
             entrance,
             opened=self._opened,
             broken=self._broken,
             closing=self._linger,
         )
         entrance.transport = pipeline
+        self._opening.add(entrance)
         try:
             pipeline.adopt(self._poller, fd)
         except OSError as error:
@@ -233,17 +299,11 @@ class Reception:
         """The layers are open: now the client has its time for CONNECT."""
         entrance = pipeline.endpoint
         assert isinstance(entrance, Entrance)
+        self._opening.discard(entrance)
         entrance.wait(self._protocol.connect_timeout_ms)
 
     def _broken(self, pipeline: Pipeline, detail: str) -> None:
-        self._count_refused()
-        facts = pipeline.facts
-        _log.info(
-            "client broke the transport",
-            listener=facts.listener,
-            address=facts.address,
-            detail=detail,
-        )
+        self._refuse(pipeline.facts, detail)
 
     def _linger(self, pipeline: Pipeline) -> None:
         """A peer that does not end its side in time is aborted."""
@@ -255,11 +315,10 @@ class Reception:
         if core is None:
             return False
         if core < 0:
-            self._count_refused()
+            self._refuse(transport.facts, "it does not begin with CONNECT")
             transport.close()
             return True
-        facts = transport.facts
-        peer = Peer(facts.address, facts.listener, facts.certified)
+        peer = _peer(transport.facts)
         if core == self._index:
             connection = self._mqtt.connection(peer)
             LocalEnd(connection, transport).feed(beginning)
@@ -270,12 +329,14 @@ class Reception:
 
     def give_up(self, entrance: Entrance) -> None:
         """A peer was silent for too long."""
-        self._count_refused()
+        if entrance.transport is not None:
+            self._refuse(entrance.transport.facts, "it was silent for too long")
         entrance.abort()
 
     def leave(self, entrance: Entrance) -> None:
         """A transport's first endpoint is not needed any more."""
         self._entrances.discard(entrance)
+        self._opening.discard(entrance)
 
     def at(self, timeout_ms: int, callback: Callable[[], None]) -> Timer:
         """Call back after a time."""
@@ -283,6 +344,10 @@ class Reception:
 
     def _from_relay(self, peer: Peer) -> Connection | None:
         if self.is_full or self._is_shut:
-            self._count_refused()
+            self._refuse(Facts(peer.address, peer.listener), "no more may come in")
             return None
         return self._mqtt.connection(peer)
+
+
+def _peer(facts: Facts) -> Peer:
+    return Peer(facts.address, facts.listener, facts.certified)

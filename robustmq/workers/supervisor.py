@@ -120,6 +120,7 @@ class Supervisor:
                 self._step(time.monotonic_ns())
         finally:
             self._kill_all()
+            self._estate.remove_files()
         return 0 if self._clean else 1
 
     def _prepare_data(self) -> None:

@@ -33,6 +33,7 @@ from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log, relays
 from robustmq.workers.administration import Administration
+from robustmq.workers.certificate_watch import CertificateWatch
 from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
@@ -101,6 +102,11 @@ class Worker:
             report=_report,
         )
         self._relays = self._reception.relays
+        self._certificates = CertificateWatch(
+            inheritance.certificates,
+            self._loop.call_later,
+            self._config.mqtt_runtime.tls.check_interval_ms,
+        )
         self._links.handle = self._receive
         self._links.replaced = self._replaced
         self._administration = self._administer()
@@ -185,6 +191,7 @@ class Worker:
         self._links.answer_bell()
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._certificates.start()
         self._await_records()
         self._reception.open()
         self._inheritance.enter(Phase.READY)
@@ -228,6 +235,7 @@ class Worker:
             new = self._inheritance.reload()
             log.apply_level(new.log)
             self._logins.replace(new.mqtt_runtime.auth, Users(new.users))
+        self._certificates.look()
 
     def _resume_on_loop(self, callback: Callable[[], None]) -> None:
         def resumed() -> None:

@@ -17,6 +17,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 20.0
+PORTS = ("tcp", "tls", "websocket", "websockets")
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> float:
@@ -43,8 +44,7 @@ class Node:
         shell_prefix: str = "",
     ) -> None:
         command = [sys.executable, "-m", module, "-w", str(workers), "--data", str(data)]
-        keys = ("tcp_port", "websocket_port", "websockets_port")
-        ports = [f"mqtt_runtime.server.{key}=0" for key in keys]
+        ports = [f"mqtt_runtime.server.{name}_port=0" for name in PORTS]
         for setting in ("http_port=0", "broker_ip=127.0.0.1", *ports, *settings):
             command += ["--set", setting]
         command += arguments

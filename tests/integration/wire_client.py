@@ -73,14 +73,19 @@ class Wire:
 
     def __init__(self, node: Node, version: int = V5, *, receive_buffer: int = 0) -> None:
         self.version = version
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE_SECONDS)
-        self.socket.connect(node.address())
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = self.opened(node, receive_buffer)
         self.told: list[str] = []
         self._input = b""
+
+    def opened(self, node: Node, receive_buffer: int) -> socket.socket:
+        """Return a connected socket; other transports have other ones."""
+        opened = socket.socket()
+        if receive_buffer:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        opened.settimeout(PATIENCE_SECONDS)
+        opened.connect(node.address())
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,8 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.timers import Timers
+from robustmq.net import proxy
+from robustmq.net.layer import Facts
 from robustmq.net.tcp import Acceptor, Door
 
 TIMEOUT_MS = 1_000
@@ -24,6 +26,8 @@ class House:
         self.now_ms = 1_000_000
         self.room = 100
         self.refused = 0
+        self.reasons: list[str] = []
+        self.has_header = False
         self.arrived: list[tuple[socket.socket, int]] = []
         self.peers: list[socket.socket] = []
         listener = socket.create_server(("127.0.0.1", 0))
@@ -36,15 +40,16 @@ class House:
             peek_bytes=16,
             timeout_ms=TIMEOUT_MS,
             home=lambda data: int(data) if data.isdigit() else None,
-            arrived=lambda fd, core: self.arrived.append((socket.socket(fileno=fd), core)),
-            refused=self.count,
+            arrived=lambda fd, core, _: self.arrived.append((socket.socket(fileno=fd), core)),
+            refused=lambda _, why: self.count(why),
+            header=self.header,
         )
         self.acceptor = Acceptor(
             self.poller,
             clock=self.timers,
             now_ms=lambda: self.now_ms,
             listener=listener,
-            met=self.door.meet,
+            met=lambda fd: self.door.meet(fd, Facts(), self.has_header),
             full=lambda: len(self.arrived) >= self.room,
             refused=self.count,
         )
@@ -56,8 +61,15 @@ class House:
     def fail(self, error: Exception) -> None:
         raise error
 
-    def count(self) -> None:
+    def count(self, why: str = "") -> None:
         self.refused += 1
+        self.reasons.append(why)
+
+    def header(self, data: bytes, facts: Facts) -> int | None:
+        header = proxy.parse(data, 232)
+        if header is not None:
+            proxy.apply(header, facts, takes_user=False)
+        return header.length if header is not None else None
 
     def peer(self, data: bytes = b"") -> socket.socket:
         peer = socket.create_connection(self.address)
