@@ -53,6 +53,15 @@ if TYPE_CHECKING:
 
 
 _TAKEN_OVER: Final = "another client has connected with this client identifier"
+_WITHOUT_CONNACK: Final = frozenset(
+    {
+        Reason.MALFORMED_PACKET,
+        Reason.PROTOCOL_ERROR,
+        Reason.TOPIC_NAME_INVALID,
+        Reason.PACKET_TOO_LARGE,
+    }
+)
+"""What MQTT 3 has no return code for: its connection ends without CONNACK (MQTT311 3.2.2.3)."""
 
 
 class Stream(Protocol):
@@ -233,8 +242,7 @@ class Connection:
     def refuse_connect(self, version: int, reason: Reason, sentence: str) -> None:
         """End with a CONNACK that says why, where the peer's version has one."""
         self.count(metrics.CONNECTIONS_REFUSED)
-        malformed = reason in {Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR}
-        if version == V5 or (version and not malformed):
+        if version == V5 or (version and reason not in _WITHOUT_CONNACK):
             self.version = self.wording.version = version
             self.refuse(Connack(reason), sentence)
         self.finish(with_will=False)
