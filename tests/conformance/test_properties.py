@@ -161,9 +161,9 @@ def test_no_packet_exceeds_the_client_s_maximum(site: Site) -> None:
 
 @keeps(v5="3.1.2-24 3.2.2-19 3.2.2-20")
 def test_connack_fits_into_the_client_s_maximum(site: Site) -> None:
-    least = raw.block((raw.MAXIMUM_PACKET, 8))
+    least = raw.block((raw.MAXIMUM_PACKET, 8), (raw.AUTHENTICATION_METHOD, "NO-SUCH-METHOD"))
     peer = site.peer()
-    peer.send(raw.connect(V5, site.name(), flags=0x03, properties=least))
+    peer.send(raw.connect(V5, site.name(), properties=least))
     (found,) = peer.rest()
     assert found.size <= 8
     assert raw.REASON_STRING not in found.properties
