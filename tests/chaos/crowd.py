@@ -34,9 +34,10 @@ _READ: Final = 65_536
 
 
 class Crowd:
-    """Clients that connect at the same time and then only listen; `heard` counts their bytes.
+    """Clients that connect at the same time and then only listen.
 
-    A client is its socket; those that the server ended are in `ended`, with its last words.
+    `heard` counts the bytes of each, `total` those of all. A client is its socket; those that
+    the server ended are in `ended`, with its last words.
     """
 
     def __init__(self, address: Address) -> None:
@@ -47,6 +48,7 @@ class Crowd:
         self._said: dict[int, bytes] = {}
         self.ended: dict[str, bytes] = {}
         self.heard: dict[str, int] = {}
+        self.total = 0
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +108,7 @@ class Crowd:
             data = b""
         said = self._said[descriptor] = (self._said[descriptor] + data)[-64:]
         self.heard[name] = self.heard.get(name, 0) + len(data)
+        self.total += len(data)
         if not data:
             self._epoll.unregister(descriptor)
             self.ended[name] = said
@@ -116,6 +119,14 @@ class Crowd:
     def listen(self, seconds: float) -> None:
         """Read whatever comes until nothing has come for so long."""
         while events := self._epoll.poll(seconds):
+            for descriptor, _ in events:
+                self._read(descriptor)
+
+    def hear(self, total: int) -> None:
+        """Read until all together have heard so many bytes."""
+        while self.total < total:
+            events = self._epoll.poll(PATIENCE)
+            assert events, f"{total - self.total} bytes are missing"
             for descriptor, _ in events:
                 self._read(descriptor)
 

@@ -114,10 +114,12 @@ def test_a_worker_holds_20_000_connections_and_a_storm_takes_them_all_over(
         crowd.listen(1.0)
         assert all(crowd.heard[name] - heard[name] == 26 for name in names)
     until(lambda: node.sample('mqtt_connections{core="0"}') == 0, "all have gone")
-    left = resident(node) - before
-    show(f"{left / MIB:.1f} MiB are left of {held / MIB:.1f}")
-    # The allocator keeps pages that have something on them; the next crowd finds them free.
-    assert left < held
+    with Crowd(node.address()) as crowd:
+        crowd.connect(names, Subscribe(1, [Subscription("crowd/all", 0)]))
+        again = resident(node) - before
+    show(f"the same crowd later: {again / MIB:.1f} MiB, {held / MIB:.1f} at first")
+    # The storm had old and new ones at once; beyond that nothing may have been left behind.
+    assert again < held * 1.25
 
 
 def say(node: Node, *messages: Publish) -> None:
@@ -138,14 +140,14 @@ def test_one_subscriber_that_stops_reading_among_a_thousand(start: Start, show: 
     payload = bytes(16_384)
     with Crowd(node.address()) as crowd:
         crowd.connect(names, Subscribe(1, [Subscription("news", 0)]))
+        crowd.listen(0.5)
         before = resident(node)
         crowd.ignore(names[0])
         meter = Meter(node.address(), name_on(0, "bystander"), "bystander")
-        heard = dict(crowd.heard)
+        heard, size = dict(crowd.heard), len(payload) + 11
         for _ in range(60):
             say(node, *[Publish(b"news", payload)] * 10)
-            crowd.listen(0.02)
-        crowd.listen(1.0)
+            crowd.hear(crowd.total + 10 * size * (LISTENERS - 1))
         trips = meter.stop()
         grown = resident(node) - before
         dropped = sum(
@@ -155,7 +157,6 @@ def test_one_subscriber_that_stops_reading_among_a_thousand(start: Start, show: 
             f"one of {LISTENERS} reads no more: {dropped:.0f} of its 600 messages dropped, "
             f"{grown / MIB:.1f} MiB held; {figures(trips)}"
         )
-        size = len(payload) + 11
         assert all(crowd.heard[name] - heard.get(name, 0) == 600 * size for name in names[1:])
         assert 0 < dropped < 600
         assert grown < 32 * MIB

@@ -106,6 +106,8 @@ cdef class Intake(AckTarget):
         self.open = False
         self.forget()
         self.window = None
+        # A connection and its intake know each other: the memory of both comes back at once.
+        self.connection = None
         free(self.tail)
         self.tail = NULL
         self.tail_length = self.tail_capacity = 0

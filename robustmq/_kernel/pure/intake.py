@@ -93,9 +93,9 @@ class Intake(AckTarget):
     """
 
     __slots__ = (
-        "_handles", "_owed", "_owed_first", "_scanning", "_starved", "_tail", "_turn", "closed",
-        "connection", "last_read_ms", "max_handles", "max_packet", "open", "outbox", "paused",
-        "receive_max", "version", "window",
+        "_connection", "_handles", "_owed", "_owed_first", "_scanning", "_starved", "_tail",
+        "_turn", "closed", "last_read_ms", "max_handles", "max_packet", "open", "outbox",
+        "paused", "receive_max", "version", "window",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, outbox: Outbox, connection: Receiver, max_packet: int) -> None:
@@ -107,7 +107,7 @@ class Intake(AckTarget):
         self._scanning = False
         self._starved = False
         self.outbox = outbox
-        self.connection = connection
+        self._connection: Receiver | None = connection
         self.window: Window | None = None
         self.version = 0
         self.open = False
@@ -156,12 +156,18 @@ class Intake(AckTarget):
         """Learn that what was decided for this publisher's topics is void."""
         self._handles = {}
 
+    def _receiver(self) -> Receiver:
+        assert self._connection is not None, "an intake that is closed asks nothing"
+        return self._connection
+
     def close(self) -> None:
         """Take nothing more; what is still to be acknowledged is forgotten."""
         self.closed = True
         self.open = False
         self.forget()
         self.window = None
+        # A connection and its intake know each other: the memory of both comes back at once.
+        self._connection = None
         self._tail = bytearray()
         self._owed_first += len(self._owed)
         self._owed.clear()
@@ -187,7 +193,7 @@ class Intake(AckTarget):
             return
         owed.done = True
         if code or not matched:
-            reason = self.connection.settled(owed.kind, owed.packet_id, code, matched)
+            reason = self._receiver().settled(owed.kind, owed.packet_id, code, matched)
             owed.reason = reason
         if self._owed and ticket == self._owed_first:
             self._pay()
@@ -244,7 +250,7 @@ class Intake(AckTarget):
                 at = end
                 continue
             if not self.closed:
-                self.connection.on_packet(first, bytes(buffer[body:end]))
+                self._receiver().on_packet(first, bytes(buffer[body:end]))
                 at = end
         self._turn.row[PACKETS_RECEIVED] += packets
         if acknowledged and self.window is not None:
@@ -338,7 +344,7 @@ class Intake(AckTarget):
         if handle is not None and not handle.stale:
             return handle
         handles = self._handles
-        handle = self.connection.on_route(topic)
+        handle = self._receiver().on_route(topic)
         if handle is not None and handles is self._handles:
             if len(handles) >= self.max_handles:
                 handles.clear()
@@ -351,7 +357,7 @@ class Intake(AckTarget):
         self._turn.row[PUBLISHERS_PAUSED] += 1
 
     def _malformed(self, reason: int, detail: str) -> None:
-        self.connection.on_malformed(reason, detail)
+        self._receiver().on_malformed(reason, detail)
         self.close()
 
     def _pay(self) -> None:

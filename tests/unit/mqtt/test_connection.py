@@ -1,11 +1,14 @@
 """The automaton of a connection: how it opens, what it answers, and every way in which it ends."""
 
+import gc
+
 import pytest
 
 from robustmq import metrics
 from robustmq.config_listener import MqttListener, MqttListeners
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import Refusal, Refused
+from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.packets import (
     V5,
     V31,
@@ -268,3 +271,22 @@ def test_a_connect_larger_than_allowed() -> None:
     peer = connected(scene)
     peer.send(Publish(b"t", bytes(500)))
     assert not peer.connection.ended
+
+
+def test_the_memory_of_a_connection_comes_back_with_its_end(scene: Scene) -> None:
+    """The collector of cycles looks seldom: a storm of connections must not wait for it."""
+
+    def alive() -> int:
+        return sum(isinstance(each, Connection) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for number in range(10):
+            peer = connected(scene, f"c{number}")
+            peer.connection.lost()
+        del peer
+        assert alive() == before
+    finally:
+        gc.enable()
