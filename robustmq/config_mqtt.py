@@ -8,7 +8,7 @@ from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_listener import MqttListeners
 from robustmq.config_server import MqttServer
 from robustmq.config_tls import MqttTls
-from robustmq.config_topics import AutoSubscribe, TopicRewrite
+from robustmq.config_topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
 from robustmq.config_users import MqttAuth
 
 
@@ -84,9 +84,16 @@ class MqttShared(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.shared]`: Shared subscriptions (MQTT5 4.8.2).
 
     max_pending: Messages that a group without a ready member keeps.
+    strategy: How groups choose who takes a message: round_robin: one after the other; random;
+        sticky: the same as long as it can; least_inflight: who has fewest unacknowledged ones;
+        hash_clientid: by who published (each message of every publisher is then looked at by
+        itself); hash_topic: by the topic; local: whose core the publisher's is, else round_robin.
+        Only members who are connected and not full are chosen from.
     """
 
     max_pending: Annotated[int, between(0, 1_000_000_000)] = 100_000
+    strategy: Strategy = "round_robin"
+    groups: tuple[SharedGroup, ...] = ()
 
 
 class MqttInbox(Struct, frozen=True, kw_only=True):

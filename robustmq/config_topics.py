@@ -1,15 +1,26 @@
-"""The configuration of what is done with topics: rewriting, and subscriptions by rule.
+"""The configuration of what is done with topics: rewriting, subscriptions by rule, shared groups.
 
 What a type cannot say is checked where a row is made: it raises ValueError with the reason.
 """
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import re2
 from msgspec import Meta, Struct
 
 from robustmq.config_bounds import between
+
+Strategy: TypeAlias = Literal[
+    "round_robin",
+    "random",
+    "sticky",
+    "least_inflight",
+    "hash_clientid",
+    "hash_topic",
+    "local",
+]
+"""How a shared group chooses who takes a message."""
 
 FILTER_MAX_BYTES: Final = 65_535
 _REGEX_MAX: Final = 1_024
@@ -93,6 +104,20 @@ class AutoSubscribe(Struct, frozen=True, kw_only=True):
             raise ValueError(f"its topic {reason}")
         if self.no_local and self.topic.startswith(("$share/", "$queue/")):
             raise ValueError("its topic is shared, for which no_local cannot be (MQTT5 3.8.3.1)")
+
+
+class SharedGroup(Struct, frozen=True, kw_only=True):
+    """`[[mqtt_runtime.shared.groups]]`: How some shared groups choose, one table for each rule.
+
+    The first rule whose name fits a group is the one that holds; other groups choose by
+    mqtt_runtime.shared.strategy.
+
+    name: The groups, as a pattern: * is any text, ? any character, [ab] one of these.
+    strategy: As mqtt_runtime.shared.strategy.
+    """
+
+    name: Annotated[str, Meta(min_length=1, examples=["workers-*"])]
+    strategy: Strategy = "round_robin"
 
 
 def compiled(regex: str) -> "re2._Regexp[str]":

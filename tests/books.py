@@ -51,8 +51,8 @@ def check_groups(fabric: Fabric) -> None:
         assert led.keys() == mine
         for key, group in led.items():
             assert group._ready == ready[key]
-            assert sorted(group._turn) == sorted(
+            assert sorted(group.strategy._turn) == sorted(
                 m for m, is_ready in ready[key].items() if is_ready
             )
-            if group._turn:
+            if group.has_ready:
                 assert not group._pending

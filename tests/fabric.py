@@ -7,6 +7,7 @@ earlier life of a core are never seen, and a peer hears of a replacement before 
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Final, NamedTuple
 
 from robustmq._kernel.outbox import Outbox
@@ -18,6 +19,7 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config import Config, Runtime, Storage, TopicRule
 from robustmq.config_mqtt import MqttProtocol, MqttRetained, MqttRuntime, MqttShared
+from robustmq.config_topics import Strategy
 from robustmq.errors import Refused
 from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS
@@ -87,6 +89,7 @@ class Limits(NamedTuple):
     max_retained_bytes: int = 1 << 30
     max_pending: int = 1 << 20
     route_cache: int = 1 << 16
+    strategy: Strategy = "round_robin"
     topic_rules: tuple[TopicRule, ...] = ()
     storage: Storage = Storage()
 
@@ -103,7 +106,7 @@ class Limits(NamedTuple):
                 retained=MqttRetained(
                     max_messages=self.max_retained, max_bytes=self.max_retained_bytes
                 ),
-                shared=MqttShared(max_pending=self.max_pending),
+                shared=MqttShared(max_pending=self.max_pending, strategy=self.strategy),
             ),
             topic_rules=self.topic_rules,
             storage=self.storage,
@@ -178,6 +181,7 @@ class Node:
             table=self.table,
             committer=self.table,
             describe=describe,
+            chance=Random(0).randrange,
             log_store=self.held,
         )
         self.interests = self.parts.interests

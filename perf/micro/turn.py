@@ -6,6 +6,7 @@ that subscribe with QoS 1.
 """
 
 import time
+from random import Random
 
 from robustmq import metrics
 from robustmq._kernel.choice import KERNEL
@@ -71,6 +72,7 @@ def make_core() -> tuple[Core, Mqtt, OwnFabric]:
         table=table,
         committer=table,
         describe=describe,
+        chance=Random(0).randrange,
     ).core
     core.start()
     mqtt = Mqtt(

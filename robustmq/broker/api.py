@@ -121,6 +121,10 @@ class Topics(Protocol):
     def rewrites(self) -> bool:
         """Whether a message may go to another topic than its publisher wrote."""
 
+    @property
+    def names_publishers(self) -> bool:
+        """Whether each message has to say in its headers whose it is (`record.CLIENT`)."""
+
     def name(self, principal: Principal, topic: bytes, /) -> bytes | Refused:
         """The topic that a message to a valid topic goes to: what is published has it as key."""
 

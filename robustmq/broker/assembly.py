@@ -1,5 +1,6 @@
 """The parts of one core's broker, put together; the shell hands in the links and the disk."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from robustmq._kernel.turn import Turn
@@ -22,6 +23,7 @@ from robustmq.broker.subscriptions import Describe, Subscriptions
 from robustmq.broker.topic_logs import LogStore, NoStore, TopicLogs
 from robustmq.config import Config, default_rule
 from robustmq.policy.admission import Admission
+from robustmq.policy.shared_groups import SharedGroups
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
 from robustmq.storage.table import Table
@@ -45,6 +47,8 @@ class _Site(NamedTuple):
     fabric: Fabric
     state: State
     rules: TopicRules
+    groups: SharedGroups
+    chance: Callable[[int], int]
 
 
 def assemble(
@@ -58,15 +62,20 @@ def assemble(
     table: Table,
     committer: Committer,
     describe: Describe,
+    chance: Callable[[int], int],
     log_store: LogStore | None = None,
 ) -> Assembly:
     """Make the broker of core `core` in its life `epoch`; `committer` writes what `table` takes.
+
+    `chance(n)` gives some number from 0 to n - 1.
 
     `log_store` has the logs of topics; without one those whose rule asks for a log are refused.
     """
     route_cache = config.mqtt_runtime.protocol.route_cache
     rules = TopicRules(config.topic_rules, default_rule(config.storage), route_cache)
-    site = _Site(turn, config, core, epoch, placement, fabric, State(table), rules)
+    groups = SharedGroups(config.mqtt_runtime.shared)
+    state = State(table)
+    site = _Site(turn, config, core, epoch, placement, fabric, state, rules, groups, chance)
     parts = _parts(site, describe, log_store or NoStore())
     port = Core(
         turn,
@@ -169,6 +178,8 @@ def _leads(
         inbox=inbox,
         state=site.state,
         max_pending=site.config.mqtt_runtime.shared.max_pending,
+        groups=site.groups,
+        chance=site.chance,
     )
 
 
@@ -185,6 +196,7 @@ def _shares(
         inbox=inbox,
         cursors=subscriptions.cursors,
         state=site.state,
+        groups=site.groups,
         most=site.config.mqtt_runtime.inbox.max_messages // 4,
     )
 

@@ -100,6 +100,7 @@ class Core:
             Kind.WANTED: self._on_wanted,
             Kind.JOIN: lambda core, frame: shares.leads.on_join(core, *frames.read_join(frame)),
             Kind.JOINED: lambda _, frame: shares.joined(frames.read_joined(frame)),
+            Kind.LOAD: lambda _, frame: shares.leads.on_load(*frames.read_load(frame)),
             Kind.LEAVE: lambda _, frame: shares.leads.on_leave(*frames.read_leave(frame)),
             Kind.ASSIGN: lambda _, frame: shares.assigned(*frames.read_assign(frame)),
             Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
@@ -296,6 +297,7 @@ class Core:
         self._handovers.run()
         self._router.flush()
         self._leads.run()
+        self._shares.report()
         if self._unanswered and not self._router.has_replays:
             self._answer_wants()
         self._scans.run()

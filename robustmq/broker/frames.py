@@ -16,6 +16,7 @@ _STORE: Final = struct.Struct("<BBIQ")
 _KEEP: Final = struct.Struct("<BBQI")
 _CALL: Final = struct.Struct("<BBQ")
 _MEMBER: Final = struct.Struct("<BBQQ")
+_LOAD: Final = struct.Struct("<BBQQQ")
 _POSITION: Final = struct.Struct("<BBQQ")
 _WANTED: Final = struct.Struct("<BQIQQ")
 _U64: Final = struct.Struct("<Q")
@@ -56,6 +57,7 @@ class Kind(enum.IntEnum):
     KEEP = 16
     HAND = 17
     TAKEN = 18
+    LOAD = 19
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -231,6 +233,17 @@ def read_join(frame: bytes) -> tuple[int, int, bool, bool, bytes]:
     """Return (call, member, ready, durable, group key)."""
     _, flags, call, member = _MEMBER.unpack_from(frame)
     return call, member, bool(flags & _READY), bool(flags & _DURABLE), frame[_MEMBER.size :]
+
+
+def load(member: int, received: int, outstanding: int, group: bytes) -> bytes:
+    """Say how many messages a member of a group was given so far, and how many it has to answer."""
+    return _LOAD.pack(Kind.LOAD, 0, member, received, outstanding) + group
+
+
+def read_load(frame: bytes) -> tuple[int, int, int, bytes]:
+    """Return (member, received, outstanding, group key)."""
+    _, _, member, received, outstanding = _LOAD.unpack_from(frame)
+    return member, received, outstanding, frame[_LOAD.size :]
 
 
 def leave(member: int, group: bytes) -> bytes:

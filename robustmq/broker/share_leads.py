@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from robustmq import metrics
-from robustmq._kernel.batch import cut, gather
+from robustmq._kernel.batch import cut, gather, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
 from robustmq.broker.filter_log import FilterLog, GroupLog
@@ -19,12 +19,17 @@ from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Sharing, Subscriptions, Tap
 from robustmq.message.batch import HEADER, count_of
+from robustmq.message.record import client_of
+from robustmq.policy.shared_groups import SharedGroups
 from robustmq.shard.share_group import ShareGroup
+from robustmq.shard.share_strategy import Shares, make
 
 GROUP_LOGS: Final = b"\0g"
 """The names of groups' logs begin so, which no filter does."""
 _PAGE: Final = 1_000
 """Records of a group's log that are given to members in one turn."""
+_ANYWHERE: Final = -1
+"""In the place of the publisher's core: it is not known any more."""
 
 Want = Callable[[bytes, Callable[[], None]], None]
 
@@ -66,6 +71,8 @@ class ShareLeads:
         inbox: Inbox,
         state: State,
         max_pending: int,
+        groups: SharedGroups,
+        chance: Callable[[int], int],
     ) -> None:
         self._turn = turn
         self._fabric = fabric
@@ -74,6 +81,8 @@ class ShareLeads:
         self._inbox = inbox
         self._state = state
         self._max_pending = max_pending
+        self._groups = groups
+        self._chance = chance
         self.led: dict[bytes, Led] = {}
         self._behind: set[bytes] = set()
         self._awaited: set[int] = set()
@@ -93,7 +102,7 @@ class ShareLeads:
         elif durable and led.log is None:
             self._subscriptions.untap(filter_of(key), led.tap)
             self._keep(key, led)
-        led.group.join(member, ready)
+        led.group.join(member, ready, source)
         led.cores[member] = source
         led.unconfirmed.discard(member)
         if call:
@@ -108,6 +117,12 @@ class ShareLeads:
         if led is not None:
             led.leave(member)
             self._end_if_empty(key, led)
+
+    def on_load(self, member: int, received: int, outstanding: int, key: bytes) -> None:
+        """A member's core reports what it has."""
+        led = self.led.get(key)
+        if led is not None:
+            led.group.strategy.report(member, received, outstanding)
 
     def on_return(self, key: bytes, batch: bytes) -> None:
         """A member that left had these records; somebody else takes them."""
@@ -133,6 +148,7 @@ class ShareLeads:
             for member, home in led.cores.items():
                 if home == core:
                     led.group.join(member, False)
+                    led.group.strategy.forget(member)
                     led.unconfirmed.add(member)
             led.joining = [waiting for waiting in led.joining if waiting[0] != core]
 
@@ -157,10 +173,12 @@ class ShareLeads:
     # ------------------------------------------------------------------ the group
 
     def _new(self, key: bytes) -> Led:
-        led = self.led[key] = Led(ShareGroup(self._max_pending))
+        strategy = make(self._groups.strategy(name_of(key)), self._chance)
+        led = self.led[key] = Led(ShareGroup(self._max_pending, strategy))
 
         def tap(batch: bytes, start: int, _stop: int, count: int) -> None:
-            self._share(key, led, batch, cut(batch, start, count))
+            source = self._subscriptions.source
+            self._share(key, led, batch, cut(batch, start, count), source)
 
         led.tap = tap
         led.sharing = Sharing(partial(self._take, key, led), tap)
@@ -219,9 +237,11 @@ class ShareLeads:
 
     # ------------------------------------------------------------------ messages
 
-    def _share(self, key: bytes, led: Led, batch: bytes, raws: list[bytes]) -> None:
+    def _share(
+        self, key: bytes, led: Led, batch: bytes, raws: list[bytes], source: int = _ANYWHERE
+    ) -> None:
         dropped = led.group.dropped
-        for member, share in led.group.share(batch, raws).items():
+        for member, share in _divide(led.group, batch, raws, source).items():
             self._fabric.send(led.cores[member], frames.assign(member, key, gather(batch, share)))
         self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += led.group.dropped - dropped
 
@@ -234,11 +254,13 @@ class ShareLeads:
         if self._inbox.waiting(led.log) or self._handovers.full or not led.group.has_ready:
             self._behind.add(key)
             return led.log
-        self._hand(key, led, batch, cut(batch, start, count))
+        self._hand(key, led, batch, cut(batch, start, count), self._subscriptions.source)
         return None
 
-    def _hand(self, key: bytes, led: Led, batch: bytes, raws: list[bytes]) -> None:
-        for member, share in led.group.share(batch, raws).items():
+    def _hand(
+        self, key: bytes, led: Led, batch: bytes, raws: list[bytes], source: int = _ANYWHERE
+    ) -> None:
+        for member, share in _divide(led.group, batch, raws, source).items():
             self._handovers.send(led.cores[member], member, key, gather(batch, share))
 
     @property
@@ -274,6 +296,24 @@ class ShareLeads:
 def group_key(group: bytes, topic_filter: bytes) -> bytes:
     """The key of a group: its name and its filter, which cannot contain NUL."""
     return group + b"\0" + topic_filter
+
+
+def name_of(key: bytes) -> bytes:
+    """Return the name of the group with this key."""
+    return key.split(b"\0", 1)[0]
+
+
+def _divide(group: ShareGroup, batch: bytes, raws: list[bytes], source: int) -> Shares:
+    """Let a group divide records of a batch, by what its strategy wants to know of them."""
+    by = group.strategy.by
+    if not by:
+        return group.share(batch, raws, home=source)
+    fields = records(gather(batch, raws))
+    if by == "topic":
+        keys = [record[3] or b"" for record in fields]
+    else:
+        keys = [client_of(record[5]) for record in fields]
+    return group.share(batch, raws, keys)
 
 
 def filter_of(key: bytes) -> bytes:

@@ -23,6 +23,8 @@ from robustmq.broker.router import Fabric
 from robustmq.broker.share_leads import ShareLeads, group_key
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
+from robustmq.message.batch import count_of
+from robustmq.policy.shared_groups import SharedGroups
 
 KEY_SHIFT: Final = 48
 """A new session's key has its home core in the bits from here on."""
@@ -32,6 +34,7 @@ _NUMBER: Final = 8
 _MOST: Final = 4_000
 """Messages that a member has at a time; then the others take its share until it has half of it."""
 _MOST_BYTES: Final = 4 << 20
+_UNKNOWN: Final = -1
 
 
 class _Membership:
@@ -41,6 +44,9 @@ class _Membership:
         self.window = window
         self.options = options
         self.is_full = False
+        self.is_measured = False
+        self.received = 0
+        """Messages that it was given in this life of its leader."""
         self.route = route_to(window, options, self)
 
     @property
@@ -98,6 +104,7 @@ class Shares:
         inbox: Inbox,
         cursors: Cursors,
         state: State,
+        groups: SharedGroups,
         most: int = _MOST,
     ) -> None:
         self.leads = leads
@@ -117,6 +124,8 @@ class Shares:
         self._given: dict[int, dict[bytes, _Given]] = {}
         self._returning: dict[_Given, int] = {}
         self._watched: set[_Given] = set()
+        self._groups = groups
+        self._reported: dict[tuple[int, bytes], int] = {}
         handovers.take = self._take
         leads.joined = self._send_joined
 
@@ -144,7 +153,8 @@ class Shares:
         known = self._memberships.get((window.key, key))
         if known is None:
             self._groups_of.setdefault(window.key, []).append(key)
-            self._memberships[window.key, key] = _Membership(window, options)
+            known = self._memberships[window.key, key] = _Membership(window, options)
+            known.is_measured = self._groups.strategy(group) == "least_inflight"
         else:
             known.options = options
             known.refresh()
@@ -217,6 +227,38 @@ class Shares:
         if join is not None:
             join.reply()
 
+    # ------------------------------------------------------------------ loads
+
+    def _count(self, member: int, key: bytes, membership: _Membership, batch: bytes) -> None:
+        """A member was given something, which its leader wants to hear when it goes by loads."""
+        if membership.is_measured:
+            membership.received += count_of(batch)
+            self._reported[member, key] = _UNKNOWN
+
+    def report(self) -> None:
+        """Once a turn: tell leaders what their members have, until it is nothing."""
+        for (member, key), reported in list(self._reported.items()):
+            membership = self._memberships.get((member, key))
+            load = 0 if membership is None else self._load(membership, self._given_to(member, key))
+            if not load:
+                del self._reported[member, key]
+            if membership is None or load == reported:
+                continue
+            if load:
+                self._reported[member, key] = load
+            leader = self._placement.group_core(key)
+            if leader == self._core:
+                self.leads.on_load(member, membership.received, load, key)
+            else:
+                frame = frames.load(member, membership.received, load, key)
+                self._fabric.send(leader, frame)
+
+    @staticmethod
+    def _load(membership: _Membership, given: _Given | None) -> int:
+        if given is not None:
+            return given.log.messages
+        return membership.window.in_flight + membership.window.queued
+
     # ------------------------------------------------------------------ what is not kept
 
     def assigned(self, member: int, key: bytes, batch: bytes) -> None:
@@ -230,6 +272,7 @@ class Shares:
         elif membership.window.outbox is None:
             self._fabric.send(leader, frames.give_back(key, batch))
         else:
+            self._count(member, key, membership, batch)
             self._subscriptions.fanout.deliver_to(membership.route, batch)
 
     def _return_live(self, membership: _Membership, key: bytes) -> None:
@@ -250,7 +293,9 @@ class Shares:
         membership = self._memberships.get((member, key))
         if membership is None or membership.window.outbox is None:
             self._return(key, batch)
-        elif not membership.options.qos:
+            return
+        self._count(member, key, membership, batch)
+        if not membership.options.qos:
             self._subscriptions.fanout.deliver_to(membership.route, batch)
         else:
             given = self._given_to(member, key) or self._open(member, key, membership)
@@ -391,8 +436,9 @@ class Shares:
 
     def tell(self, core: int) -> None:
         """Tell a core of the members of the groups that it leads, and hand over what it lacks."""
-        for member, key in self._memberships:
+        for (member, key), membership in self._memberships.items():
             if self._placement.group_core(key) == core:
+                membership.received = 0
                 self._send_join(0, member, key)
         self._handovers.resend(core)
 

@@ -78,7 +78,8 @@ class Subscriptions:
         self.cursors: Cursors
         self._rules = rules
         self._workers = workers
-        self._source = 0
+        self.source = 0
+        """The core that has published what is being delivered."""
         self._provisional: list[bytes] = []
         self._filters: dict[bytes, Members] = {}
         self._unsettled: dict[bytes, dict[Window, _Unsettled]] = {}
@@ -90,7 +91,7 @@ class Subscriptions:
 
     def deliver(self, source: int, batch: bytes) -> None:
         """Give every record that core `source` has sent to the subscribers of its topic."""
-        self._source = source
+        self.source = source
         self.fanout.deliver(batch)
         while self._provisional:
             self.fanout.forget(self._provisional.pop())
@@ -200,7 +201,7 @@ class Subscriptions:
     def hears(self, window: Window, topic_filter: bytes) -> bool:
         """Say whether the window hears by this filter what is being delivered."""
         waiting = self._unsettled.get(topic_filter, {}).get(window)
-        return waiting is None or self._source not in waiting.cores
+        return waiting is None or self.source not in waiting.cores
 
     def is_durable(self, topic_filter: bytes) -> bool:
         """Say whether durable sessions are owed what matches the filter."""
@@ -269,7 +270,7 @@ class Subscriptions:
     def _deaf(self, topic: bytes, unsettled: dict[Window, _Unsettled]) -> set[Window]:
         """Windows that do not hear the core which is speaking; the next one may be heard."""
         self._provisional.append(topic)
-        source = self._source
+        source = self.source
         return {window for window, waiting in unsettled.items() if source in waiting.cores}
 
     def _alias(self, topic: bytes) -> int:

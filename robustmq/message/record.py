@@ -96,6 +96,10 @@ PUBLISHER: Final = b"robustmq.publisher"
 """The header that names the session that published, for no local: its key, 8 bytes, big-endian."""
 
 
+CLIENT: Final = b"robustmq.client-id"
+"""The header that names the client that published, where somebody chooses by it."""
+
+
 def expires_at(headers: bytes) -> int:
     """When the record with this header block expires, in ms since 1970; 0: never."""
     if EXPIRES_AT in headers:
@@ -103,3 +107,12 @@ def expires_at(headers: bytes) -> int:
             if name == EXPIRES_AT and value is not None:
                 return int.from_bytes(value, "big")
     return 0
+
+
+def client_of(headers: bytes) -> bytes:
+    """The client id of who published the record with this header block; empty: it is not said."""
+    if CLIENT in headers:
+        for name, value in read_headers(headers):
+            if name == CLIENT and value is not None:
+                return value
+    return b""

@@ -6,7 +6,14 @@ that is called so itself gets the prefix `mqtt.user.`.
 
 from typing import Final
 
-from robustmq.message.record import EXPIRES_AT, NO_HEADERS, PUBLISHER, header_block, read_headers
+from robustmq.message.record import (
+    CLIENT,
+    EXPIRES_AT,
+    NO_HEADERS,
+    PUBLISHER,
+    header_block,
+    read_headers,
+)
 from robustmq.mqtt.packets import V5, Properties
 
 PAYLOAD_FORMAT: Final = b"mqtt.payload-format"
@@ -21,12 +28,17 @@ _TEXT_IDS: Final = {CONTENT_TYPE: b"\x03", RESPONSE_TOPIC: b"\x08", CORRELATION_
 
 
 def to_headers(
-    properties: Properties | None, now_ms: int, max_expiry_s: int, publisher: int
+    properties: Properties | None,
+    now_ms: int,
+    max_expiry_s: int,
+    publisher: int,
+    client_id: str = "",
 ) -> bytes:
     """The header block of a PUBLISH or will with these properties.
 
     `max_expiry_s` caps the message expiry interval (0: no cap); `publisher` is the key of the
-    publishing session when some subscription of its own has no local, else 0.
+    publishing session when some subscription of its own has no local, else 0; `client_id` is the
+    client's where shared groups choose by it.
     """
     headers: list[tuple[bytes, bytes | None]] = []
     expiry = properties.message_expiry_interval if properties is not None else None
@@ -36,6 +48,8 @@ def to_headers(
         headers.append((EXPIRES_AT, (now_ms + expiry * 1_000).to_bytes(8, "big")))
     if publisher:
         headers.append((PUBLISHER, publisher.to_bytes(8, "big")))
+    if client_id:
+        headers.append((CLIENT, client_id.encode()))
     if properties is not None:
         if properties.payload_format is not None:
             headers.append((PAYLOAD_FORMAT, bytes((properties.payload_format,))))
@@ -70,7 +84,7 @@ def describe(headers: bytes, version: int) -> tuple[bytes, int, int]:
             deadline = int.from_bytes(value, "big")
         elif name == PUBLISHER:
             publisher = int.from_bytes(value, "big")
-        elif version < V5:
+        elif version < V5 or name == CLIENT:
             continue
         elif name == PAYLOAD_FORMAT:
             parts.append(b"\x01" + value[:1])

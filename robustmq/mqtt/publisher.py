@@ -79,6 +79,8 @@ class Publisher:
         key = broker.topics.name(session.principal, topic)
         if isinstance(key, Refused) or not session.hears_itself(key):
             return None
+        if broker.topics.names_publishers:
+            return None
         if self._connection.mqtt.limits.max_message_expiry_interval:
             return None
         decided = broker.route(session.principal, key)
@@ -135,7 +137,9 @@ class Publisher:
         record = Record(
             key=topic,
             value=packet.payload,
-            headers=to_headers(packet.properties, now_ms, most, publisher),
+            headers=to_headers(
+                packet.properties, now_ms, most, publisher, session.said_by(connection.broker)
+            ),
             qos=packet.qos,
             retain=packet.retain,
             timestamp=now_ms,

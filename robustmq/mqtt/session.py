@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from robustmq.broker.api import Options, Principal, Window
+from robustmq.broker.api import Broker, Options, Principal, Window
 from robustmq.message.topic import SHARE_PREFIX, matches
 from robustmq.mqtt.packets import Will
 
@@ -89,6 +89,10 @@ class Session:
     def is_durable(self) -> bool:
         """Say whether it is kept on disk with its subscriptions; so from its beginning or never."""
         return bool(self.window.key & DURABLE)
+
+    def said_by(self, broker: Broker) -> str:
+        """The client id where messages have to say whose they are, else nothing."""
+        return self.client_id if broker.topics.names_publishers else ""
 
     # ------------------------------------------------------------------ subscriptions
 

@@ -241,7 +241,11 @@ class SessionTable:
             key=topic,
             value=will.payload,
             headers=to_headers(
-                will.properties, now_ms, self._limits.max_message_expiry_interval, publisher
+                will.properties,
+                now_ms,
+                self._limits.max_message_expiry_interval,
+                publisher,
+                session.said_by(self._broker),
             ),
             qos=will.qos,
             retain=will.retain,

@@ -9,6 +9,7 @@ from robustmq.message.delay import is_delayed
 from robustmq.message.topic import MAX_BYTES, canonical_filter, inner_filter
 from robustmq.policy.principal import Principal
 from robustmq.policy.rewrite import Rewriting
+from robustmq.policy.shared_groups import SharedGroups
 from robustmq.policy.template import Template
 from robustmq.policy.topic_rules import TopicRules
 
@@ -16,7 +17,8 @@ from robustmq.policy.topic_rules import TopicRules
 class Topics:
     """Decides for a client and a topic; a refusal is a value.
 
-    `rewrites` says whether a message may go to another topic than its publisher wrote.
+    `rewrites` says whether a message may go to another topic than its publisher wrote,
+    `names_publishers` whether every message has to say whose it is.
     """
 
     def __init__(self, config: MqttRuntime, rules: TopicRules) -> None:
@@ -26,6 +28,7 @@ class Topics:
             (rule, Template(rule.topic)) for rule in config.auto_subscribe
         ]
         self.rewrites = self._rewriting.rewrites
+        self.names_publishers = SharedGroups(config.shared).choose_by_client
 
     def name(self, principal: Principal, topic: bytes) -> bytes | Refused:
         """Return the topic that a message to a valid topic goes to."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import secrets
 import select
 import signal
@@ -80,6 +81,7 @@ class Worker:
             table=self._stores.rocksdb.table(),
             committer=self._stores,
             describe=describe,
+            chance=random.Random(os.urandom(16)).randrange,
             log_store=self._stores,
         ).core
         auth = self._config.mqtt_runtime.auth

@@ -7,7 +7,7 @@ the end all are there, and every acknowledged message must have reached one of t
 
 from collections import Counter
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from robustmq.broker import share_leads, shares
 from robustmq.broker.api import Options
+from robustmq.config_topics import Strategy
 from tests.books import check_books
 from tests.durable import DurableClient
 from tests.fabric import Answer, Client, Fabric, Limits, decode
@@ -25,6 +26,7 @@ MEMBERS = DURABLE + CLEAN
 
 cores = st.integers(0, 2)
 members = st.integers(0, MEMBERS - 1)
+strategies = st.sampled_from(["round_robin", *get_args(Strategy)])
 operations = st.one_of(
     st.tuples(st.just("turn"), cores, st.integers(1, 3)),
     st.tuples(st.just("turn"), cores, st.just(100)),
@@ -56,8 +58,10 @@ class World:
     `exact`: all are granted QoS 2. `excused` may be lost (MQTT5 4.8.2).
     """
 
-    def __init__(self, count: int, limit: int, exact: bool) -> None:
-        self.fabric = Fabric(count, Limits(max_batch_bytes=200))
+    def __init__(
+        self, count: int, limit: int, exact: bool, strategy: Strategy = "round_robin"
+    ) -> None:
+        self.fabric = Fabric(count, Limits(max_batch_bytes=200, strategy=strategy))
         self.limit = limit
         self.exact = exact
         self.durable = [DurableClient(self.fabric, i % count, limit) for i in range(DURABLE)]
@@ -230,14 +234,20 @@ def drive(world: World, steps: list[tuple[object, ...]]) -> None:
 
 
 def play(
-    count: int, limit: int, exact: bool, steps: list[tuple[object, ...]], *, few: bool = False
+    count: int,
+    limit: int,
+    exact: bool,
+    steps: list[tuple[object, ...]],
+    *,
+    strategy: Strategy,
+    few: bool = False,
 ) -> World:
     """Play; with `few` a member has two messages at a time, and a page is of three."""
     with ExitStack() as stack:
         if few:
             stack.enter_context(patch.object(shares, "_MOST", 2))
             stack.enter_context(patch.object(share_leads, "_PAGE", 3))
-        world = World(count, limit, exact)
+        world = World(count, limit, exact, strategy)
         drive(world, steps)
     return world
 
@@ -248,18 +258,24 @@ def play(
     st.sampled_from([1, 2, 60_000]),
     st.booleans(),
     st.booleans(),
+    strategies,
     st.lists(operations, min_size=20, max_size=80),
 )
-def test_nothing_acknowledged_is_lost(
-    count: int, limit: int, exact: bool, few: bool, steps: list[tuple[object, ...]]
+def test_nothing_acknowledged_is_lost(  # noqa: PLR0917
+    count: int,
+    limit: int,
+    exact: bool,
+    few: bool,
+    strategy: Strategy,
+    steps: list[tuple[object, ...]],
 ) -> None:
-    judge(play(count, limit, exact, steps, few=few))
+    judge(play(count, limit, exact, steps, strategy=strategy, few=few))
 
 
 @settings(max_examples=100)
-@given(st.integers(1, 3), st.booleans(), st.lists(operations, min_size=20, max_size=60))
+@given(st.integers(1, 3), st.booleans(), strategies, st.lists(operations, min_size=20, max_size=60))
 def test_at_rest_the_books_agree_and_no_message_has_a_row(
-    count: int, few: bool, steps: list[tuple[object, ...]]
+    count: int, few: bool, strategy: Strategy, steps: list[tuple[object, ...]]
 ) -> None:
-    world = play(count, 60_000, False, steps, few=few)
+    world = play(count, 60_000, False, steps, strategy=strategy, few=few)
     check_rest(world)

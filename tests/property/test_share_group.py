@@ -1,13 +1,17 @@
 """Shared groups under random operations: each message is acknowledged by exactly one member."""
 
 from collections import Counter, deque
+from typing import get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustmq.config_topics import Strategy
+from robustmq.message.record import CLIENT, header_block
 from robustmq.shard.share_group import ShareGroup
+from robustmq.shard.share_strategy import RoundRobin
 from tests.books import check_books
-from tests.fabric import Client, Fabric
+from tests.fabric import Client, Fabric, Limits
 
 members = st.integers(0, 3)
 
@@ -26,7 +30,7 @@ members = st.integers(0, 3)
 def test_a_group_equals_a_round_robin_over_who_is_ready(
     steps: list[tuple[object, ...]], most: int
 ) -> None:
-    group = ShareGroup(most)
+    group = ShareGroup(most, RoundRobin())
     order: list[int] = []
     known: dict[int, bool] = {}
     pending: deque[bytes] = deque()
@@ -94,8 +98,8 @@ operations = st.one_of(
 class Group:
     """A group with one member that stays; the others come and go, some without acknowledging."""
 
-    def __init__(self, count: int) -> None:
-        self.fabric = Fabric(count)
+    def __init__(self, count: int, strategy: Strategy) -> None:
+        self.fabric = Fabric(count, Limits(strategy=strategy))
         self.clients = [self.fabric.nodes[i % count].client(limit=3) for i in range(5)]
         self.clients[3].acknowledges = self.clients[4].acknowledges = False
         self.clients[0].join("g", "s/+")
@@ -107,7 +111,8 @@ class Group:
 
     def publish(self, core: int, topic: int) -> None:
         node = self.fabric.nodes[core % len(self.fabric.nodes)]
-        node.publish(f"s/{topic}", str(self.number), 1)
+        headers = header_block([(CLIENT, b"%d" % core)])
+        node.publish(f"s/{topic}", str(self.number), 1, headers=headers)
         self.number += 1
 
     def join(self, who: int) -> None:
@@ -136,11 +141,15 @@ class Group:
 
 
 @settings(max_examples=150)
-@given(st.sampled_from([1, 2, 2, 3]), st.lists(operations, min_size=20, max_size=80))
+@given(
+    st.sampled_from([1, 2, 2, 3]),
+    st.sampled_from(["round_robin", *get_args(Strategy)]),
+    st.lists(operations, min_size=20, max_size=80),
+)
 def test_each_message_is_acknowledged_by_exactly_one_member(
-    count: int, steps: list[tuple[object, ...]]
+    count: int, strategy: Strategy, steps: list[tuple[object, ...]]
 ) -> None:
-    world = Group(count)
+    world = Group(count, strategy)
     for name, *arguments in steps:
         getattr(world, str(name))(*arguments)
     world.rest()

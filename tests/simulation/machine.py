@@ -88,6 +88,7 @@ class Core:
             table=table,
             committer=self._disk,
             describe=describe,
+            chance=Random(0).randrange,
         ).core
         self._links.handle = self.broker.receive
         self._links.replaced = self.broker.replaced

@@ -447,6 +447,9 @@ SUBSCRIBE = '[[mqtt_runtime.auto_subscribe]]\ntopic = "{}"'
         (SUBSCRIBE.format("a/b${clientid}+"), "its topic is no topic filter"),
         (SUBSCRIBE.format("$queue/a") + "\nno_local = true", "no_local cannot be"),
         (SUBSCRIBE.format("a") + "\nqos = 3", "expected"),
+        ('[[mqtt_runtime.shared.groups]]\nstrategy = "local"', "has no name"),
+        ('[[mqtt_runtime.shared.groups]]\nname = "a"\nstrategy = "x"', "expected round_robin or"),
+        ('[mqtt_runtime.shared]\nstrategy = "x"', "expected round_robin or"),
         (SUBSCRIBE.format("a") + "\nqoss = 1", "did you mean mqtt_runtime.auto_subscribe.qos"),
     ],
 )

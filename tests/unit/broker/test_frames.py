@@ -54,6 +54,7 @@ def test_joins(call: int, member: int, ready: bool, durable: bool, key: bytes) -
     frame = frames.join(call, member, ready, durable, key)
     assert frames.read_join(frame) == (call, member, ready, durable, key)
     assert frames.read_leave(frames.leave(member, key)) == (member, key)
+    assert frames.read_load(frames.load(member, call, member, key)) == (member, call, member, key)
 
 
 @given(st.integers(0, (1 << 32) - 1), calls, calls, names, names)
@@ -90,5 +91,6 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.keep(1, b"", b""),
         frames.hand(1, 1, 1, b"g", b""),
         frames.taken(1, 1),
+        frames.load(1, 1, 1, b"g"),
     ]
     assert [frame[0] for frame in written] == list(Kind)

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from robustmq import metrics
+from robustmq.config_mqtt import MqttRuntime, MqttShared
+from robustmq.config_topics import SharedGroup
 from robustmq.errors import Refusal, Refused
+from robustmq.message.record import NO_HEADERS, client_of
+from robustmq.mqtt.headers import describe
 from robustmq.mqtt.packets import (
     V5,
     V311,
@@ -16,8 +20,11 @@ from robustmq.mqtt.packets import (
     Publish,
     Pubrec,
     Pubrel,
+    Will,
 )
 from robustmq.mqtt.reasons import PUBLISH_REFUSALS, Reason
+from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topics import Topics
 from tests.unit.mqtt.scripted import Peer, Scene, connected
 
 NOBODY = Reason.NO_MATCHING_SUBSCRIBERS
@@ -253,3 +260,22 @@ def test_a_plain_message_is_decided_once_and_the_cap_on_expiry_concerns_all() ->
     assert list(take(scene)) == [b"taken"]
     peer.send(Publish(b"\xff", b"x"))
     assert peer.got() == [Disconnect(Reason.MALFORMED_PACKET)]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_say_whose_they_are_where_groups_choose_by_it(scene: Scene, qos: int) -> None:
+    shared = MqttShared(groups=(SharedGroup(name="g", strategy="hash_clientid"),))
+    scene.broker.topics = Topics(MqttRuntime(shared=shared), TopicRules(()))
+    peer = connected(scene, "who", will=Will(b"t"))
+    peer.send(Publish(b"t", b"x", qos, packet_id=qos and 1))
+    peer.connection.lost()
+    for asked in scene.broker.published:
+        assert client_of(asked.record.headers) == b"who"
+        assert describe(asked.record.headers, V5) == (b"", 0, 0)
+    assert len(scene.broker.published) == 2
+
+
+def test_messages_say_nothing_of_their_publisher_otherwise(scene: Scene) -> None:
+    peer = connected(scene)
+    peer.send(publish(1, 1))
+    assert scene.broker.published[0].record.headers == NO_HEADERS

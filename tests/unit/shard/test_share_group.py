@@ -1,10 +1,11 @@
 """A shared group by example; `tests/property/test_share_group.py` has its laws."""
 
 from robustmq.shard.share_group import ShareGroup, Waiting
+from robustmq.shard.share_strategy import RoundRobin
 
 
 def test_members_take_turns_and_those_that_are_not_ready_are_passed_over() -> None:
-    group = ShareGroup(10)
+    group = ShareGroup(10, RoundRobin())
     for member, ready in ((1, True), (2, False), (3, True)):
         group.join(member, ready)
     assert group.share(b"", [b"a", b"b", b"c"]) == {1: [b"a", b"c"], 3: [b"b"]}
@@ -18,7 +19,7 @@ def test_members_take_turns_and_those_that_are_not_ready_are_passed_over() -> No
 
 
 def test_what_waits_is_taken_when_somebody_is_ready() -> None:
-    group = ShareGroup(2)
+    group = ShareGroup(2, RoundRobin())
     group.join(1, False)
     assert group.share(b"one", [b"a"]) == {}
     assert group.share(b"two", [b"b", b"c"]) == {}
