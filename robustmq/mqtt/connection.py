@@ -116,7 +116,7 @@ class Connection:
         self.ended = False
         # Further streams of the same client, on transports that have them.
         self.data_streams: list[DataStream] | None = None
-        self._arrival = Arrival(self)
+        self._arrival: Arrival | None = Arrival(self)
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
         self._greeted = False
@@ -132,6 +132,7 @@ class Connection:
         """A packet that the kernel did not handle by itself."""
         try:
             if self.session is None:
+                assert self._arrival is not None
                 self._arrival.packet(first_byte, body)
             else:
                 self._packet(codec.decode(first_byte, body, self.version))
@@ -178,6 +179,7 @@ class Connection:
         self._serve(session)
         max_keep_alive = self.mqtt.max_keep_alive(self.peer.listener)
         greeting = connect.greeting(packet, session, present, limits, max_keep_alive)
+        assert self._arrival is not None
         if (authentication := self._arrival.authentication) is not None:
             greeting = greeting._replace(connack=authentication.sealed(greeting.connack))
         self.mqtt.opened(self)
@@ -273,6 +275,7 @@ class Connection:
             case Disconnect():
                 self._disconnect(packet)
             case Auth():
+                assert self._arrival is not None
                 self._arrival.again(packet, self.session.principal)
             case _:
                 raise ProtocolError(
@@ -428,7 +431,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._arrival.close()
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.close()
         self.intake.close()
         self.outbox.drained = None
         for stream in tuple(self.data_streams or ()):

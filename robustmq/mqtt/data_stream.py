@@ -105,10 +105,12 @@ class DataStream(Connection):
         self._control.fail(reason, detail)
 
     def finish(self, with_will: bool) -> None:
+        """End this stream; the connection that it belongs to goes on."""
         del with_will
         if self.ended:
             return
         self.ended = True
+        self._arrival = None
         self.intake.close()
         self.outbox.drained = None
         self.session = None
