@@ -150,14 +150,18 @@ class Peer:
 
     def _need(self, size: int) -> None:
         while len(self._input) < size:
-            try:
-                data = self.socket.recv(262_144)
-            except ConnectionError:
-                data = b""
+            data = self._receive()
             if not data:
                 assert not self._input, f"a piece of a packet: {self._input.hex()}"
                 raise Closed
             self._input += data
+
+    def _receive(self) -> bytes:
+        """Return the bytes that come next; nothing at the end."""
+        try:
+            return self.socket.recv(262_144)
+        except ConnectionError:
+            return b""
 
     def read(self) -> Packet:
         """Return the next packet that comes; Closed when there is none."""

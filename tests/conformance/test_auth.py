@@ -1,4 +1,4 @@
-"""Extended authentication, as far as a server without a method shows it (parts 3.15, 4.12)."""
+"""Extended authentication, as far as a server without users shows it (parts 3.15, 4.12)."""
 
 from tests.conformance import raw
 from tests.conformance.peer import Site
