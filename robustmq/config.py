@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, field
 from robustmq.config_admin import Admin
 from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
+from robustmq.config_limits import Ban, PublishLimit
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.config_topics import wrong_filter
 from robustmq.config_users import User, repeated
@@ -202,6 +203,8 @@ class Config(Struct, frozen=True, kw_only=True):
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
     topic_rules: tuple[TopicRule, ...] = ()
     users: tuple[User, ...] = ()
+    blacklist: tuple[Ban, ...] = ()
+    publish_limits: tuple[PublishLimit, ...] = ()
 
 
 S = TypeVar("S", bound=Struct)

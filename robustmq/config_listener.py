@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from robustmq.config_bounds import between
+from robustmq.config_bounds import TIB, between
 
 TENANT_PATTERN = r"^[A-Za-z0-9_.\-]{0,128}$"
 
@@ -16,10 +16,19 @@ class MqttListener(Struct, frozen=True, kw_only=True):
         instead; 0: mqtt_runtime.keep_alive.max_time.
     tenant: The tenant of clients that name none themselves, at most 128 letters, digits, _, . and
         -; "": default.
+    max_connections: Clients that are connected at once; one more is refused (0x97); 0: no limit.
+    max_connection_rate: Clients that connect in a second; one more is refused (0x9F); 0: no limit.
+    max_publish_rate: Messages in a second that all of them together publish; those who publish
+        more are read more slowly; 0: no limit.
+    max_publish_bytes: Bytes of their PUBLISH packets in a second, likewise; 0: no limit.
     """
 
     max_keep_alive: Annotated[int, between(0, 65_535)] = 0
     tenant: Annotated[str, Meta(pattern=TENANT_PATTERN)] = ""
+    max_connections: Annotated[int, between(0, 1_000_000_000)] = 0
+    max_connection_rate: Annotated[int, between(0, 10_000_000)] = 0
+    max_publish_rate: Annotated[int, between(0, 1_000_000_000)] = 0
+    max_publish_bytes: Annotated[int, between(0, TIB)] = 0
 
 
 class MqttListeners(Struct, frozen=True, kw_only=True):

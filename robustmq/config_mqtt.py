@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
+from robustmq.config_limits import MqttFlappingDetect, MqttLimit
 from robustmq.config_listener import MqttListeners
 from robustmq.config_server import MqttServer
 from robustmq.config_tls import MqttTls
@@ -141,5 +142,7 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     delayed: MqttDelayed = field(default_factory=MqttDelayed)
     auth: MqttAuth = field(default_factory=MqttAuth)
     listener: MqttListeners = field(default_factory=MqttListeners)
+    limit: MqttLimit = field(default_factory=MqttLimit)
+    flapping_detect: MqttFlappingDetect = field(default_factory=MqttFlappingDetect)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()

@@ -30,6 +30,8 @@ class Refusal(enum.IntEnum):
     PAYLOAD_INVALID = 7
     INTERNAL = 8
     BAD_CREDENTIALS = 9
+    BANNED = 10
+    RATE_EXCEEDED = 11
 
 
 class Refused(msgspec.Struct, frozen=True):

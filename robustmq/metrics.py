@@ -70,6 +70,13 @@ STORAGE_DAMAGED: Final = 51
 CONNECTIONS_RELAYED: Final = 52
 LOGINS_ACCEPTED: Final = 53
 LOGINS_REFUSED: Final = 54
+BLACKLIST_BLOCKED: Final = 55
+FLAPPING_BANNED: Final = 56
+CONNECTIONS_EXPELLED: Final = 57
+CONNECTIONS_OVER_LIMIT: Final = 58
+CONNECTIONS_OVER_RATE: Final = 59
+PUBLISHERS_THROTTLED: Final = 60
+SUBSCRIPTIONS_REFUSED: Final = 61
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -173,5 +180,30 @@ TABLE: Final[tuple[Metric, ...]] = (
     Metric(
         "mqtt_auth_failed", "counter", "Clients whose login was refused: unknown, or a wrong proof."
     ),
+    Metric("mqtt_blacklist_blocked", "counter", "Clients refused because they are banned."),
+    Metric("mqtt_flapping_banned", "counter", "Clients banned because they came too often."),
+    Metric(
+        "mqtt_connections_expelled", "counter", "Connections ended because of a ban that is new."
+    ),
+    Metric(
+        "mqtt_connections_refused_limit",
+        "counter",
+        "Clients refused because as many were connected as may be.",
+    ),
+    Metric(
+        "mqtt_connections_refused_rate",
+        "counter",
+        "Clients refused because too many connected at once.",
+    ),
+    Metric(
+        "mqtt_publishers_throttled",
+        "counter",
+        "Times that reading from a publisher stopped because of a publish rate.",
+    ),
+    Metric(
+        "mqtt_subscriptions_refused_limit",
+        "counter",
+        "Subscriptions refused because a session had as many as it may.",
+    ),
 )
-CELLS: Final = 64
+CELLS: Final = 128

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import api, clients, console
+from robustmq.admin import api, blacklist, clients, console
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
@@ -42,7 +42,7 @@ def create(
             Route("/metrics", Metrics),
             Route("/health/live", Live),
             Route("/health/ready", Ready),
-            Mount("/api", routes=clients.ROUTES, middleware=[guard]),
+            Mount("/api", routes=[*blacklist.ROUTES, *clients.ROUTES], middleware=[guard]),
             *console.routes(listeners),
         ],
         exception_handlers={

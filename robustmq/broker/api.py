@@ -18,6 +18,7 @@ __all__ = [
     "Alarm",
     "Broker",
     "Exchange",
+    "Gate",
     "Handle",
     "Kept",
     "LogBounds",
@@ -136,6 +137,25 @@ class Topics(Protocol):
 
     def automatic(self, principal: Principal, /) -> Iterator[tuple[str, AutoSubscribe]]:
         """The filters that a client is subscribed to when it connects, unless it already is."""
+
+
+class Gate(Protocol):
+    """Who may connect; asked by whoever opens sessions, on the home core of the client."""
+
+    def admit(self, principal: Principal, now_ms: int, replaces: bool) -> Refused | None:
+        """Say why a client may not connect; `replaces`: it takes over a connection that is here.
+
+        To be asked once for each that wants to.
+        """
+
+    def banned(self, principal: Principal, now_ms: int) -> Refused | None:
+        """Say why a client may not be connected any more."""
+
+    def opened(self, peer: Peer) -> None:
+        """A client that was admitted is connected."""
+
+    def closed(self, peer: Peer) -> None:
+        """A client that was connected is gone."""
 
 
 class Broker(Protocol):

@@ -162,7 +162,9 @@ class Connection:
         """The client is who it says: give it its session, unless something refuses it."""
         limits = self.mqtt.limits
         sessions = self.mqtt.sessions
-        refused = connect.will_refusal(packet.will, principal, self.broker)
+        refused = self.mqtt.admit(principal) or connect.will_refusal(
+            packet.will, principal, self.broker
+        )
         if refused is not None:
             self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return

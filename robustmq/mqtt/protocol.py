@@ -4,14 +4,15 @@ from collections.abc import Callable
 from typing import Final
 
 from robustmq import metrics
-from robustmq.broker.api import Broker, Logins, Peer
+from robustmq.broker.api import Broker, Gate, Logins, Peer, Principal
 from robustmq.config_mqtt import MqttRuntime
-from robustmq.errors import ProtocolError
+from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import wire
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.data_stream import DataStream
 from robustmq.mqtt.framing import Peek, connect_client_id, scan
 from robustmq.mqtt.packets import PacketType
+from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session_table import SessionTable
 
 PEEK_BYTES: Final = 32_768
@@ -19,6 +20,9 @@ PEEK_BYTES: Final = 32_768
 
 NOBODY: Final = -1
 """The home of a stream that is to be closed at once."""
+
+JUDGED_AT_ONCE: Final = 500
+"""Connections that are judged anew in one turn when somebody is banned."""
 
 Complain = Callable[[Connection, int, str], None]
 
@@ -28,7 +32,7 @@ class Mqtt:
 
     `home_of(client id)` names the core of a client's session; `complain` hears about clients
     that break the protocol; `seed` makes assigned client ids differ between lives of a core;
-    `logins` says who may connect.
+    `logins` says who a client is, `gate` who may connect: without one everybody may.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Mqtt:
         seed: str,
         logins: Logins,
         complain: Complain,
+        gate: Gate | None = None,
     ) -> None:
         self.broker = broker
         self.logins = logins
@@ -55,6 +60,11 @@ class Mqtt:
         self._seed = seed
         self._assigned = 0
         self._connections: set[Connection] = set()
+        self._gate = gate
+        self._to_judge: list[Connection] = []
+        self._judge_again = False
+        # An earlier life of this core may have ended with some.
+        broker.turn.row[metrics.CONNECTIONS] = 0
 
     def home(self, beginning: bytes) -> int | None:
         """The core for a connection that begins like this; None when more must be seen.
@@ -109,14 +119,62 @@ class Mqtt:
             if self._home_of(client_id.encode()) == self._core:
                 return client_id
 
+    def admit(self, principal: Principal) -> Refused | None:
+        """Say why a client may not connect; None when it may."""
+        if self._gate is None:
+            return None
+        known = self.sessions.get(principal.client_id)
+        replaces = known is not None and known.connection is not None
+        return self._gate.admit(principal, self.broker.turn.now_ms, replaces)
+
+    def banned(self, client_id: str | None) -> None:
+        """Somebody is banned: this client, or with None others, who are looked for bit by bit."""
+        if client_id is not None:
+            session = self.sessions.get(client_id)
+            if session is not None and session.connection is not None:
+                self._judge(session.connection)
+        elif self._to_judge:
+            self._judge_again = True
+        else:
+            self._to_judge = list(self._connections)
+            self._judge_some()
+
+    def _judge_some(self) -> None:
+        some, self._to_judge = (
+            self._to_judge[:JUDGED_AT_ONCE],
+            self._to_judge[JUDGED_AT_ONCE:],
+        )
+        for connection in some:
+            self._judge(connection)
+        if not self._to_judge and self._judge_again:
+            self._judge_again = False
+            self._to_judge = list(self._connections)
+        if self._to_judge:
+            self.broker.at(self.broker.turn.now_ms + 1, self._judge_some)
+
+    def _judge(self, connection: Connection) -> None:
+        session = connection.session
+        if session is None or self._gate is None:
+            return
+        refused = self._gate.banned(session.principal, self.broker.turn.now_ms)
+        if refused is not None:
+            self.broker.turn.row[metrics.CONNECTIONS_EXPELLED] += 1
+            connection.expel(Reason.ADMINISTRATIVE_ACTION, refused.detail)
+
     def opened(self, connection: Connection) -> None:
         """A client was accepted."""
         self._connections.add(connection)
+        if self._gate is not None:
+            self._gate.opened(connection.peer)
         self.broker.turn.row[metrics.CONNECTIONS] = len(self._connections)
 
     def closed(self, connection: Connection) -> None:
         """A connection has ended."""
-        self._connections.discard(connection)
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        if self._gate is not None:
+            self._gate.closed(connection.peer)
         self.broker.turn.row[metrics.CONNECTIONS] = len(self._connections)
 
     @property

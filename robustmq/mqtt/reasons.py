@@ -62,7 +62,7 @@ class Reason(enum.IntEnum):
 
 FIRST_ERROR: Final = 0x80
 
-# A refusal in each answer's own codes: CONNACK and DISCONNECT, PUBACK and PUBREC, SUBACK.
+# A refusal in each answer's own codes: CONNACK, PUBACK and PUBREC, SUBACK.
 # A code that an answer may not carry gives way to the nearest that it may.
 _REFUSALS: Final = (
     (
@@ -119,10 +119,22 @@ _REFUSALS: Final = (
         Reason.NOT_AUTHORIZED,
         Reason.NOT_AUTHORIZED,
     ),
+    (
+        Refusal.BANNED,
+        Reason.BANNED,
+        Reason.NOT_AUTHORIZED,
+        Reason.NOT_AUTHORIZED,
+    ),
+    (
+        Refusal.RATE_EXCEEDED,
+        Reason.CONNECTION_RATE_EXCEEDED,
+        Reason.QUOTA_EXCEEDED,
+        Reason.QUOTA_EXCEEDED,
+    ),
 )
 
 CONNECTION_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[1] for row in _REFUSALS}
-"""What a refusal is in CONNACK (MQTT5 3.2.2.2) and DISCONNECT (MQTT5 3.14.2.1)."""
+"""What a refusal is in CONNACK (MQTT5 3.2.2.2)."""
 
 LOGIN_REFUSALS: Final[Mapping[Refusal, Reason]] = {
     **CONNECTION_REFUSALS,
@@ -146,6 +158,8 @@ SENTENCES: Final[Mapping[Refusal, str]] = {
     Refusal.PAYLOAD_INVALID: "the payload is not what its format indicator says",
     Refusal.INTERNAL: "the server failed",
     Refusal.BAD_CREDENTIALS: "the user name or the password is wrong",
+    Refusal.BANNED: "this client is banned",
+    Refusal.RATE_EXCEEDED: "too many came at once: try again later",
 }
 """A refusal in words, where no more than its code has come from another core."""
 

@@ -130,6 +130,7 @@ class Subscriber:
                     f"a session has at most {limit} subscriptions "
                     "(mqtt_runtime.protocol.max_subscriptions)"
                 )
+                self._broker.turn.row[metrics.SUBSCRIPTIONS_REFUSED] += 1
                 return Reason.QUOTA_EXCEEDED
             new.add(written)
         return Reason(one.qos)

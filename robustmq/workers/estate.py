@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 from robustmq.config import Config
 from robustmq.errors import ConfigError
 from robustmq.net import channel
+from robustmq.policy.limit_names import ledger_names
 from robustmq.shm.doorbell import Doorbell
+from robustmq.shm.ledger import Ledger
 from robustmq.shm.region import Region
 from robustmq.workers.inheritance import (
     HTTP,
@@ -76,6 +78,7 @@ class Estate:
         }
         self._handover = [_handover_pair() for _ in range(workers)]
         self._channels = [channel.pair() for _ in range(workers)]
+        self._ledger = Ledger(workers, ledger_names(config), os.urandom(16))
 
     def addresses(self) -> dict[str, str]:
         """Return what listens where, "address:port" by the listener's name."""
@@ -93,6 +96,7 @@ class Estate:
             addresses=self.addresses(),
             supervisor_bell=self.bell,
             reload=self._reload,
+            ledger=self._ledger,
             channels=(self._channels[index][1],),
             certificates=self._certificates,
             handover_in=self._handover[index][0],
@@ -111,6 +115,7 @@ class Estate:
             addresses=self.addresses(),
             supervisor_bell=self.bell,
             reload=self._reload,
+            ledger=self._ledger,
             channels=tuple(ours for ours, _ in self._channels),
         )
 

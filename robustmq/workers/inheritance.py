@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustmq.config import Config
 from robustmq.shm.doorbell import Doorbell
+from robustmq.shm.ledger import Ledger
 from robustmq.shm.region import Phase, Region
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class ServerInheritance:
     of the node where it is, "address:port" by its name. `supervisor_bell` wakes the supervisor.
     `reload` reads the configuration again, for SIGHUP; it raises ConfigError. `channels` are its
     ends of the administration (`net.channel`): the server process has one toward each worker, by
-    endpoint, a worker one toward the server process.
+    endpoint, a worker one toward the server process. `ledger` has what the limits of the node
+    count.
 
     A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
     `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
@@ -57,6 +59,7 @@ class ServerInheritance:
     supervisor_bell: Doorbell
     reload: Callable[[], Config]
     channels: tuple[socket.socket, ...]
+    ledger: Ledger
 
     def enter(self, phase: Phase) -> None:
         """Publish this process's phase and wake the supervisor, which waits for READY."""

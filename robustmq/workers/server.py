@@ -16,10 +16,12 @@ import uvloop
 
 from robustmq._kernel.choice import KERNEL
 from robustmq.admin import app
+from robustmq.admin.blacklist import ended
 from robustmq.admin.console import WebSocketListeners
 from robustmq.admin.node import Replies
 from robustmq.admin.prometheus import Core, Usage
 from robustmq.errors import ConfigError, Refused
+from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import log
 from robustmq.workers.inheritance import HTTP, ServerInheritance
@@ -121,6 +123,9 @@ class Workforce:
         config = inheritance.config
         self.workers = inheritance.workers
         self._roster = Roster(inheritance, self._image)
+        self._earned: dict[str, dict[str, Any]] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._roster.noticed[KIND] = self._banned
         self._records = Records(
             Path(config.data_path), config.admin.max_records, self._roster.publish
         )
@@ -144,6 +149,26 @@ class Workforce:
     ) -> list[int] | Refused:
         """See `admin.node.Node`."""
         return await self._records.change([Record(*change) for change in changes])
+
+    def _banned(self, _core: int, value: dict[str, Any]) -> None:
+        """A worker has banned a client: it becomes a record, with others that come meanwhile."""
+        self._earned[value.pop("name")] = value
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_bans())
+
+    async def _write_bans(self) -> None:
+        while self._earned:
+            earned, self._earned = self._earned, {}
+            over = ended(self.records(KIND), int(time.time() * 1_000))
+            result = await self.change(
+                [
+                    *((KIND, name, None) for name in over),
+                    *((KIND, name, value) for name, value in earned.items()),
+                ]
+            )
+            if isinstance(result, Refused):
+                _log.warning("bans of workers are not kept", reason=result.detail)
+        self._writing = None
 
     def _image(self) -> tuple[int, list[Record]]:
         return self._records.version, self._records.image()

@@ -19,6 +19,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
+from robustmq.config_limits import Ban
 from robustmq.errors import ConfigError
 from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
@@ -26,8 +27,13 @@ from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
+from robustmq.policy.bans import KIND, Bans, record_of
+from robustmq.policy.connection_quota import ConnectionQuota
+from robustmq.policy.flapping import Flapping
+from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
 from robustmq.policy.users import Users
+from robustmq.shm.ledger import LedgerRow
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
@@ -93,6 +99,8 @@ class Worker:
             nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
             secret=secrets.token_bytes(),
         )
+        self._bans = Bans(self._config.blacklist)
+        self._gate = self._make_gate()
         self._mqtt = self._make_mqtt()
         self._reception = Reception(
             inheritance,
@@ -154,7 +162,27 @@ class Worker:
             seed=os.urandom(6).hex(),
             logins=self._logins,
             complain=_complain,
+            gate=self._gate,
         )
+
+    def _make_gate(self) -> Gate:
+        mqtt = self._config.mqtt_runtime
+        return Gate(
+            self._bans,
+            Flapping(mqtt.flapping_detect),
+            ConnectionQuota(mqtt.limit.cluster, mqtt.listener, self._ledger),
+            self._cells,
+            self._earned,
+        )
+
+    def _ledger(self) -> LedgerRow:
+        return self._inheritance.ledger.of(self._index)
+
+    def _earned(self, ban: Ban) -> None:
+        self._administration.notify(KIND, {"name": ban.name, **record_of(ban)})
+
+    def _banned(self, ban: Ban) -> None:
+        self._mqtt.banned(ban.resource_name if ban.blacklist_type == "ClientId" else None)
 
     def _administer(self) -> Administration:
         (end,) = self._inheritance.channels
@@ -171,6 +199,8 @@ class Worker:
                 ),
             }
         )
+        self._bans.added = self._banned
+        administration.records[KIND] = self._bans
         return administration
 
     # ------------------------------------------------------------------ life

@@ -119,6 +119,25 @@ class Node:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def post(self, path: str, content: object) -> tuple[int, str]:
+        """Send JSON to the HTTP server; return status and body."""
+        request = urllib.request.Request(
+            f"http://{self.facts['http']}{path}",
+            json.dumps(content).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def sum(self, metric: str) -> float:
+        """Return the value of a metric, over all cores."""
+        _, text = self.get("/metrics")
+        lines = [line for line in text.splitlines() if line.startswith(metric + "{core=")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
     def sample(self, series: str) -> float:
         """Return the value of one series of /metrics."""
         _, text = self.get("/metrics")

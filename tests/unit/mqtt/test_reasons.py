@@ -11,7 +11,7 @@ from robustmq.mqtt.reasons import Reason
 @pytest.mark.parametrize(
     ("table", "packets"),
     [
-        (reasons.CONNECTION_REFUSALS, [PacketType.CONNACK, PacketType.DISCONNECT]),
+        (reasons.CONNECTION_REFUSALS, [PacketType.CONNACK]),
         (reasons.PUBLISH_REFUSALS, [PacketType.PUBACK, PacketType.PUBREC]),
         (reasons.SUBSCRIBE_REFUSALS, [PacketType.SUBACK]),
     ],
