@@ -148,7 +148,8 @@ class Door:
         if beginning is None:
             return False
         if beginning:
-            core = self._home(beginning)
+            # A TLS record could pass for a CONNECT that is wrong.
+            core = NOBODY if beginning.startswith(_TLS) else self._home(beginning)
             why = _what(beginning)
         if core is None:
             return False
