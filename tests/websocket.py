@@ -58,16 +58,26 @@ def split_head(data: bytes) -> tuple[int, Mapping[str, str], bytes]:
     return int(first.split(" ")[1]), {name.lower(): value for name, value in pairs}, rest
 
 
+def next_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """Return a server's frame as first byte, payload and what follows; None if it is not whole."""
+    if len(data) < 2:
+        return None
+    first, length = data[0], data[1]
+    assert not length & 0x80, "a server masks nothing"
+    start = {126: 4, 127: 10}.get(length, 2)
+    if start > 2:
+        length = int.from_bytes(data[2:start], "big")
+    if len(data) < start + length:
+        return None
+    return first, data[start : start + length], data[start + length :]
+
+
 def frames(data: bytes) -> list[tuple[int, bytes]]:
     """Return a server's frames as (first byte, payload); the data ends with a frame."""
     found = []
     while data:
-        first, length = data[0], data[1]
-        assert not length & 0x80, "a server masks nothing"
-        start = {126: 4, 127: 10}.get(length, 2)
-        if start > 2:
-            length = int.from_bytes(data[2:start], "big")
-        assert len(data) >= start + length, "the frame is whole"
-        found.append((first, data[start : start + length]))
-        data = data[start + length :]
+        frame = next_frame(data)
+        assert frame is not None, "the last frame is whole"
+        first, payload, data = frame
+        found.append((first, payload))
     return found

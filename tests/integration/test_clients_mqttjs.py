@@ -1,4 +1,4 @@
-"""mqtt.js (Node.js) against two workers; the scenario is in js/client.mjs."""
+"""mqtt.js (Node.js) over TCP and WebSocket, two workers; the scenario is in js/client.mjs."""
 
 import subprocess
 from collections.abc import Iterator
@@ -26,13 +26,22 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("version", [3, 4, 5])
 def test_the_scenario_comes_true(node: Node, version: int, qos: int) -> None:
+    play(f"mqtt://127.0.0.1:{node.address()[1]}", version, qos)
+
+
+@pytest.mark.parametrize(("version", "qos"), [(3, 0), (4, 1), (5, 2)])
+def test_it_comes_true_over_websocket(node: Node, version: int, qos: int) -> None:
+    play(f"ws://127.0.0.1:{node.address('mqtt_ws')[1]}/mqtt", version, qos)
+
+
+def play(address: str, version: int, qos: int) -> None:
     places = PLACES[(version + qos) % len(PLACES)]
     publisher, subscriber = (name_on(core, "js") for core in places)
     done = subprocess.run(
         [
             "node",
             str(SCENARIO),
-            str(node.address()[1]),
+            address,
             str(version),
             publisher,
             subscriber,

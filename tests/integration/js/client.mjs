@@ -1,11 +1,11 @@
 // One scenario of mqtt.js against a server, as a program:
-//   node client.mjs PORT PROTOCOL_VERSION PUBLISHER_ID SUBSCRIBER_ID TOPIC QOS
+//   node client.mjs ADDRESS PROTOCOL_VERSION PUBLISHER_ID SUBSCRIBER_ID TOPIC QOS
 // It ends with status 0 when everything that it expects has come true, and else says what did not.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import mqtt from 'mqtt'
 
-const [port, version, publisherId, subscriberId, topic, qosText] = process.argv.slice(2)
+const [address, version, publisherId, subscriberId, topic, qosText] = process.argv.slice(2)
 const protocolVersion = Number(version)
 const qos = Number(qosText)
 const MANY = 10_000
@@ -49,7 +49,7 @@ class Heard {
 }
 
 function connect(clientId, more) {
-  const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, options(clientId, more))
+  const client = mqtt.connect(address, options(clientId, more))
   return { client, heard: new Heard(client) }
 }
 
