@@ -26,7 +26,9 @@ def masked(payload: bytes, opcode: int = BINARY, fin: bool = True) -> bytes:
         head = bytes((0xFE,)) + length.to_bytes(2, "big")
     else:
         head = bytes((0xFF,)) + length.to_bytes(8, "big")
-    body = bytes(byte ^ _MASK[at & 3] for at, byte in enumerate(payload))
+    key = (_MASK * (length // 4 + 1))[:length]
+    masked_payload = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+    body = masked_payload.to_bytes(length, "big")
     return bytes((opcode | (0x80 if fin else 0),)) + head + _MASK + body
 
 

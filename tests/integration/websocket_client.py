@@ -1,5 +1,8 @@
 """An MQTT client over WebSocket without opinions: a test sees every frame, and may write any."""
 
+import socket
+
+from tests.integration.supervised import Node
 from tests.integration.wire_client import Client, Wire
 from tests.websocket import CLOSE, PONG, accept_of, masked, next_frame, request, split_head
 
@@ -15,17 +18,19 @@ class Framed(Wire):
 
     listener = "mqtt_ws"
 
-    def open(self) -> None:
-        """Ask to speak WebSocket."""
+    def opened(self, node: Node, receive_buffer: int) -> socket.socket:
+        """Return a socket on which the handshake is done."""
         self.messages = 0
         self.pongs: list[bytes] = []
         self.code = 0
         self._frames = b""
-        self.socket.sendall(request())
+        opened = super().opened(node, receive_buffer)
+        opened.sendall(request())
         while b"\r\n\r\n" not in self._frames:
-            self._frames += self.socket.recv(_READ)
+            self._frames += opened.recv(_READ)
         status, headers, self._frames = split_head(self._frames)
         assert (status, headers["sec-websocket-accept"]) == (101, accept_of())
+        return opened
 
     def send_bytes(self, data: bytes) -> None:
         """Send one binary message."""

@@ -71,6 +71,8 @@ class Ended(Exception):
 class Wire:
     """A connection on which nothing is said by itself; packets are read as `version` has them."""
 
+    listener = "mqtt_tcp"
+
     def __init__(self, node: Node, version: int = V5, *, receive_buffer: int = 0) -> None:
         self.version = version
         self.socket = self.opened(node, receive_buffer)
@@ -83,7 +85,7 @@ class Wire:
         if receive_buffer:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         opened.settimeout(PATIENCE_SECONDS)
-        opened.connect(node.address())
+        opened.connect(node.address(self.listener))
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened
 
@@ -102,6 +104,10 @@ class Wire:
         """End the connection without a word."""
         self.socket.close()
 
+    def read(self) -> bytes:
+        """Return some bytes of MQTT; b"" when there are no more."""
+        return self.socket.recv(_READ)
+
     def send(self, *packets: Packet) -> None:
         """Send packets with one call."""
         self.send_bytes(b"".join(codec.encode(packet, self.version) for packet in packets))
@@ -118,7 +124,7 @@ class Wire:
         """Return the next packet and its size in bytes; a reason string is put into `told`."""
         while (found := scan(self._input, 0, _LARGEST)) is None:
             try:
-                data = self.socket.recv(_READ)
+                data = self.read()
             except ConnectionError:
                 data = b""
             if not data:
