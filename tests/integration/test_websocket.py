@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from robustmq.mqtt import codec
 from robustmq.mqtt.packets import V5, Connack, Disconnect, Pingreq, Pingresp, Publish, Will
 from tests.integration.homes import PLACES, name_on, topic_on
-from tests.integration.supervised import PATIENCE_SECONDS, Node, until
+from tests.integration.supervised import PATIENCE_SECONDS, Node
 from tests.integration.websocket_client import Framed, WebSocketClient
 from tests.integration.wire_client import Client, serve
 from tests.websocket import BINARY, CLOSE, CONTINUATION, PING, TEXT, masked, request, split_head
