@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
 from robustmq.config_limits import MqttFlappingDetect, MqttLimit
 from robustmq.config_listener import MqttListeners
+from robustmq.config_quic import MqttQuic
 from robustmq.config_server import MqttServer
 from robustmq.config_tls import MqttTls
 from robustmq.config_topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
@@ -146,3 +147,4 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     flapping_detect: MqttFlappingDetect = field(default_factory=MqttFlappingDetect)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()
+    quic: MqttQuic = field(default_factory=MqttQuic)

@@ -23,6 +23,7 @@ class MqttServer(Struct, frozen=True, kw_only=True):
         a PROXY header (version 1 or 2) on tcp, tls, ws and wss; from elsewhere none is taken.
     proxy_max_bytes: Bytes of the largest PROXY header.
     proxy_certified_user: Take a client's user from the certificate that its proxy has verified.
+    quic_port: UDP port of MQTT over QUIC; 0: any free port.
     handshake_timeout_ms: Milliseconds that a client has for TLS and what else precedes CONNECT.
     refusal_log_interval_ms: Milliseconds in which one client that was turned away by a listener
         is logged; the others are only counted.
@@ -46,6 +47,7 @@ class MqttServer(Struct, frozen=True, kw_only=True):
     proxy_networks: tuple[str, ...] = ()
     proxy_max_bytes: Annotated[int, between(232, 16_384)] = 4_096
     proxy_certified_user: bool = False
+    quic_port: Annotated[int, between(0, 65_535)] = 9083
     handshake_timeout_ms: Annotated[int, between(10, 600_000)] = 10_000
     refusal_log_interval_ms: Annotated[int, between(0, 86_400_000)] = 10_000
     relay_window_bytes: Annotated[int, between(4_096, GIB)] = 1_048_576

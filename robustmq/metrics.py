@@ -77,6 +77,11 @@ CONNECTIONS_OVER_LIMIT: Final = 58
 CONNECTIONS_OVER_RATE: Final = 59
 PUBLISHERS_THROTTLED: Final = 60
 SUBSCRIPTIONS_REFUSED: Final = 61
+QUIC_CONNECTIONS: Final = 62
+QUIC_DATAGRAMS_RECEIVED: Final = 63
+QUIC_DATAGRAMS_SENT: Final = 64
+QUIC_RETRIES: Final = 65
+QUIC_RESETS: Final = 66
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -204,6 +209,17 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_subscriptions_refused_limit",
         "counter",
         "Subscriptions refused because a session had as many as it may.",
+    ),
+    Metric("mqtt_quic_connections", "gauge", "QUIC connections open or being opened."),
+    Metric("mqtt_quic_datagrams_received", "counter", "Datagrams received by QUIC."),
+    Metric("mqtt_quic_datagrams_sent", "counter", "Datagrams sent by QUIC."),
+    Metric(
+        "mqtt_quic_retries", "counter", "QUIC clients that were asked to show their address first."
+    ),
+    Metric(
+        "mqtt_quic_resets",
+        "counter",
+        "Stateless resets: packets of QUIC connections that this core does not know.",
     ),
 )
 CELLS: Final = 128

@@ -119,6 +119,10 @@ class Link:
         """Tell the streams that the connection is gone: it failed."""
         self._lose()
 
+    def let_go(self) -> None:
+        """Free the engine of a connection that is over; the collector would take its time."""
+        vars(self.engine).clear()
+
     def _handle(self, event: events.QuicEvent, now: float) -> None:
         match event:
             case events.StreamDataReceived(data=data, end_stream=end, stream_id=stream_id):
@@ -175,24 +179,28 @@ class Link:
 
     # ------------------------------------------------------------------ the streams' questions
 
+    @property
+    def _is_open(self) -> bool:
+        return not (self.is_over or self.engine.closing)
+
     def unsent(self, stream_id: int) -> int:
         """Bytes of a stream that the peer has not acknowledged."""
-        return self.engine.unsent(stream_id)
+        return 0 if self.is_over else self.engine.unsent(stream_id)
 
     def consumed(self, stream_id: int, length: int) -> None:
         """Bytes of a stream were taken."""
-        if self.engine.consume(stream_id, length):
+        if not self.is_over and self.engine.consume(stream_id, length):
             self._touch(self)
 
     def send(self, stream_id: int, data: bytes) -> None:
         """Send bytes on a stream."""
-        if not self.engine.closing and self.engine.holds(stream_id):
+        if self._is_open and self.engine.holds(stream_id):
             self.engine.send_stream_data(stream_id, data)
             self._touch(self)
 
     def finish(self, stream_id: int) -> None:
         """End a stream after what waits; the connection with the control stream."""
-        if self.engine.closing or not self.engine.holds(stream_id):
+        if not self._is_open or not self.engine.holds(stream_id):
             return
         self.engine.release(stream_id)
         self.engine.send_stream_data(stream_id, b"", end_stream=True)
@@ -201,7 +209,7 @@ class Link:
 
     def abandon(self, stream_id: int) -> None:
         """End a stream without what waits; the connection with the control stream."""
-        if self.engine.closing:
+        if not self._is_open:
             return
         if stream_id == CONTROL:
             self.engine.close(error_code=NO_ERROR)

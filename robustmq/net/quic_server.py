@@ -27,6 +27,8 @@ Datagram = tuple[bytes, NetworkAddress]
 
 _NOISE_BYTES: Final = 32
 _RESETS_A_SECOND: Final = 100
+_SWEEP_AT: Final = 1_024
+"""Times in the heap that may be void, beside as many as there are connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class QuicServer:
         self._resets = 0
         self._resets_since = 0.0
         self._is_shut = False
+        self._gone: list[Link] = []
 
     @property
     def connections(self) -> int:
@@ -105,9 +108,14 @@ class QuicServer:
         return len(self._open)
 
     @property
+    def is_idle(self) -> bool:
+        """Say whether every connection has ended, as far as this side can tell."""
+        return not self.has_more and all(link.engine.closing for link in self._open)
+
+    @property
     def has_more(self) -> bool:
         """Say whether `datagrams` has something to give."""
-        return bool(self._dirty or self._answers)
+        return bool(self._dirty or self._answers or self._gone)
 
     # ------------------------------------------------------------------ datagrams in
 
@@ -123,7 +131,7 @@ class QuicServer:
             if link is None:
                 return
         self._drive(link, lambda: link.receive(data, address, now))
-        if not link.engine.has_begun:
+        if not (link.is_over or link.engine.has_begun):
             self._forget(link)
 
     def _meet(
@@ -253,6 +261,8 @@ class QuicServer:
                 self._kill(link, error)
             else:
                 self._arm(link)
+        while self._gone:
+            self._gone.pop().let_go()
         return out
 
     def shut(self) -> None:
@@ -286,6 +296,8 @@ class QuicServer:
             self._audience.failed(another)
 
     def _forget(self, link: Link) -> None:
+        if link in self._open:
+            self._gone.append(link)
         link.due = None
         link.is_over = True
         self._open.discard(link)
@@ -307,6 +319,13 @@ class QuicServer:
         if when is not None and (link.due is None or when < link.due):
             link.due = when
             heapq.heappush(self._timers, (when, next(self._numbers), link))
+            if len(self._timers) > _SWEEP_AT + 2 * len(self._open):
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget the times that were replaced by earlier ones, or whose connections are over."""
+        self._timers = [entry for entry in self._timers if entry[2].due == entry[0]]
+        heapq.heapify(self._timers)
 
     def _issued(self, link: Link, cid: bytes) -> None:
         self._links[cid] = link

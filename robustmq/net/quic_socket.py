@@ -40,14 +40,6 @@ class QuicSocket:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
 
-    def fileno(self) -> int:
-        """Return the descriptor, for a poller."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
     @property
     def waiting(self) -> int:
         """How many datagrams the kernel has not taken yet."""

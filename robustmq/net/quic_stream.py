@@ -37,7 +37,8 @@ class QuicStream:
 
     Bytes that a paused endpoint does not take are held here, and no credit is given for them: the
     peer sends a window's worth and no more. Of what was written, `backlog` tells nothing while
-    less than a send buffer is unacknowledged, so that the line stays busy.
+    less than a send buffer is unacknowledged, so that the line stays busy; above it, the stream
+    has drained when half of that was acknowledged.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class QuicStream:
         "_held",
         "_is_closing",
         "_link",
+        "_owes",
         "endpoint",
         "facts",
         "stream_id",
@@ -59,6 +61,7 @@ class QuicStream:
         self._has_told = False
         self._is_closing = False
         self._full = False
+        self._owes = False
         self.stream_id = stream_id
         self.facts = facts
         self.endpoint: Endpoint = _NOBODY
@@ -88,6 +91,8 @@ class QuicStream:
         """Look what the peer has acknowledged since."""
         if self._full and self._link.unsent(self.stream_id) <= self._link.send_buffer // 2:
             self._full = False
+        if self._owes and not self._full:
+            self._owes = False
             if not self._is_closing:
                 self.endpoint.drained()
 
@@ -97,7 +102,8 @@ class QuicStream:
         self._held.clear()
         if not self._has_told:
             self._has_told = True
-            self.endpoint.lost()
+            endpoint, self.endpoint = self.endpoint, _NOBODY
+            endpoint.lost()
 
     def _rise(self) -> None:
         """Feed what is held for as long as the endpoint takes it."""
@@ -126,6 +132,7 @@ class QuicStream:
         """Send bytes with the end of the turn."""
         if data and not self._is_closing:
             self._link.send(self.stream_id, data)
+            self._owes = True
             self._full = self._link.unsent(self.stream_id) >= self._link.send_buffer
 
     def resume(self) -> None:

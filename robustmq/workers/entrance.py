@@ -99,6 +99,15 @@ class LocalEnd:
         """Take bytes from the peer."""
         self._connection.intake.feed(data)
 
+    def join(self, transport: Transport) -> None:
+        """Take a further stream of the same client."""
+        stream = self._connection.mqtt.data_stream(self._connection)
+        LocalEnd(stream, transport)
+        if stream.ended:
+            transport.abort()
+        else:
+            transport.resume()
+
     def flush(self) -> None:
         """Send what the turn has put into the outbox, once the last has been sent."""
         outbox = self._connection.outbox

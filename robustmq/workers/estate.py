@@ -5,12 +5,12 @@ import ipaddress
 import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from robustmq.config import Config
 from robustmq.errors import ConfigError
-from robustmq.net import channel
+from robustmq.net import channel, quic_steering
 from robustmq.policy.limit_names import ledger_names
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.ledger import Ledger
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HANDOVER_BUFFER_BYTES: Final = 1 << 20
 HTTP_BACKLOG: Final = 128
+SECRET_BYTES: Final = 32
 
 
 class Estate:
@@ -77,6 +78,8 @@ class Estate:
             name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()
         }
         self._handover = [_handover_pair() for _ in range(workers)]
+        self._secret = os.urandom(SECRET_BYTES)
+        _steer_datagrams(self._listeners.values())
         self._channels = [channel.pair() for _ in range(workers)]
         self._ledger = Ledger(workers, ledger_names(config), os.urandom(16))
 
@@ -101,6 +104,7 @@ class Estate:
             certificates=self._certificates,
             handover_in=self._handover[index][0],
             handover_out=tuple(sender for _, sender in self._handover),
+            secret=self._secret,
         )
 
     def of_server(self, config: Config) -> ServerInheritance:
@@ -159,6 +163,20 @@ def _certificates(config: Config) -> "Certificates | None":
         return Certificates(config.mqtt_runtime.tls)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _steer_datagrams(groups: Iterable[list[socket.socket]]) -> None:
+    """Let each datagram of a connection reach the worker that owns it, from whatever address."""
+    for group in groups:
+        if group[0].type == socket.SOCK_DGRAM and len(group) > 1:
+            try:
+                quic_steering.attach(group[0], len(group))
+            except OSError as error:
+                raise StartError(
+                    "this system cannot steer the datagrams of QUIC to several workers "
+                    f"(SO_ATTACH_REUSEPORT_CBPF: {error.strerror}); take quic out of "
+                    "mqtt_runtime.server.listeners, or run one worker"
+                ) from error
 
 
 def _bind_shared(

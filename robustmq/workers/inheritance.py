@@ -74,8 +74,10 @@ class Inheritance(ServerInheritance):
     `handover_in` is this worker's receiving end and `handover_out` the sending end toward each
     worker, by endpoint: nonblocking unix datagram sockets for SCM_RIGHTS, shared by all senders.
     They outlive a restart: what was sent to a worker that died waits for its successor.
+    `secret` is the same for all workers and their lives, and known to nobody else.
     """
 
     certificates: "Certificates | None"
     handover_in: socket.socket
     handover_out: tuple[socket.socket, ...]
+    secret: bytes

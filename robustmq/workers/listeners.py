@@ -12,7 +12,8 @@ class Listener(NamedTuple):
     `name` is what `Peer.listener` and the configuration say, `key` the configured port of
     `[mqtt_runtime.server]`, `layers` the steps between its sockets and MQTT, the lowest first;
     without any, the socket itself goes to the client's home core. `transport` is the kind of
-    socket. `needs_certificate`: it is open only when there is one.
+    socket. `needs_certificate`: it is open only when there is one; unless it `can_verify` those of
+    clients, it is not open where they are required.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Listener(NamedTuple):
     layers: tuple[str, ...] = ()
     transport: socket.SocketKind = socket.SOCK_STREAM
     needs_certificate: bool = False
+    can_verify: bool = True
 
     @property
     def address_name(self) -> str:
@@ -32,6 +34,7 @@ LISTENERS: Final[tuple[Listener, ...]] = (
     Listener("tls", "tls_port", ("tls",), needs_certificate=True),
     Listener("ws", "websocket_port", ("websocket",)),
     Listener("wss", "websockets_port", ("tls", "websocket"), needs_certificate=True),
+    Listener("quic", "quic_port", (), socket.SOCK_DGRAM, True, can_verify=False),
 )
 """Every listener that there is; a new one is a line here and its layers in `reception`."""
 
@@ -39,11 +42,13 @@ LISTENERS: Final[tuple[Listener, ...]] = (
 def configured(config: Config) -> tuple[Listener, ...]:
     """Return the listeners that this configuration opens."""
     names = config.mqtt_runtime.server.listeners
-    has_certificate = bool(config.mqtt_runtime.tls.tls_cert)
+    tls = config.mqtt_runtime.tls
     return tuple(
         listener
         for listener in LISTENERS
-        if listener.name in names and (has_certificate or not listener.needs_certificate)
+        if listener.name in names
+        and (tls.tls_cert or not listener.needs_certificate)
+        and (listener.can_verify or tls.verify != "required")
     )
 
 

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,6 +28,9 @@ from robustmq.workers.entrance import Entrance, LocalEnd
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.listeners import LISTENERS, UNIX, Listener
 from robustmq.workers.relays import Fabric, Relays
+
+if TYPE_CHECKING:
+    from robustmq.workers.quic import QuicDoor
 
 _log = log.EventLog("reception")
 
@@ -66,6 +69,8 @@ class Reception:
         self._watch_writable = watch_writable
         self._most_streams = limits.connection_count(config, inheritance.workers)
         self._is_shut = False
+        self._report = report
+        self.quic: QuicDoor | None = None
         self._is_retrying = False
         self._acceptors: list[Acceptor] = []
         self._doors: list[Door] = []
@@ -93,15 +98,39 @@ class Reception:
         """Take clients from now on."""
         for listener in (*LISTENERS, UNIX):
             sock = self._inheritance.listeners.get(listener.address_name)
+            if sock is not None and listener.transport == socket.SOCK_DGRAM:
+                self.quic = self._quic_door(sock)
+                continue
             if sock is not None:
                 sock.listen(_BACKLOG)
                 met = self._layered(listener) if listener.layers else self._plain(listener)
                 self._acceptors.append(self._acceptor(listener, sock, met))
         self.handover.receive()
 
+    def _quic_door(self, sock: socket.socket) -> "QuicDoor":
+        # Not loaded where nobody listens for QUIC.
+        from robustmq.workers.quic import QuicDoor  # noqa: PLC0415
+
+        certificates = self._inheritance.certificates
+        assert certificates is not None
+        return QuicDoor(
+            sock,
+            config=self._inheritance.config.mqtt_runtime,
+            certificates=certificates,
+            worker=self._index,
+            workers=self._inheritance.workers,
+            secret=self._inheritance.secret,
+            poller=self._poller,
+            turn=self._turn,
+            hall=self,
+            report=self._report,
+        )
+
     def shut(self) -> None:
         """Take no more clients; those that are nobody yet are closed."""
         self._is_shut = True
+        if self.quic is not None:
+            self.quic.shut()
         for acceptor in self._acceptors:
             acceptor.shut()
         for door in self._doors:
@@ -112,13 +141,16 @@ class Reception:
     @property
     def is_idle(self) -> bool:
         """Say whether no connection is left, here or on the way to its home."""
-        return not (self._poller.streams or self.relays.homes)
+        quiet = self.quic is None or self.quic.is_idle
+        return quiet and not (self._poller.streams or self.relays.homes)
 
     @property
     def is_full(self) -> bool:
         """Say whether no more connections may come in."""
         arriving = sum(door.waiting for door in self._doors) + self.handover.waiting
         streams = self._poller.streams + len(self.relays.homes)
+        if self.quic is not None:
+            streams += self.quic.connections
         return streams + arriving >= self._most_streams
 
     def _acceptor(

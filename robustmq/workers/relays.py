@@ -9,6 +9,8 @@ stream's number, which the accepting core gives:
     CREDIT  both: so many bytes were taken; a side that has `window` bytes on the way stops
     END     accepting core: the peer is gone; home: send what came, and close
     ABORT   both: end at once
+    JOIN    accepting core, instead of OPEN: a further stream of the client of another one, whose
+            number follows
 
 Whoever has sent ABORT, or both sent and received END, forgets the stream; what still comes for
 it is passed over. A core that is replaced has ended all its streams.
@@ -31,6 +33,7 @@ FIRST_KIND: Final = 224
 _HEAD: Final = struct.Struct("<BBQ")
 _SIZE: Final = struct.Struct("<H")
 _COUNT: Final = struct.Struct("<I")
+_NUMBER: Final = struct.Struct("<Q")
 
 
 class Kind(enum.IntEnum):
@@ -41,6 +44,7 @@ class Kind(enum.IntEnum):
     CREDIT = 226
     END = 227
     ABORT = 228
+    JOIN = 229
 
 
 class Side(enum.IntEnum):
@@ -113,6 +117,14 @@ class AcceptedStream(_End):
         packed = msgspec.msgpack.encode(peer)
         self._on_the_way += len(beginning)
         self._send(Kind.OPEN, _SIZE.pack(len(packed)) + packed + beginning)
+
+    def join(self, transport: Transport) -> None:
+        """Relay a further stream of the same client to its home."""
+        self._relays.join(self._core, self._number, transport)
+
+    def begin_beside(self, control: int) -> None:
+        """Tell the home core whose further stream this is."""
+        self._send(Kind.JOIN, _NUMBER.pack(control))
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; they leave at the end of the turn."""
@@ -215,6 +227,16 @@ class HomeStream(_End):
         """End at once, on both cores."""
         self.abort()
 
+    def beside(self, number: int) -> "HomeStream":
+        """Make the home end of a further stream of the same client."""
+        stream = self._connection.mqtt.data_stream(self._connection)
+        return HomeStream(self._relays, self._core, number, stream)
+
+    @property
+    def has_client(self) -> bool:
+        """Say whether its client is still connected."""
+        return not self._connection.ended
+
     def receive(self, kind: Kind, body: bytes) -> None:
         """Take what the accepting core says."""
         match kind:
@@ -271,6 +293,13 @@ class Relays:
         stream = self.accepted[self._last] = AcceptedStream(self, core, self._last, transport)
         stream.open(peer, beginning)
 
+    def join(self, core: int, control: int, transport: Transport) -> None:
+        """Relay a further stream of the client whose stream is `control` to the same core."""
+        self._last += 1
+        stream = self.accepted[self._last] = AcceptedStream(self, core, self._last, transport)
+        stream.begin_beside(control)
+        transport.resume()
+
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; whoever ends the turn looks at `has_sent`."""
         self.has_sent = True
@@ -291,6 +320,9 @@ class Relays:
         if kind == Kind.OPEN:
             stream = self._begin(source, number, body)
             kind, body = Kind.DATA, body[_SIZE.size + _SIZE.unpack_from(body)[0] :]
+        elif kind == Kind.JOIN:
+            self._join(source, number, *_NUMBER.unpack(body))
+            return
         elif side == Side.HOME:
             stream = self.accepted.get(number)
         else:
@@ -312,6 +344,13 @@ class Relays:
             return None
         stream = self.homes[source, number] = HomeStream(self, source, number, connection)
         return stream
+
+    def _join(self, source: int, number: int, control: int) -> None:
+        stream = self.homes.get((source, control))
+        if stream is None or not stream.has_client:
+            self.send(source, _HEAD.pack(Kind.ABORT, Side.HOME, number))
+        else:
+            self.homes[source, number] = stream.beside(number)
 
     def replaced(self, core: int) -> None:
         """A core has a new life: what the earlier one had to do with is over."""

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from robustmq import metrics
 from robustmq._kernel.poller import Poller
@@ -48,6 +48,9 @@ from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
+
+if TYPE_CHECKING:
+    from robustmq.workers.quic import QuicDoor
 
 _log = log.EventLog("worker")
 
@@ -300,6 +303,8 @@ class Worker:
         self._relays.flush()
         links.flush()
         self._poller.flush()
+        quic = self._reception.quic
+        has_sent = quic is None or self._send_datagrams(quic)
         if self._relays.has_sent:
             # What the outboxes of relayed connections held leaves in this turn too.
             self._relays.has_sent = False
@@ -310,8 +315,18 @@ class Worker:
         if self._draining is not None and self._reception.is_idle:
             self._loop.stop()
             self._poller.interrupt()
-        self._poller.alarm_ms = core.timers.next_ms or 0
-        return not core.busy and links.sleep()
+        alarm_ms = core.timers.next_ms or 0
+        if quic is not None:
+            due_ms = quic.alarm_ms
+            alarm_ms = min(alarm_ms, due_ms) if alarm_ms and due_ms else alarm_ms or due_ms
+        self._poller.alarm_ms = alarm_ms
+        return has_sent and not core.busy and links.sleep()
+
+    def _send_datagrams(self, quic: "QuicDoor") -> bool:
+        """Send what QUIC has; False when that has made more to be sent, in another turn."""
+        has_sent = quic.flush()
+        self._relays.flush()
+        return has_sent and not self._turn.outboxes
 
     def _resume(self) -> None:
         """Read on from the connections that were paused."""
@@ -328,6 +343,8 @@ class Worker:
 
     def _ring_timers(self) -> None:
         self._core.timers.run(self._turn.now_ms)
+        if self._reception.quic is not None:
+            self._reception.quic.ring()
 
     # ------------------------------------------------------------------ the fabric
 

@@ -17,7 +17,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 20.0
-PORTS = ("tcp", "tls", "websocket", "websockets")
+PORTS = ("tcp", "tls", "websocket", "websockets", "quic")
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> float:
