@@ -1,6 +1,7 @@
 """A listening socket, and the door behind it that looks whose plain connection it is."""
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,24 +136,14 @@ class Door:
 
     def _decide(self, fd: int, caller: "_Caller") -> bool:
         """Say whether it is known where a connection belongs, and let it go there."""
-        why = "it said nothing"
-        core: int | None = NOBODY
-        try:
-            beginning = peek(fd, self._peek_bytes)
-            if beginning and caller.has_header:
-                beginning = self._without_header(fd, caller, beginning)
-        except OSError:
-            beginning = b""
-        except Broken as error:
-            beginning, why = b"", error.detail
-        if beginning is None:
-            return False
-        if beginning:
-            # A TLS record could pass for a CONNECT that is wrong.
-            core = NOBODY if beginning.startswith(_TLS) else self._home(beginning)
-            why = _what(beginning)
+        core, why = self._look(fd, caller)
         if core is None:
-            return False
+            if not has_ended(fd):
+                return False
+            # What has come meanwhile is all that there will ever be.
+            core, why = self._look(fd, caller)
+            if core is None:
+                core, why = NOBODY, "it ended within its CONNECT"
         self._waiting.pop(fd, None)
         if caller.watch is not None:
             caller.watch.cancel()
@@ -162,6 +153,24 @@ class Door:
         else:
             self._arrived(fd, core, caller.facts)
         return True
+
+    def _look(self, fd: int, caller: "_Caller") -> tuple[int | None, str]:
+        """Return the core for what has come so far, None for too little, and what it is."""
+        try:
+            beginning = peek(fd, self._peek_bytes)
+            if beginning and caller.has_header:
+                beginning = self._without_header(fd, caller, beginning)
+        except OSError:
+            beginning = b""
+        except Broken as error:
+            return NOBODY, error.detail
+        if beginning is None:
+            return None, ""
+        if not beginning:
+            return NOBODY, "it said nothing"
+        # A TLS record could pass for a CONNECT that is wrong.
+        core = NOBODY if beginning.startswith(_TLS) else self._home(beginning)
+        return core, _what(beginning)
 
     def _without_header(self, fd: int, caller: "_Caller", beginning: bytes) -> bytes | None:
         """Take the header from the stream; return what has come behind it, None for nothing."""
@@ -190,6 +199,13 @@ class Door:
             caller.watch.cancel()
             os.close(fd)
             self._refused(caller.facts, "it was silent for too long")
+
+
+def has_ended(fd: int) -> bool:
+    """Say whether the peer sends nothing more, whatever is still to be read of it."""
+    ask = select.poll()
+    ask.register(fd, select.POLLRDHUP)
+    return bool(ask.poll(0))
 
 
 @dataclass(slots=True)

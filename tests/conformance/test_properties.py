@@ -291,3 +291,38 @@ def test_a_client_that_exceeds_the_server_s_receive_maximum_is_ended(site: Site)
     assert client.heard() == []
     client.send(raw.publish(V5, site.topic, b"x", 2, 100))
     assert client.refused(0x93)
+
+
+@keeps(v5="3.3.4-9 4.9.0-1 4.9.0-2")
+def test_the_receive_maximum_is_kept_for_what_had_waited(site: Site) -> None:
+    limits = raw.block((raw.RECEIVE_MAXIMUM, 3), (raw.SESSION_EXPIRY, 3600))
+    away = site.client(clean=False, properties=limits)
+    away.subscribe(f"{site.topic}/a/#", 2)
+    away.subscribe(f"{site.topic}/+/b", 2)
+    away.bye()
+    publishers = [site.client(who) for who in ("near", "far", "other")]
+    for number in range(24):
+        topic = f"{site.topic}/a/{'abc'[number % 3]}"
+        publishers[number % 3].publish(topic, b"%d" % number, 1 + number % 2)
+    seen: set[bytes] = set()
+    while len(seen) < 24:
+        client = site.client(clean=False, properties=limits)
+        owed: dict[int, int] = {}
+        for _ in range(4):
+            for one in client.heard():
+                if one.kind == raw.PUBREL:
+                    owed[one.packet_id] = 0
+                else:
+                    seen.add(one.payload)
+                    owed[one.packet_id] = one.qos
+            assert len(owed) <= 3
+            for packet_id, qos in list(owed.items())[:2]:
+                if qos == 1:
+                    client.send(raw.answer(raw.PUBACK, packet_id))
+                    del owed[packet_id]
+                elif qos == 2:
+                    client.send(raw.answer(raw.PUBREC, packet_id))
+                else:
+                    client.send(raw.answer(raw.PUBCOMP, packet_id))
+                    del owed[packet_id]
+        client.drop()

@@ -172,6 +172,22 @@ def test_a_peer_that_leaves_without_a_word_is_forgotten(house: House) -> None:
     assert house.door.waiting == 0
 
 
+def test_a_peer_that_ends_within_its_beginning_is_turned_away_at_once(house: House) -> None:
+    peer = house.peer(b"x")
+    house.until(lambda: house.door.waiting == 1)
+    peer.shutdown(socket.SHUT_WR)
+    house.until(lambda: house.refused == 1)
+    assert house.reasons == ["it ended within its CONNECT"]
+    assert house.door.waiting == 0
+
+
+def test_a_peer_that_has_said_all_and_ended_comes_in(house: House) -> None:
+    peer = house.peer(b"7")
+    peer.shutdown(socket.SHUT_WR)
+    house.until(lambda: len(house.arrived) == 1)
+    assert house.arrived[0][1] == 7
+
+
 def test_shutting_closes_those_who_wait(house: House) -> None:
     peer = house.peer()
     house.until(lambda: house.door.waiting)
