@@ -82,6 +82,7 @@ QUIC_DATAGRAMS_RECEIVED: Final = 63
 QUIC_DATAGRAMS_SENT: Final = 64
 QUIC_RETRIES: Final = 65
 QUIC_RESETS: Final = 66
+SUBSCRIPTIONS_EXCLUSIVE: Final = 67
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -220,6 +221,11 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_quic_resets",
         "counter",
         "Stateless resets: packets of QUIC connections that this core does not know.",
+    ),
+    Metric(
+        "mqtt_subscriptions_exclusive_count",
+        "gauge",
+        "Exclusive subscriptions of the sessions on this core.",
     ),
 )
 CELLS: Final = 128

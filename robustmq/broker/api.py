@@ -158,6 +158,19 @@ class Gate(Protocol):
         """A client that was connected is gone."""
 
 
+class Exclusives(Protocol):
+    """Subscriptions that one session of the whole node has at a time, by their filters."""
+
+    def claim(self, window: Window, topic_filter: bytes, reply: Callable[[bool], None], /) -> None:
+        """Ask for a filter; `reply(True)` when the session has it, False when another has it."""
+
+    def restore(self, window: Window, topic_filter: bytes, /) -> None:
+        """After a restart: the durable session had it; to be said before the core starts."""
+
+    def release(self, window: Window, topic_filter: bytes, kept: bool, /) -> None:
+        """Let others have it: at once, or of a session that is `kept` when the disk knows."""
+
+
 class Broker(Protocol):
     """What a protocol sees of its core. No call waits; answers come to the callable given.
 
@@ -174,6 +187,10 @@ class Broker(Protocol):
     @property
     def topics(self) -> Topics:
         """What is configured for clients and topics."""
+
+    @property
+    def exclusives(self) -> Exclusives:
+        """Who subscribes alone."""
 
     @property
     def logs(self) -> Logs:

@@ -7,6 +7,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
@@ -117,6 +118,9 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         scans=_scans(site, retained),
         subscriptions=subscriptions,
         shares=_shares(site, subscriptions, handovers, inbox),
+        exclusives=Exclusives(
+            turn, core=site.core, placement=site.placement, fabric=site.fabric, state=state
+        ),
         handovers=handovers,
         inbox=inbox,
         cursors=subscriptions.cursors,

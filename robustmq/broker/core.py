@@ -49,6 +49,7 @@ class Core:
         self.state = parts.state
         self.logs = parts.logs
         self.topics = parts.topics
+        self.exclusives = parts.exclusives
         self.timers = Timers()
         self._core = core
         self._placement = placement
@@ -89,7 +90,7 @@ class Core:
             topic_filter, None, False, lambda _: reply()
         )
         shares.leads.unwant = self._unwant
-        return {
+        return self.exclusives.handlers | {
             Kind.STORE: self._on_store,
             Kind.RETAIN: self._on_retain,
             Kind.CONFIRM: self._on_confirm,
@@ -269,6 +270,7 @@ class Core:
                 self._core, topic_filter, self._subscriptions.is_durable(topic_filter)
             )
         self._shares.start()
+        self.exclusives.start()
         for core in cores:
             if core != self._core:
                 self._tell_all(core)
@@ -282,6 +284,7 @@ class Core:
             self._fabric.send(core, frames.want(0, durable, False, topic_filter))
         self._router.resend(core)
         self._shares.tell(core)
+        self.exclusives.tell(core)
         self._fabric.send(core, frames.told(self._router.retained))
 
     @property
@@ -365,6 +368,7 @@ class Core:
                 if not self._subscriptions.is_wanted(wait.topic_filter):
                     self._fabric.send(core, frames.unwant(wait.topic_filter))
         self._shares.drop_core(core)
+        self.exclusives.replaced(core)
         self._tell_all(core)
 
     # ------------------------------------------------------------------ interest
@@ -490,4 +494,5 @@ class Core:
     def _on_told(self, source: int, frame: bytes) -> None:
         self._interests.told(source)
         self._leads.told(source)
+        self.exclusives.told(source)
         self._scans.arrived(source, frames.read_told(frame))

@@ -58,6 +58,9 @@ class Kind(enum.IntEnum):
     HAND = 17
     TAKEN = 18
     LOAD = 19
+    CLAIM = 20
+    CLAIMED = 21
+    RELEASE = 22
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -244,6 +247,38 @@ def read_load(frame: bytes) -> tuple[int, int, int, bytes]:
     """Return (member, received, outstanding, group key)."""
     _, _, member, received, outstanding = _LOAD.unpack_from(frame)
     return member, received, outstanding, frame[_LOAD.size :]
+
+
+def claim(call: int, member: int, topic_filter: bytes) -> bytes:
+    """Ask for a filter for one session alone; without a call (0): say that it has it."""
+    return _MEMBER.pack(Kind.CLAIM, 0, call, member) + topic_filter
+
+
+def read_claim(frame: bytes) -> tuple[int, int, bytes]:
+    """Return (call, member, filter)."""
+    _, _, call, member = _MEMBER.unpack_from(frame)
+    return call, member, frame[_MEMBER.size :]
+
+
+def claimed(call: int, granted: bool) -> bytes:
+    """Answer a `claim`: the session has the filter, or somebody else has."""
+    return _CALL.pack(Kind.CLAIMED, granted, call)
+
+
+def read_claimed(frame: bytes) -> tuple[int, bool]:
+    """Return (call, granted)."""
+    _, granted, call = _CALL.unpack(frame)
+    return call, bool(granted)
+
+
+def release(member: int, topic_filter: bytes) -> bytes:
+    """Say that a session does not have the filter for itself any more."""
+    return _MEMBER.pack(Kind.RELEASE, 0, 0, member) + topic_filter
+
+
+def read_release(frame: bytes) -> tuple[int, bytes]:
+    """Return (member, filter)."""
+    return int(_MEMBER.unpack_from(frame)[3]), frame[_MEMBER.size :]
 
 
 def leave(member: int, group: bytes) -> bytes:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
@@ -30,6 +31,7 @@ class Parts(NamedTuple):
     scans: RetainedScans
     subscriptions: Subscriptions
     shares: Shares
+    exclusives: Exclusives
     handovers: Handovers
     inbox: Inbox
     cursors: Cursors

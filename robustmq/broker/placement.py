@@ -20,6 +20,10 @@ class Placement:
         """The core that leads a shared group."""
         return stable_hash(group_key) % self.workers
 
+    def exclusive_core(self, topic_filter: bytes) -> int:
+        """The core that grants an exclusive subscription to a filter."""
+        return stable_hash(topic_filter) % self.workers
+
     def retained_core(self, topic: bytes) -> int:
         """The core that keeps a topic's retained message."""
         return stable_hash(topic) % self.workers

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from robustmq.broker.api import Broker, Options, Principal, Window
-from robustmq.message.topic import SHARE_PREFIX, matches
+from robustmq.message.topic import EXCLUSIVE_PREFIX, SHARE_PREFIX, matches
 from robustmq.mqtt.packets import Will
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ DURABLE: Final = 1 << 46
 """The bit of a session's number that says that the session is kept on disk."""
 
 _SHARE: Final = SHARE_PREFIX.encode()
+EXCLUSIVE: Final = EXCLUSIVE_PREFIX.encode()
 
 Recording: TypeAlias = list[Callable[[int, bool], None]]
 """Who awaits that a QoS 2 message is recorded: called with (code, matched)."""
@@ -41,8 +42,20 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def topic_filter(self) -> bytes:
-        """The filter without the group."""
-        return self.written.split(b"/", 2)[2] if self.written.startswith(_SHARE) else self.written
+        """The filter without the group, and without what makes it exclusive."""
+        if self.written.startswith(_SHARE):
+            return self.written.split(b"/", 2)[2]
+        return self.written.removeprefix(EXCLUSIVE)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Say whether no other session may have it (`$exclusive/filter`)."""
+        return self.written.startswith(EXCLUSIVE)
+
+    @property
+    def twin(self) -> bytes:
+        """How a subscription to the same filter is written that is exclusive, or is not."""
+        return self.topic_filter if self.is_exclusive else EXCLUSIVE + self.written
 
 
 class Session:

@@ -198,11 +198,19 @@ class SessionTable:
     def withdraw(self, session: Session, subscribed: Subscribed) -> None:
         """Take back from the broker what the session subscribed to."""
         self._cells[metrics.SUBSCRIPTIONS] -= 1
+        self.release(session, subscribed)
         group = subscribed.group
         if group is None:
             self._broker.unsubscribe(session.window, subscribed.topic_filter)
         else:
             self._broker.leave(session.window, group, subscribed.topic_filter)
+
+    def release(self, session: Session, subscribed: Subscribed) -> None:
+        """Let others have a subscription, if it is exclusive."""
+        if subscribed.is_exclusive:
+            self._broker.exclusives.release(
+                session.window, subscribed.topic_filter, session.is_durable
+            )
 
     def _on_due(self, session: Session) -> None:
         if session.connection is None and self._sessions.get(session.client_id) is session:
@@ -318,6 +326,8 @@ class SessionTable:
         self._cells[metrics.SUBSCRIPTIONS] += 1
         group, options = subscribed.group, subscribed.options
         topic_filter = subscribed.topic_filter
+        if subscribed.is_exclusive:
+            self._broker.exclusives.restore(session.window, topic_filter)
         if group is None:
             self._broker.restore(session.window, topic_filter, options, subscribed.start)
         else:

@@ -9,6 +9,7 @@ import msgspec
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
 from robustmq.errors import Refused
+from robustmq.message.topic import EXCLUSIVE_PREFIX
 from robustmq.mqtt import wire
 from robustmq.mqtt.packets import Suback, Subscribe, Subscription, Unsuback, Unsubscribe
 from robustmq.mqtt.reasons import SUBSCRIBE_REFUSALS, Reason, is_error
@@ -36,6 +37,8 @@ class _Request:
         self.packet_id = packet_id
         self.reasons = reasons
         self.sentence = sentence
+        self.claims = 0
+        """Exclusive subscriptions of which it is not known whether they can be had."""
         self.owing = sum(not is_error(reason) for reason in reasons)
         self.retained: list[tuple[bytes, Options, list[Kept]]] = []
 
@@ -94,11 +97,12 @@ class Subscriber:
         waits = self._session.is_durable and request.owing > 0
         # Answers may come at once: one is owed until all have been asked for.
         request.owing += waits + 1
-        for one, reason in zip(asked, request.reasons, strict=True):
+        for place, (one, reason) in enumerate(zip(asked, reasons.copy(), strict=True)):
             if isinstance(one, Subscription) and not is_error(reason):
-                if one.no_local:
-                    self._connection.forget_routes()
-                self._start(request, one, identifier)
+                if one.filter.startswith(EXCLUSIVE_PREFIX):
+                    self._claim(request, place, one, identifier)
+                else:
+                    self._start(request, one, identifier)
         if waits:
             self._broker.state.then(partial(self._answered, request))
         self._answered(request)
@@ -135,17 +139,51 @@ class Subscriber:
             new.add(written)
         return Reason(one.qos)
 
+    def _claim(self, request: _Request, place: int, one: Subscription, identifier: bytes) -> None:
+        """Start an exclusive subscription when no other session of the node has it.
+
+        What the client says next is looked at when that is known.
+        """
+        self._connection.intake.hold()
+        request.claims += 1
+        topic_filter = one.filter.removeprefix(EXCLUSIVE_PREFIX).encode()
+        claimed = partial(self._claimed, request, place, one, identifier)
+        self._broker.exclusives.claim(self._session.window, topic_filter, claimed)
+
+    def _claimed(
+        self, request: _Request, place: int, one: Subscription, identifier: bytes, granted: bool
+    ) -> None:
+        session = self._session
+        broker = self._broker
+        written = one.filter.encode()
+        if self._connection.ended:
+            if granted and session.subscription(written) is None:
+                self._connection.mqtt.sessions.release(session, Subscribed(written, Options()))
+            return
+        request.claims -= 1
+        if not request.claims:
+            broker.turn.resumes.append(self._connection.intake)
+        if not granted:
+            request.reasons[place] = Reason.QUOTA_EXCEEDED
+            request.sentence = request.sentence or f"another client has subscribed to {one.filter}"
+            self._answered(request)
+            return
+        request.owing += session.is_durable
+        self._start(request, one, identifier)
+        if session.is_durable:
+            broker.state.then(partial(self._answered, request))
+
     def _start(self, request: _Request, one: Subscription, identifier: bytes) -> None:
         session = self._session
         broker = self._broker
         plain = Options(one.qos, one.no_local, one.retain_as_published)
         options = options_of(flags_of(plain), identifier)
         written = one.filter.encode()
-        before = session.subscription(written)
-        if before is None:
-            broker.turn.row[metrics.SUBSCRIPTIONS] += 1
         subscribed = Subscribed(written, options)
         group = subscribed.group
+        before = session.subscription(written) or self._replaced(subscribed)
+        if before is None:
+            broker.turn.row[metrics.SUBSCRIPTIONS] += 1
         topic_filter = subscribed.topic_filter
         if group is None:
             retained = one.retain_handling == _SEND or (
@@ -164,6 +202,19 @@ class Subscriber:
             subscribed = Subscribed(written, options, start)
             self._connection.mqtt.sessions.rows.put_subscription(session, subscribed)
         session.subscribe(subscribed)
+        if one.no_local:
+            self._connection.forget_routes()
+
+    def _replaced(self, subscribed: Subscribed) -> Subscribed | None:
+        """Take the place of a subscription to the same filter that is exclusive, or is not."""
+        session = self._session
+        twin = session.unsubscribe(subscribed.twin) if subscribed.group is None else None
+        if twin is not None:
+            sessions = self._connection.mqtt.sessions
+            sessions.release(session, twin)
+            if session.is_durable:
+                sessions.rows.delete_subscription(session, twin.written)
+        return twin
 
     def _settled(
         self, request: _Request, topic_filter: bytes, options: Options, kept: list[Kept]

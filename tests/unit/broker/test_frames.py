@@ -54,6 +54,9 @@ def test_joins(call: int, member: int, ready: bool, durable: bool, key: bytes) -
     frame = frames.join(call, member, ready, durable, key)
     assert frames.read_join(frame) == (call, member, ready, durable, key)
     assert frames.read_leave(frames.leave(member, key)) == (member, key)
+    assert frames.read_claim(frames.claim(call, member, key)) == (call, member, key)
+    assert frames.read_claimed(frames.claimed(call, ready)) == (call, ready)
+    assert frames.read_release(frames.release(member, key)) == (member, key)
     assert frames.read_load(frames.load(member, call, member, key)) == (member, call, member, key)
 
 
@@ -92,5 +95,8 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.hand(1, 1, 1, b"g", b""),
         frames.taken(1, 1),
         frames.load(1, 1, 1, b"g"),
+        frames.claim(1, 1, b"a"),
+        frames.claimed(1, True),
+        frames.release(1, b"a"),
     ]
     assert [frame[0] for frame in written] == list(Kind)

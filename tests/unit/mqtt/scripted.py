@@ -69,6 +69,30 @@ class NoLogs:
         return None
 
 
+class ScriptedExclusives:
+    """Exclusive subscriptions: what is asked, to be answered by the test."""
+
+    def __init__(self) -> None:
+        self.claims: list[tuple[int, bytes, Callable[[bool], None]]] = []
+        self.restored: list[tuple[int, bytes]] = []
+        self.released: list[tuple[int, bytes, bool]] = []
+
+    def claim(self, window: Window, topic_filter: bytes, reply: Callable[[bool], None]) -> None:
+        self.claims.append((window.key, topic_filter, reply))
+
+    def restore(self, window: Window, topic_filter: bytes) -> None:
+        self.restored.append((window.key, topic_filter))
+
+    def release(self, window: Window, topic_filter: bytes, kept: bool) -> None:
+        self.released.append((window.key, topic_filter, kept))
+
+    def answer(self, granted: bool) -> bytes:
+        """Answer the oldest claim; return its filter."""
+        _, topic_filter, reply = self.claims.pop(0)
+        reply(granted)
+        return topic_filter
+
+
 class ScriptedBroker:
     """The port, with a table behind it and nothing else: `refusals` says no to topics and filters.
 
@@ -81,6 +105,7 @@ class ScriptedBroker:
         self.state = State(self.table)
         self.logs = NoLogs()
         self.topics = Topics(MqttRuntime(), TopicRules(()))
+        self.exclusives = ScriptedExclusives()
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []

@@ -200,3 +200,72 @@ def test_a_subscription_is_known_by_what_it_is_rewritten_to(scene: Scene) -> Non
         Unsuback(3, [gone, none, gone, gone, none]),
     ]
     assert scene.broker.gone == [(b"", b"a"), (b"g", b"b"), (b"", b"old/before")]
+
+
+def test_an_exclusive_subscription_waits_for_its_claim_and_the_client_with_it(
+    scene: Scene,
+) -> None:
+    peer = connected(scene)
+    claims = scene.broker.exclusives
+    both = [Subscription("$exclusive/a", 1), Subscription("b"), Subscription("$exclusive/c")]
+    peer.send(Subscribe(1, both), Unsubscribe(2, ["$exclusive/a"]))
+    assert [claim[1] for claim in claims.claims] == [b"a", b"c"]
+    assert [one.topic_filter for one in scene.broker.wanted] == [b"b"]
+    scene.broker.settle()
+    assert claims.answer(True) == b"a"
+    assert claims.answer(False) == b"c"
+    assert [one.topic_filter for one in scene.broker.wanted] == [b"a"]
+    assert peer.got() == []
+    scene.broker.settle()
+    (suback,) = peer.got()
+    assert isinstance(suback, Suback)
+    assert suback.reasons == [Reason(1), Reason(0), Reason.QUOTA_EXCEEDED]
+    assert claims.released == []
+    # Only now is it heard that the first is not wanted any more.
+    scene.broker.end_turn()
+    assert peer.got() == [Unsuback(2, [Reason.SUCCESS])]
+    assert claims.released == [((1 << 48) + 1, b"a", False)]
+    assert scene.cell(metrics.SUBSCRIPTIONS) == 1
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+def test_what_is_granted_to_nobody_is_let_go_of(scene: Scene, expiry: int) -> None:
+    peer = connected(scene, expiry=expiry)
+    peer.send(Subscribe(1, [Subscription("$exclusive/a", 1)]))
+    peer.connection.lost()
+    claims = scene.broker.exclusives
+    claims.answer(True)
+    assert [one[1:] for one in claims.released] == [(b"a", expiry > 0)]
+    assert scene.broker.wanted == []
+
+
+def test_one_filter_is_subscribed_to_once_exclusively_or_not(scene: Scene) -> None:
+    peer = connected(scene, expiry=100)
+    claims = scene.broker.exclusives
+    for number, written in enumerate(["a", "$exclusive/a", "$exclusive/a", "a"], 1):
+        peer.send(Subscribe(number, [Subscription(written, 1)]))
+        if claims.claims:
+            claims.answer(True)
+        scene.broker.settle()
+        scene.broker.end_turn()
+        assert peer.got() == [Suback(number, [Reason(1)])]
+        assert scene.cell(metrics.SUBSCRIPTIONS) == 1
+    assert [one[1:] for one in claims.released] == [(b"a", True)]
+    peer.send(Unsubscribe(9, ["$exclusive/a", "a"]))
+    assert peer.got() == [Unsuback(9, [Reason.NO_SUBSCRIPTION_EXISTED, Reason.SUCCESS])]
+    assert scene.broker.gone == [(b"", b"a")]
+
+
+def test_a_session_that_ends_lets_go_and_one_that_returns_has_it_still() -> None:
+    scene = Scene()
+    peer = connected(scene, clean=False, expiry=100)
+    peer.send(Subscribe(1, [Subscription("$exclusive/a", 1)]))
+    scene.broker.exclusives.answer(True)
+    scene.broker.settle()
+    scene.broker.end_turn()
+    again = Scene(table=scene.broker.table)
+    again.mqtt.sessions.restore(lambda _: None)
+    ((key, topic_filter),) = again.broker.exclusives.restored
+    assert topic_filter == b"a"
+    connected(again, clean=True)
+    assert again.broker.exclusives.released == [(key, b"a", True)]
