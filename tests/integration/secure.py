@@ -48,13 +48,14 @@ def connect(
     name: str = "localhost",
     session: ssl.SSLSession | None = None,
     receive_buffer: int = 0,
+    listener: str = "mqtt_tls",
 ) -> ssl.SSLSocket:
     """Return a socket whose handshake is done."""
     plain = socket.socket()
     if receive_buffer:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     plain.settimeout(20)
-    plain.connect(node.address("mqtt_tls"))
+    plain.connect(node.address(listener))
     return tls.wrap_socket(plain, server_hostname=name, session=session)
 
 

@@ -2,8 +2,10 @@
 
 import queue
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -11,9 +13,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from robustmq.mqtt import codec
 from robustmq.mqtt.packets import V5, Connack, Disconnect, Pingreq, Pingresp, Publish, Will
+from tests import authority
 from tests.integration.homes import PLACES, name_on, topic_on
+from tests.integration.secure import VERSIONS, context, settings
 from tests.integration.supervised import PATIENCE_SECONDS, Node
-from tests.integration.websocket_client import Framed, WebSocketClient
+from tests.integration.websocket_client import Framed, SecureWebSocketClient, WebSocketClient
 from tests.integration.wire_client import Client, serve
 from tests.websocket import BINARY, CLOSE, CONTINUATION, PING, TEXT, masked, request, split_head
 
@@ -22,7 +26,12 @@ LARGE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return authority.made(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def node(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     server = "mqtt_runtime.server"
     yield from serve(
         tmp_path_factory.mktemp("websocket") / "data",
@@ -30,6 +39,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         f"{server}.handshake_timeout_ms=1000",
         f"{server}.websocket_max_message_size={LARGE + 1_024}",
         "mqtt_runtime.protocol.max_packet_size=8388608",
+        *settings(directory),
     )
 
 
@@ -80,10 +90,10 @@ def test_packets_and_messages_need_not_begin_and_end_together(node: Node) -> Non
         client.send_raw(masked(stream[5_000:5_001], BINARY, fin=False) + masked(b"beat", PING))
         client.send_raw(masked(b"", CONTINUATION, fin=False))
         client.send_raw(masked(stream[5_001:], CONTINUATION))
-        before = client.messages
+        before = client.message_count
         heard = [client.expect(Publish).payload for _ in packets]
         assert heard == [packet.payload for packet in packets]
-        assert client.messages - before < len(packets), "a turn's bytes are one message"
+        assert client.message_count - before < len(packets), "a turn's bytes are one message"
         client.send(Pingreq())
         client.expect(Pingresp)
         assert client.pongs == [b"beat"]
@@ -189,10 +199,35 @@ def test_large_messages_and_a_slow_reader_beside_others(node: Node) -> None:
             assert slow.expect(Publish).payload == b"%d" % number * LARGE
 
 
+@pytest.mark.parametrize(("publishing", "listening"), PLACES)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_wss_is_websocket_within_tls(
+    node: Node, directory: Path, version: ssl.TLSVersion, publishing: int, listening: int
+) -> None:
+    topic = topic_on(0, "ws/{}")
+    tls = context(directory, version=version)
+    with (
+        SecureWebSocketClient(node, tls, name_on(listening, "wss")) as subscriber,
+        SecureWebSocketClient(node, tls, name_on(publishing, "wss")) as publisher,
+    ):
+        assert subscriber.subscribe(topic, 2) == [2]
+        publisher.send(Publish(topic.encode(), bytes(LARGE), 1, packet_id=1))
+        assert len(subscriber.expect(Publish).payload) == LARGE
+        subscriber.send_raw(masked(b"beat", PING) + masked(b"text", TEXT))
+        subscriber.ending()
+        assert (subscriber.pongs, subscriber.code) == ([b"beat"], 1003)
+
+
 class Paho:
     """paho-mqtt over WebSocket; what it hears is in a queue."""
 
-    def __init__(self, node: Node, core: int, version: MQTTProtocolVersion) -> None:
+    def __init__(
+        self,
+        node: Node,
+        core: int,
+        version: MQTTProtocolVersion,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
             name_on(core, "paho"),
@@ -206,7 +241,9 @@ class Paho:
         self.client.max_inflight_messages_set(200)
         # paho names an origin though it is no browser.
         self.client.ws_set_options("/mqtt", {"Origin": ORIGIN})
-        self.client.connect(*node.address("mqtt_ws"))
+        if tls is not None:
+            self.client.tls_set_context(tls)
+        self.client.connect(*node.address("mqtt_ws" if tls is None else "mqtt_wss"))
         self.client.loop_start()
 
     def close(self) -> None:
@@ -215,9 +252,13 @@ class Paho:
 
 
 @pytest.mark.parametrize("version", [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5])
-def test_paho_over_websocket(node: Node, version: MQTTProtocolVersion) -> None:
+@pytest.mark.parametrize("name", ["ws", "wss"])
+def test_paho_over_websocket(
+    node: Node, directory: Path, version: MQTTProtocolVersion, name: str
+) -> None:
     topic = topic_on(0, "ws/{}")
-    subscriber, publisher = Paho(node, 0, version), Paho(node, 1, version)
+    tls = None if name == "ws" else context(directory)
+    subscriber, publisher = Paho(node, 0, version, tls), Paho(node, 1, version, tls)
     subscriber.client.subscribe(topic, 2)
     subscriber.subscribed.get(timeout=PATIENCE_SECONDS)
     payloads = [b"%d" % number for number in range(1_000)] + [bytes(LARGE)]
