@@ -9,7 +9,7 @@ never waits, and knows no socket, no clock and no other layer: a `Stack` puts se
 other (WSS is TLS below WebSocket) and is a Layer itself.
 
     bytes from below    receive(data) -> plain bytes; raises Broken when the peer breaks the rules
-    bytes from above    send(data) -> bytes; only once `is_open`
+    bytes from above    send(data) -> bytes; only once `is_open`; Broken if it cannot be
     its own words       outgoing() -> bytes; asked after every `receive`, also after one that raised
     its last words      close() -> bytes; once, when the connection ends from this side
     the handshake       is_open: it is done; until then `receive` answers b"" as a rule
@@ -65,7 +65,7 @@ class Layer(Protocol):
         """Take bytes from below; return the plain bytes that they complete, or Broken."""
 
     def send(self, data: bytes) -> bytes:
-        """Return what goes down for plain bytes from above."""
+        """Return what goes down for plain bytes from above, or Broken."""
 
     def outgoing(self) -> bytes:
         """Return what the layer has to say by itself since it was asked last."""

@@ -61,8 +61,11 @@ class TlsLayer:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def send(self, data: bytes) -> bytes:
-        """Return the records that hold `data`."""
-        self._tls.write(data)
+        """Return the records that hold `data`; Broken when the peer has ended the connection."""
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:
+            raise Broken(f"nothing can be sent over TLS: {_reason(error)}") from error
         return self._to_peer.read()
 
     def outgoing(self) -> bytes:

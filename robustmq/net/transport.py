@@ -135,10 +135,7 @@ class Pipeline:
         try:
             plain = self._layer.receive(data)
         except Broken as error:
-            self._put(self._layer.outgoing())
-            self._broken(self, error.detail)
-            self._end()
-            self._tell_lost()
+            self._fail(error)
             return
         if not self._put_words(self._layer.outgoing()):
             return
@@ -162,6 +159,12 @@ class Pipeline:
         self._broken(self, f"{self._unheard} bytes of answers are not taken")
         self.abort()
         return False
+
+    def _fail(self, error: Broken) -> None:
+        self._put(self._layer.outgoing())
+        self._broken(self, error.detail)
+        self._end()
+        self._tell_lost()
 
     def _count(self, overhead: int) -> None:
         """Whoever takes the plain bytes counts them; the layers' share is counted here."""
@@ -195,7 +198,10 @@ class Pipeline:
     def write(self, data: bytes) -> None:
         """Send plain bytes with the end of the turn."""
         if data and not self._is_closing:
-            self._put(self._layer.send(data))
+            try:
+                self._put(self._layer.send(data))
+            except Broken as error:
+                self._fail(error)
 
     def resume(self) -> None:
         """Read again."""
