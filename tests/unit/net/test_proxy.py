@@ -107,10 +107,8 @@ def test_what_is_no_header(data: bytes, why: str) -> None:
 def test_the_layer_takes_the_header_and_passes_the_rest(takes_user: bool) -> None:
     layer = ProxyLayer(MOST, takes_user)
     data = version_2(V4 + certificate(b"alice"))
-    assert layer.receive(data[:20]) == b""
-    assert not layer.is_open
-    assert layer.receive(data[20:] + b"mqtt") == b"mqtt"
-    assert layer.is_open
+    assert (layer.receive(data[:20]), layer.is_open) == (b"", False)
+    assert (layer.receive(data[20:] + b"mqtt"), layer.is_open) == (b"mqtt", True)
     assert (layer.receive(data), layer.send(b"x")) == (data, b"x")
     assert (layer.outgoing(), layer.close(), layer.has_ended) == (b"", b"", False)
     facts = Facts("127.0.0.1")
