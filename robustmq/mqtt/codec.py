@@ -149,7 +149,8 @@ def _connect(reader: Reader, _: int) -> Connect:
     flags = reader.byte("connect flags")
     qos = (flags >> 3) & 3
     has_will = bool(flags & 0x04)
-    if flags & 0x01:
+    if flags & 0x01 and version > V31:
+        # MQTT 3.1 does not say that it is 0.
         raise malformed("The reserved connect flag is set.")
     if qos == 3 or (not has_will and flags & 0x38):
         raise malformed("The will flags contradict each other.")

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 _TAKEN_OVER: Final = "another client has connected with this client identifier"
+_UNHEARD: Final = "the answer exceeds the client's maximum packet size"
 _WITHOUT_CONNACK: Final = frozenset(
     {
         Reason.MALFORMED_PACKET,
@@ -85,6 +86,7 @@ class Connection:
         "_publisher",
         "_subscriber",
         "_timer",
+        "_unheard",
         "broker",
         "data_streams",
         "ended",
@@ -121,6 +123,7 @@ class Connection:
         self._subscriber: Subscriber | None = None
         self._greeted = False
         self._parting = False
+        self._unheard = False
         self._keep_alive_ms = 0
         self._timer: Timer | None = self.broker.at(
             self.broker.turn.now_ms + mqtt.limits.connect_timeout_ms, self._connect_timeout
@@ -218,6 +221,9 @@ class Connection:
         """Tell the client that it is connected, and let messages flow."""
         session = self.session
         assert session is not None
+        if not self.wording.takes(codec.encode(greeting.connack, self.version)):
+            self.refuse_connect(self.version, Reason.PACKET_TOO_LARGE, _UNHEARD)
+            return
         self._greeted = True
         self.count(metrics.CONNECTIONS_OPENED)
         self.send(greeting.connack)
@@ -322,14 +328,22 @@ class Connection:
         return self._keep_alive_ms
 
     def send(self, packet: Packet) -> None:
-        """Queue a packet for the client."""
-        self.count(metrics.PACKETS_SENT)
-        self.outbox.put(codec.encode(packet, self.version))
+        """Queue a packet for the client; one that it cannot take ends the connection."""
+        self._put(codec.encode(packet, self.version))
 
     def refuse(self, packet: Explained, sentence: str) -> None:
         """Queue an answer with the reason in words, as far as the client wants and takes it."""
-        self.count(metrics.PACKETS_SENT)
-        self.outbox.put(self.wording.encode(packet, sentence))
+        self._put(self.wording.encode(packet, sentence))
+
+    def _put(self, encoded: bytes) -> None:
+        """Queue a packet that is no PUBLISH: those are the window's."""
+        if self.wording.takes(encoded):
+            self.count(metrics.PACKETS_SENT)
+            self.outbox.put(encoded)
+        elif not self.ended and not self._unheard:
+            # It cannot be said ([MQTT-3.1.2-24]), and its sense cannot be left out.
+            self._unheard = True
+            self._close(Reason.PACKET_TOO_LARGE, _UNHEARD, with_will=True)
 
     def send_if_open(self, packet: Packet) -> None:
         """Queue a packet that had to wait, unless the connection has ended meanwhile."""

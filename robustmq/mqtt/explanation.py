@@ -50,4 +50,8 @@ class Wording:
             packet.properties or _NO_PROPERTIES, reason_string=sentence[:REASON_CHARACTERS]
         )
         worded = codec.encode(msgspec.structs.replace(packet, properties=properties), V5)
-        return plain if 0 < self.max_packet < len(worded) else worded
+        return worded if self.takes(worded) else plain
+
+    def takes(self, encoded: bytes) -> bool:
+        """Say whether the client takes a packet as large as this one."""
+        return not 0 < self.max_packet < len(encoded)

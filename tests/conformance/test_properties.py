@@ -170,6 +170,22 @@ def test_connack_fits_into_the_client_s_maximum(site: Site) -> None:
     assert raw.USER_PROPERTY not in found.properties
 
 
+@keeps(v5="3.1.2-24 3.2.0-1")
+def test_a_client_that_cannot_take_connack_is_not_sent_it(site: Site) -> None:
+    for size in (4, 8):
+        peer = site.peer()
+        limit = raw.block((raw.MAXIMUM_PACKET, size))
+        peer.send(raw.connect(V5, site.name(), properties=limit))
+        assert all((one.code, one.size <= size) == (0x95, True) for one in peer.rest())
+
+
+@keeps(v5="3.1.2-24 3.14.2-1")
+def test_a_client_that_cannot_take_suback_is_ended(site: Site) -> None:
+    client = site.client(properties=raw.block((raw.MAXIMUM_PACKET, 30)))
+    client.send(raw.subscribe(V5, 1, *((f"{site.topic}/{at}", 0) for at in range(40))))
+    assert client.refused(0x95)
+
+
 @keeps(v5="3.14.2-3 3.14.2-4 3.14.2-1 3.14.2-2 3.6.2-2 3.6.2-3 3.7.2-2 3.7.2-3")
 def test_the_server_s_last_words_fit_into_the_client_s_maximum(site: Site) -> None:
     client = site.client(properties=raw.block((raw.MAXIMUM_PACKET, 40)))

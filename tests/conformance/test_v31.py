@@ -71,3 +71,10 @@ def test_exchanges_are_those_of_311(site: Site) -> None:
     client.send(raw.PING)
     assert client.next(raw.PINGRESP).data == b""
     client.bye()
+
+
+@keeps(v31="3.1-9")
+def test_the_lowest_connect_flag_is_not_looked_at(site: Site) -> None:
+    peer = site.peer()
+    peer.send(raw.connect(V31, site.name(), flags=0x03))
+    assert peer.next(raw.CONNACK).data == b"\0\0"
