@@ -43,7 +43,7 @@ class Certificates:
 
     def __init__(self, settings: MqttTls) -> None:
         self._settings = settings
-        self._seen = self._signature(self._files())
+        self._seen = self._found = self._signature(self._files())
         self._trust = self._signature(self._trust_files())
         self._pairs = self._read()
         self._contexts = [self._make(pair) for pair in self._pairs]
@@ -59,13 +59,17 @@ class Certificates:
         """The certificates in use, the default one first."""
         return self._pairs
 
-    def renew(self) -> bool:
+    def renew(self, *, at_once: bool = False) -> bool:
         """Read files that have changed; False when none has, ConfigError when the old ones stay.
 
-        What is wrong is said once, until the files change again.
+        What is wrong is said once, until the files change again. Unless `at_once`, they are read
+        when two looks have found them the same: they may be replaced one after the other.
         """
         seen = self._signature(self._files())
         if seen == self._seen:
+            return False
+        if seen != self._found and not at_once:
+            self._found = seen
             return False
         self._seen = seen
         pairs = self._read()

@@ -29,14 +29,14 @@ class CertificateWatch:
         """Look now, for they may have changed since they were inherited, and from now on."""
         if self._certificates is not None:
             self.look()
-            self._later(self._seconds, self.start)
+            self._later(self._seconds, self._look_again)
 
-    def look(self) -> None:
-        """Take what is new, or say why the old ones stay."""
+    def look(self, *, at_once: bool = True) -> None:
+        """Take what is new, or say why the old ones stay; see `Certificates.renew`."""
         if self._certificates is None:
             return
         try:
-            is_new, reason = self._certificates.renew(), ""
+            is_new, reason = self._certificates.renew(at_once=at_once), ""
         except ConfigError as error:
             is_new, reason = False, str(error)
         # Said here: within the except clause a traceback would go with it.
@@ -45,3 +45,7 @@ class CertificateWatch:
         elif is_new:
             files = [pair.cert for pair in self._certificates.files]
             _log.info("certificates renewed", files=files)
+
+    def _look_again(self) -> None:
+        self.look(at_once=False)
+        self._later(self._seconds, self._look_again)

@@ -211,3 +211,22 @@ def comes_in(node: Node, tls: ssl.SSLContext, name: str) -> bool:
     except (Ended, OSError):
         return False
     return True
+
+
+def test_a_node_that_stops_tells_all_and_waits_for_none(
+    directory: Path, tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data", module="robustmq.cli.supervisor", settings=settings(directory))
+    try:
+        node.ready()
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(TlsClient(node, tls, name_on(n % 2, "e"))) for n in range(12)
+            ]
+            node.send(signal.SIGTERM)
+            for client in clients:
+                assert client.ending() == [Disconnect(Reason.SERVER_SHUTTING_DOWN)]
+                client.close()
+            assert node.wait() == 0
+    finally:
+        node.close()

@@ -44,7 +44,7 @@ def node(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             crl_file=files["crl"],
             user_from="common_name",
         ),
-        "mqtt_runtime.server.handshake_timeout_ms=500",
+        "mqtt_runtime.server.handshake_timeout_ms=2000",
         "mqtt_runtime.server.refusal_log_interval_ms=0",
     )
 
@@ -239,7 +239,7 @@ def test_certificates_are_renewed_without_a_connection_lost(
     files = tmp_path / "files"
     files.mkdir()
     copied(directory, files)
-    interval = "mqtt_runtime.tls.check_interval_ms=100"
+    interval = "mqtt_runtime.tls.check_interval_ms=400"
     begun = Node(
         tmp_path / "data",
         module="robustmq.cli.supervisor",
