@@ -214,6 +214,7 @@ KEYS: Final = _SCHEMA.keys
 SECTIONS: Final = _SCHEMA.sections
 VARIABLES: Final = _SCHEMA.variables
 _RULES: Final = ("topic_rules",)
+_NO_TENANT: Final = "is not one of mqtt_runtime.auth.tenants: add it there"
 
 
 def load(
@@ -311,9 +312,18 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
             "is above mqtt_runtime.protocol.max_session_expiry_interval",
         ),
     ]
-    if name := repeated(config.users):
+    tenants = {"", "default", *config.mqtt_runtime.auth.tenants}
+    listeners = config.mqtt_runtime.listener
+    for listener in msgspec.structs.fields(listeners):
+        tenant = listeners.named(listener.name).tenant
+        name = f"mqtt_runtime.listener.{listener.name}.tenant"
+        faults.append((tenant not in tenants, name, _NO_TENANT))
+    if strangers := [user.username for user in config.users if user.tenant not in tenants]:
         place = settings["users",].place
-        raise ConfigError(f"{place}: there are two users {name}; remove one of the two")
+        raise ConfigError(f"{place}: the tenant of the user {strangers[0]} {_NO_TENANT}")
+    if twice := repeated(config.users):
+        place = settings["users",].place
+        raise ConfigError(f"{place}: there are two users {twice}; remove one of the two")
     for wrong, name, sentence in faults:
         if wrong:
             key = tuple(name.split("."))

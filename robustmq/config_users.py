@@ -29,12 +29,15 @@ class MqttAuth(Struct, frozen=True, kw_only=True):
         and then whatever name a client gives. SIGHUP applies a change.
     certificate_as_username: off: a client certificate says nothing of the user; alone: the name in
         it is the user's, and no password is needed; with_password: likewise, but the password is.
+    tenants: The tenants beside default, of which nobody sees anything of another; each has at most
+        128 letters, digits, _, . and -.
     max_pending_logins: Passwords that wait in a core to be checked; who comes then is told that
         the server is busy.
     """
 
     secret_free_login: Literal["auto"] | bool = "auto"
     certificate_as_username: Literal["off", "alone", "with_password"] = "off"
+    tenants: tuple[Annotated[str, Meta(pattern=TENANT_PATTERN, min_length=1)], ...] = ()
     max_pending_logins: Annotated[int, between(1, 1_000_000)] = 1_000
 
 

@@ -11,7 +11,7 @@ from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.logins import Exchange, Login, Logins
-from robustmq.policy.principal import Peer, Principal
+from robustmq.policy.principal import Peer, Principal, client_of
 from robustmq.storage.log import StoredBatch
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Timer",
     "Turn",
     "Window",
+    "client_of",
 ]
 
 

@@ -65,7 +65,8 @@ class Arrival:
         connection = self._connection
         connection.wording = connect.wording(packet)
         client_id = packet.client_id or self._assigned(packet)
-        login = Login(connection.peer, client_id, packet.username, packet.password)
+        tenancy = connection.mqtt.tenant(packet, connection.peer.listener)
+        login = Login(connection.peer, client_id, tenancy.username, packet.password, tenancy.tenant)
         asked = packet.properties
         if asked is not None and asked.authentication_method is not None:
             decide = partial(self._decided, packet)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+from robustmq.broker.api import Principal
+from robustmq.message.tenancy import DEFAULT_TENANT, local_filter
 from robustmq.mqtt.session import NEVER, Session, Subscribed
 from robustmq.mqtt.session_table import SessionTable
 
@@ -19,7 +21,10 @@ _SHIFT: Final = 24
 
 
 class Census:
-    """Reads the sessions of a core; `client_id` among the arguments names one of them."""
+    """Reads the sessions of a core.
+
+    `client_id` among the arguments names one of them, within the `tenant` if there is one.
+    """
 
     def __init__(self, sessions: SessionTable) -> None:
         self._sessions = sessions
@@ -51,7 +56,10 @@ class Census:
         client_id = arguments.get("client_id")
         if client_id is None:
             yield from enumerate(self._sessions.walk(start), start + 1)
-        elif start == 0 and (session := self._sessions.get(str(client_id))) is not None:
+            return
+        tenant = str(arguments.get("tenant", DEFAULT_TENANT))
+        session = self._sessions.get(Principal(str(client_id), tenant=tenant).identity)
+        if start == 0 and session is not None:
             yield 1, session
 
 
@@ -59,6 +67,7 @@ def _client(session: Session) -> Entry:
     principal = session.principal
     connection = session.connection
     return {
+        "tenant": session.principal.tenant,
         "client_id": session.client_id,
         "username": principal.username,
         "source_ip": principal.address,
@@ -70,6 +79,7 @@ def _client(session: Session) -> Entry:
 
 def _session(session: Session) -> Entry:
     return {
+        "tenant": session.principal.tenant,
         "client_id": session.client_id,
         "username": session.principal.username,
         "connected": session.connection is not None,
@@ -93,8 +103,9 @@ def _subscription(session: Session, subscribed: Subscribed) -> Entry:
     options = subscribed.options
     group = subscribed.group
     return {
+        "tenant": session.principal.tenant,
         "client_id": session.client_id,
-        "path": subscribed.written.decode(),
+        "path": local_filter(subscribed.written.decode()),
         "group": None if group is None else group.decode(),
         "qos": options.qos,
         "no_local": options.no_local,

@@ -5,11 +5,13 @@ from typing import Final, NamedTuple
 from robustmq.broker.api import Broker, Principal
 from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import ProtocolError, Refused
+from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.mqtt.explanation import Wording
 from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
 
+_TENANT: Final = "tenant"
 _NO_LIMIT: Final = 65_535
 _NO_PROPERTIES: Final = Properties()
 _DEFAULT_PACKET: Final = 268_435_460
@@ -39,6 +41,37 @@ def check_anonymous(packet: Connect) -> None:
         raise ProtocolError(
             Reason.CLIENT_IDENTIFIER_NOT_VALID, "MQTT 3.1 wants a client identifier"
         )
+
+
+class Tenancy(NamedTuple):
+    """The tenant that a client belongs to, and its user name within the tenant."""
+
+    tenant: str
+    username: str | None
+
+
+def tenancy(packet: Connect, of_listener: str, tenants: frozenset[str]) -> Tenancy:
+    """Who a client is among `tenants` beside the default one.
+
+    By the user property `tenant`, by `tenant@` before the user name or before the client
+    identifier, or by the listener. A name before @ that is no tenant's is part of the name. The
+    client identifier stays whole. Raises ProtocolError 0x87 for a property that names no tenant.
+    """
+    username = packet.username
+    listed = packet.properties.user_properties if packet.properties is not None else ()
+    asked = next((value for name, value in listed if name == _TENANT), None)
+    if asked is not None and tenants:
+        if asked not in tenants and asked != DEFAULT_TENANT:
+            raise ProtocolError(Reason.NOT_AUTHORIZED, f"there is no tenant {asked}")
+        return Tenancy(asked, username)
+    if username is not None:
+        tenant, _, rest = username.partition("@")
+        if tenant in tenants and rest:
+            return Tenancy(tenant, rest)
+    tenant, _, rest = packet.client_id.partition("@")
+    if tenant in tenants and rest:
+        return Tenancy(tenant, username)
+    return Tenancy(of_listener or DEFAULT_TENANT, username)
 
 
 def wording(packet: Connect) -> Wording:

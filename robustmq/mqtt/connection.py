@@ -172,7 +172,7 @@ class Connection:
             self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return
         expiry = connect.expiry(packet, limits)
-        refused = sessions.refusal(principal.client_id, packet.clean_start, expiry)
+        refused = sessions.refusal(principal.identity, packet.clean_start, expiry)
         if refused is not None:
             self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return

@@ -7,11 +7,12 @@ from robustmq import metrics
 from robustmq.broker.api import Broker, Gate, Logins, Peer, Principal
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError, Refused
-from robustmq.mqtt import wire
+from robustmq.mqtt import connect, wire
+from robustmq.mqtt.connect import Tenancy
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.data_stream import DataStream
 from robustmq.mqtt.framing import Peek, connect_client_id, scan
-from robustmq.mqtt.packets import PacketType
+from robustmq.mqtt.packets import Connect, PacketType
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session_table import SessionTable
 
@@ -53,6 +54,7 @@ class Mqtt:
         self.limits = config.protocol
         self.keep_alive = config.keep_alive
         self._listeners = config.listener
+        self._tenants = frozenset(config.auth.tenants)
         self.sessions = SessionTable(broker, config.protocol, first_key)
         self.complain = complain
         self._core = core
@@ -110,6 +112,10 @@ class Mqtt:
     def data_stream(self, control: Connection) -> DataStream:
         """A further stream of a client whose connection belongs to this core."""
         return DataStream(control)
+
+    def tenant(self, packet: Connect, listener: str) -> Tenancy:
+        """The tenant of a client, by its CONNECT or its listener. Raises ProtocolError 0x87."""
+        return connect.tenancy(packet, self._listeners.named(listener).tenant, self._tenants)
 
     def assigned_client_id(self) -> str:
         """A client id that nobody has and whose home is this core (MQTT5 3.1.3.1)."""

@@ -8,6 +8,7 @@ from robustmq import metrics
 from robustmq.broker.api import Handle, Record
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import delay_seconds, is_delayed
+from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.message.topic import validate_name
 from robustmq.mqtt import wire
 from robustmq.mqtt.headers import to_headers
@@ -112,8 +113,10 @@ class Publisher:
     def _decide(self, topic: bytes, packet: Publish) -> bytes | Refused:
         """Return the topic that the message goes to, or why it goes nowhere."""
         topics = self._connection.broker.topics
-        if topics.rewrites:
-            decided = topics.name(self._session.principal, topic)
+        principal = self._session.principal
+        is_known = principal.tenant == DEFAULT_TENANT and not topic.startswith(b"$")
+        if topics.rewrites or not is_known:
+            decided = topics.name(principal, topic)
             if isinstance(decided, Refused):
                 return decided
             topic = decided

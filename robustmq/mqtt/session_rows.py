@@ -167,7 +167,7 @@ class SessionRows:
 
     def put(self, session: Session) -> None:
         """Write what the session is now, its subscriptions apart."""
-        self._state.put(SESSION + session.client_id.encode(), encode_session(session))
+        self._state.put(SESSION + session.principal.identity.encode(), encode_session(session))
 
     def put_subscription(self, session: Session, subscribed: Subscribed) -> None:
         """Write a subscription, new or changed."""
@@ -188,7 +188,7 @@ class SessionRows:
 
     def erase(self, session: Session) -> None:
         """The session has ended: all its rows go."""
-        self._state.delete(SESSION + session.client_id.encode())
+        self._state.delete(SESSION + session.principal.identity.encode())
         if not session.is_durable:
             return
         written = [subscribed.written for subscribed in session.subscriptions]
@@ -211,7 +211,7 @@ class SessionRows:
     # ------------------------------------------------------------------ reading
 
     def sessions(self) -> Iterator[tuple[str, SessionRow]]:
-        """Yield every session: client id and row. Raises Corrupt."""
+        """Yield every session: the client's identity and its row. Raises Corrupt."""
         for key, value in self._state.walk(SESSION, SUBSCRIPTION):
             yield key[1:].decode(), decode_session(value)
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq.broker.api import Broker, Principal, Record, Window
+from robustmq.broker.api import Broker, Principal, Record, Window, client_of
 from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import Refused
 from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
@@ -52,9 +52,9 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def get(self, client_id: str) -> Session | None:
+    def get(self, identity: str) -> Session | None:
         """The session of a client, None when it has none."""
-        return self._sessions.get(client_id)
+        return self._sessions.get(identity)
 
     def walk(self, start: int = 0) -> Iterator[Session]:
         """The sessions from a number on, in the order in which they came to this core."""
@@ -62,13 +62,13 @@ class SessionTable:
 
     # ------------------------------------------------------------------ opening
 
-    def refusal(self, client_id: str, clean_start: bool, expiry: int) -> Refused | None:
+    def refusal(self, identity: str, clean_start: bool, expiry: int) -> Refused | None:
         """Why a client may not connect now: what it asks for would have to be kept on disk.
 
         Whoever takes up a durable session as it was may read what it is owed, for which there
         may be no room otherwise. A will is none of the reasons: it lives in memory then.
         """
-        session = self._sessions.get(client_id)
+        session = self._sessions.get(identity)
         if session is None or not session.is_durable:
             return self._broker.state.refusal if expiry else None
         if not clean_start and expiry == session.expiry:
@@ -90,7 +90,7 @@ class SessionTable:
         the session with it goes. The client is told when what was put so far is durable, if the
         session `waits`.
         """
-        session = self._sessions.get(principal.client_id)
+        session = self._sessions.get(principal.identity)
         waits = session is not None and session.stored
         if session is not None:
             if session.connection is not None:
@@ -98,7 +98,7 @@ class SessionTable:
                 session.connection.taken_over(clean_start)
             else:
                 self._catch_up(session)
-            session = self._sessions.get(principal.client_id)
+            session = self._sessions.get(principal.identity)
         if session is not None and clean_start:
             self.end(session)
             session = None
@@ -142,7 +142,7 @@ class SessionTable:
         )
         window.key = key
         session = Session(principal, window)
-        self._sessions[principal.client_id] = session
+        self._sessions[principal.identity] = session
         self._cells[metrics.SESSIONS] = len(self._sessions)
         return session
 
@@ -191,8 +191,8 @@ class SessionTable:
         session.unsubscribe_all()
         session.window.clear()
         session.window.session = None
-        if self._sessions.get(session.client_id) is session:
-            del self._sessions[session.client_id]
+        if self._sessions.get(session.principal.identity) is session:
+            del self._sessions[session.principal.identity]
         self._cells[metrics.SESSIONS] = len(self._sessions)
 
     def withdraw(self, session: Session, subscribed: Subscribed) -> None:
@@ -213,7 +213,7 @@ class SessionTable:
             )
 
     def _on_due(self, session: Session) -> None:
-        if session.connection is None and self._sessions.get(session.client_id) is session:
+        if session.connection is None and self._sessions.get(session.principal.identity) is session:
             self._catch_up(session)
 
     def _catch_up(self, session: Session) -> None:
@@ -287,10 +287,10 @@ class SessionTable:
         now_ms = self._broker.turn.now_ms
         expiries: dict[int, int] = {}
         by_number: dict[int, Session] = {}
-        for client_id, row in self.rows.sessions():
+        for identity, row in self.rows.sessions():
             # Equal expiries are one object: most sessions share theirs.
             row.expiry = expiries.setdefault(row.expiry, row.expiry)
-            session = by_number[row.number] = self._restore(client_id, row, now_ms)
+            session = by_number[row.number] = self._restore(identity, row, now_ms)
             if not row.ended_ms:
                 self._unnoted.append(session)
             if len(self._sessions) % PROGRESS_EVERY == 0:
@@ -308,8 +308,9 @@ class SessionTable:
             else:
                 owner.receive(packet_id, None)
 
-    def _restore(self, client_id: str, row: SessionRow, now_ms: int) -> Session:
-        session = self._place(Principal(client_id, row.username), row.number)
+    def _restore(self, identity: str, row: SessionRow, now_ms: int) -> Session:
+        tenant, client_id = client_of(identity)
+        session = self._place(Principal(client_id, row.username, tenant=tenant), row.number)
         session.expiry = row.expiry
         # What was in flight is read back in the words of the version that the client spoke.
         session.version = session.window.version = row.version
@@ -346,7 +347,10 @@ class SessionTable:
         """Write since when those are offline that were connected: time down counts once."""
         for _ in range(min(len(self._unnoted), AT_ONCE)):
             session = self._unnoted.popleft()
-            if session.connection is None and self._sessions.get(session.client_id) is session:
+            if (
+                session.connection is None
+                and self._sessions.get(session.principal.identity) is session
+            ):
                 self.rows.put(session)
         if self._unnoted:
             self._broker.at(self._broker.turn.now_ms, self._note_ends)

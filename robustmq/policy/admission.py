@@ -1,6 +1,7 @@
 """The one ordered list of what may refuse a publish or a subscription."""
 
 from robustmq.errors import Refusal, Refused
+from robustmq.message.tenancy import local
 from robustmq.message.topic import inner_filter
 from robustmq.policy.principal import Principal
 from robustmq.policy.topic_rules import TopicRules
@@ -21,12 +22,13 @@ class Admission:
 
     def publish(self, principal: Principal, topic: bytes, size: int = 0) -> Refused | None:
         """Say why this principal may not publish `size` bytes to `topic`; None when it may."""
-        if topic.startswith(_SERVER_TREE) and topic[4:5] in {b"", b"/"}:
+        name = local(topic)
+        if name.startswith(_SERVER_TREE) and name[4:5] in {b"", b"/"}:
             return Refused(
                 Refusal.NOT_AUTHORIZED,
                 f"{principal.client_id} may not publish to $SYS: it is the server's own tree",
             )
-        if topic.count(b"/") >= self._max_levels:
+        if name.count(b"/") >= self._max_levels:
             return Refused(
                 Refusal.TOPIC_INVALID,
                 f"the topic has more than {self._max_levels} levels "
@@ -44,7 +46,7 @@ class Admission:
     def subscribe(self, principal: Principal, topic_filter: str) -> Refused | None:
         """Say why this principal may not subscribe to a valid filter; None when it may."""
         del principal
-        if inner_filter(topic_filter).count("/") >= self._max_levels:
+        if local(inner_filter(topic_filter).encode()).count(b"/") >= self._max_levels:
             return Refused(
                 Refusal.TOPIC_INVALID,
                 f"the filter has more than {self._max_levels} levels "

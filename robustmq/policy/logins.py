@@ -7,8 +7,9 @@ from typing import NamedTuple, TypeAlias
 
 from robustmq.config_users import MqttAuth
 from robustmq.errors import Refusal, Refused
+from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import METHODS, Verifier, prepared
-from robustmq.policy.principal import DEFAULT_TENANT, Peer, Principal
+from robustmq.policy.principal import Peer, Principal
 from robustmq.policy.scram import ScramError, ScramServer
 from robustmq.policy.users import Account, Users
 

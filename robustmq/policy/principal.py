@@ -1,11 +1,10 @@
 """Who acts: the identity that every decision of policy is made for."""
 
-from typing import Final
-
 import msgspec
 
-DEFAULT_TENANT: Final = "default"
-"""The tenant of everybody who belongs to no other."""
+from robustmq.message.tenancy import DEFAULT_TENANT
+
+_BORDER = "\0"
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
@@ -43,3 +42,21 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     listener: str = "tcp"
     tenant: str = DEFAULT_TENANT
     superuser: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The client id, qualified by the tenant unless that is the default: one for a session.
+
+        U+0000 is in no client id, so nobody can write the identity of another tenant's client.
+        """
+        if self.tenant == DEFAULT_TENANT:
+            return self.client_id
+        return f"{_BORDER}{self.tenant}{_BORDER}{self.client_id}"
+
+
+def client_of(identity: str) -> tuple[str, str]:
+    """The tenant and the client id of an identity."""
+    if not identity.startswith(_BORDER):
+        return DEFAULT_TENANT, identity
+    _, tenant, client_id = identity.split(_BORDER, 2)
+    return tenant, client_id

@@ -5,6 +5,7 @@ from typing import Final
 
 from robustmq._kernel.trie import Trie
 from robustmq.config import Storage, TopicRule, default_rule
+from robustmq.message.tenancy import local
 
 REMEMBERED: Final = 65_536
 """Topics that are remembered unless told (`mqtt_runtime.protocol.route_cache`)."""
@@ -61,12 +62,12 @@ class TopicRules:
         """Whether there is a rule that stores QoS 0 at all."""
 
     def of(self, topic: bytes) -> TopicRule:
-        """Return the rule of a valid topic name (matching: MQTT5 4.7)."""
+        """Return the rule of a valid topic name (matching: MQTT5 4.7), whoever's tenant it is."""
         rule = self._found.get(topic)
         if rule is None:
             if not self._rules:
                 return self.default
-            matching = self._trie.match(topic)
+            matching = self._trie.match(local(topic))
             rule = self._rules[min(matching)] if matching else self.default
             if len(self._found) >= self._remembered:
                 self._found.clear()

@@ -6,12 +6,18 @@ from robustmq.config_mqtt import MqttRuntime
 from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import is_delayed
+from robustmq.message.tenancy import DEFAULT_TENANT, MARK, qualified, qualified_filter
 from robustmq.message.topic import MAX_BYTES, canonical_filter, inner_filter
 from robustmq.policy.principal import Principal
 from robustmq.policy.rewrite import Rewriting
 from robustmq.policy.shared_groups import SharedGroups
 from robustmq.policy.template import Template
 from robustmq.policy.topic_rules import TopicRules
+
+_MARKED = Refused(Refusal.TOPIC_INVALID, "no topic that begins with $ may hold $ before U+0001")
+_TOO_LONG = Refused(
+    Refusal.TOPIC_INVALID, "with the name of its tenant the topic is longer than 65,535 bytes"
+)
 
 
 class Topics:
@@ -31,20 +37,33 @@ class Topics:
         self.names_publishers = SharedGroups(config.shared).choose_by_client
 
     def name(self, principal: Principal, topic: bytes) -> bytes | Refused:
-        """Return the topic that a message to a valid topic goes to."""
-        return self._rewriting.name(principal, topic)
+        """Return the topic that a message to a valid topic goes to, the tenant's name with it."""
+        if topic.startswith(b"$") and MARK in topic:
+            return _MARKED
+        changed = self._rewriting.name(principal, topic)
+        if isinstance(changed, Refused) or principal.tenant == DEFAULT_TENANT:
+            return changed
+        known = qualified(principal.tenant, changed)
+        return known if len(known) <= MAX_BYTES else _TOO_LONG
 
     def filter(self, principal: Principal, written: str) -> str | Refused:
         """Return the filter of a subscription as it is known by: one text for each.
 
-        `$queue/...` is `$share/$queue/...`, and the filter inside may be rewritten.
+        `$queue/...` is `$share/$queue/...`, the filter inside may be rewritten, and that of a
+        tenant has the tenant's name.
         """
         canonical = canonical_filter(written)
+        if canonical.startswith("$") and MARK in canonical.encode():
+            return _MARKED
         try:
             inner_filter(canonical)
         except ProtocolError as error:
             return Refused(Refusal.TOPIC_INVALID, error.detail)
-        return self._rewriting.filter(principal, canonical)
+        changed = self._rewriting.filter(principal, canonical)
+        if isinstance(changed, Refused) or principal.tenant == DEFAULT_TENANT:
+            return changed
+        known = qualified_filter(principal.tenant, changed)
+        return known if len(known.encode()) <= MAX_BYTES else _TOO_LONG
 
     def payload(self, topic: bytes, payload: bytes) -> Refused | None:
         """Say why a message that calls itself text may not be published (MQTT5 3.3.2.3.2)."""

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from robustmq.config_users import User
+from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import ITERATIONS, METHODS, Verifier, verifier
-from robustmq.policy.principal import DEFAULT_TENANT
 
 _SALT_BYTES: Final = 16
 

@@ -21,6 +21,7 @@ from robustmq.broker.relocation import Relocation
 from robustmq.config import Config, Storage, default_rule
 from robustmq.errors import ConfigError, Corrupt
 from robustmq.mqtt.session_rows import decode_session, decode_subscription, with_start
+from robustmq.policy.principal import client_of
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import Layout, open_layout
@@ -42,7 +43,8 @@ class MqttSessions:
 
     def client(self, key: bytes, value: bytes) -> tuple[bytes, int]:
         """The client id and the number of the session in a row `s`."""
-        return key[1:], decode_session(value).number
+        _, client_id = client_of(key[1:].decode())
+        return client_id.encode(), decode_session(value).number
 
     def subscription(self, key: bytes, value: bytes) -> tuple[bytes, int] | None:
         """The filter and the start of the subscription in a row `t`; None when it keeps nothing."""

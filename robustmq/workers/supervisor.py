@@ -415,8 +415,11 @@ class Supervisor:
 
 def _reloaded(old: Config, new: Config) -> Config:
     """The configuration that holds from now on: of the new one what needs no restart."""
+    before = old.mqtt_runtime.auth
     auth = msgspec.structs.replace(
-        new.mqtt_runtime.auth, max_pending_logins=old.mqtt_runtime.auth.max_pending_logins
+        new.mqtt_runtime.auth,
+        tenants=before.tenants,
+        max_pending_logins=before.max_pending_logins,
     )
     return msgspec.structs.replace(
         old,

@@ -230,6 +230,7 @@ KEPT = (
 
 def test_users_are_read(tmp_path: Path) -> None:
     text = USER.format(KEPT) + USER.format("").replace("alice", "bob") + 'tenant = "acme"\n'
+    text = '[mqtt_runtime.auth]\ntenants = ["acme"]\n' + text
     alice, bob = load(written(tmp_path, text), (), NOTHING).users
     assert (alice.username, alice.passwords, alice.superuser) == ("alice", (KEPT,), False)
     assert (bob.tenant, bob.passwords) == ("acme", ())
@@ -249,9 +250,12 @@ def test_users_are_read(tmp_path: Path) -> None:
         (USER.format("x").replace('"x"', "17"), "users.password = ... is refused: expected"),
         ('[[users]]\npassword = ""\n', "has no username"),
         ('[[users]]\nusername = "a"\ntenant = "a/b"\n', "tenant"),
+        ('[[users]]\nusername = "a"\ntenant = "acme"\n', "mqtt_runtime.auth.tenants: add it"),
+        ('[mqtt_runtime.listener.ws]\ntenant = "acme"\n', "mqtt_runtime.auth.tenants: add it"),
+        ('[mqtt_runtime.auth]\ntenants = [""]\n', "length >= 1"),
     ],
 )
-def test_users_that_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_users_and_tenants_that_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence) as error:
         load(written(tmp_path, text), (), NOTHING)
     assert "hunter2" not in str(error.value)

@@ -244,6 +244,7 @@ cdef class Fanout:
         cdef uint32_t i, id_size = 2 if qos else 0, length, property_length = 0, packet_id = 0
         cdef uint32_t identifiers = <uint32_t>PyBytes_GET_SIZE(group.identifiers)
         cdef uint32_t described = <uint32_t>PyBytes_GET_SIZE(properties)
+        cdef uint32_t marked, topic_length
         cdef size_t total = 0, fixed
         cdef const uint8_t* p = start
         cdef RecordView view
@@ -252,7 +253,9 @@ cdef class Fanout:
         cdef bytes data
         property_length = described + identifiers
         read_record(p, end, &view)
-        fixed = 2 + view.key_length + id_size
+        marked = mark_length(view.key, view.key_length)
+        topic_length = <uint32_t>(view.key_length - marked)
+        fixed = 2 + topic_length + id_size
         if group.version == 5:
             fixed += property_length + variable_size(property_length)
         ends = <uint32_t*>malloc(count * sizeof(uint32_t))
@@ -287,10 +290,10 @@ cdef class Fanout:
             p = view.end
             out[0] = <uint8_t>(0x30 | qos << 1 | <int>retain)
             out = put_variable(out + 1, <uint32_t>(fixed + max(view.value_length, 0)))
-            out[0] = <uint8_t>(view.key_length >> 8)
-            out[1] = <uint8_t>view.key_length
-            memcpy(out + 2, view.key, view.key_length)
-            out += 2 + view.key_length
+            out[0] = <uint8_t>(topic_length >> 8)
+            out[1] = <uint8_t>topic_length
+            memcpy(out + 2, view.key + marked, topic_length)
+            out += 2 + topic_length
             if qos:
                 packet_id = <uint32_t>((sequence + i) % IDS + 1)
                 out[0] = <uint8_t>(packet_id >> 8)
@@ -308,6 +311,19 @@ cdef class Fanout:
         if own_id:
             run.sequence = 0
         return run
+
+
+cdef inline uint32_t mark_length(const uint8_t* topic, int64_t length) noexcept nogil:
+    """How many bytes in front of a topic name its tenant (`message.tenancy`): mostly none."""
+    cdef int64_t i = 2
+    if length < 2 or topic[0] != 36 or topic[1] != 1:
+        return 0
+    while i < length and topic[i] != 1:
+        i += 1
+    if i == length:
+        return 0
+    i += 1
+    return <uint32_t>(i + 1 if i < length and topic[i] == 47 else i)
 
 
 cdef inline int variable_size(uint32_t value) noexcept nogil:

@@ -25,6 +25,8 @@ MAX_REMAINING: Final = 268_435_455
 """The remaining length of a packet at most (MQTT5 2.1.4)."""
 LARGE_VALUE: Final = 1 << 27
 """A payload of more bytes than this is a run of its own, for it may not fit into a packet."""
+TENANT_MARK: Final = b"$\1"
+"""What the topics of tenants begin with (`message.tenancy`)."""
 EXPIRY: Final = 2
 """The identifier of the message expiry interval property (MQTT5 3.3.2.3.3)."""
 
@@ -237,7 +239,7 @@ class Fanout:
 
         None when one of them is larger than a packet can be.
         """
-        topic = views[0].key or b""
+        topic = _local(views[0].key or b"")
         head = len(topic).to_bytes(2, "big") + topic
         block = b""
         if group.version == 5:
@@ -264,6 +266,12 @@ class Fanout:
             at += 1 + len(length) + fixed + len(value)
             ends.append(at)
         return Run(b"".join(parts), ends, qos, 0 if own_id else sequence)
+
+
+def _local(topic: bytes) -> bytes:
+    """Return a topic as clients know it: `message.tenancy.local`."""
+    end = topic.find(b"\1", len(TENANT_MARK)) if topic.startswith(TENANT_MARK) else -1
+    return topic if end < 0 else topic[end + 1 :].removeprefix(b"/")
 
 
 def _alike(first: RecordView, view: RecordView) -> bool:

@@ -340,3 +340,25 @@ def test_what_cannot_be_encoded_with_an_identifier(side: Side) -> None:
     for end in (0, 60, 61, len(good) - 1):
         with pytest.raises(Corrupt):
             core.fanout.encode(group, good[:end], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("topic", "told"),
+    [
+        (b"$\1acme\1/a/b", b"a/b"), (b"$\1acme\1//a", b"/a"), (b"$\1acme\1$x/y", b"$x/y"),
+        (b"$\1", b"$\1"), (b"$\1a", b"$\1a"), (b"$", b"$"), (b"$a", b"$a"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_clients_are_not_told_the_name_of_their_tenant(
+    side: Side, topic: bytes, told: bytes, version: int, qos: int
+) -> None:
+    core = Core(side)
+    window = core.window(version)
+    core.subscribe(topic, core.group(window))
+    core.deliver((topic, b"x", qos), (topic, b"y", qos))
+    assert [(packet.topic, packet.payload) for packet in got(window)] == [
+        (told, b"x"),
+        (told, b"y"),
+    ]
