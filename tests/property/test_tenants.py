@@ -34,7 +34,7 @@ CLIENTS: Final = ("a", "b")
 TOPICS: Final = ("a/x", "b", "/x", "$x/a", "a", "$delayed/0/a/x", "$SYS/a", "acme/a")
 FILTERS: Final = (
     "#", "+/x", "a/#", "$share/g/#", "$share/g/a/x", "$queue/+/x", "a/x", "$x/#", "$SYS/#", "+",
-    "/+", "+/+",
+    "/+", "+/+", "$exclusive/a/x", "$exclusive/+/x",
 )  # fmt: skip
 CONFIG: Final = MqttRuntime(auth=MqttAuth(tenants=("acme", "beta")))
 
