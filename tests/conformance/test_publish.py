@@ -223,12 +223,12 @@ def test_a_client_s_messages_stay_in_order(site: Site, qos: int) -> None:
 def test_an_exchange_goes_on_though_the_message_has_expired(site: Site) -> None:
     client = site.client(durable=True)
     client.subscribe(site.topic, 2)
-    expires = raw.block((raw.MESSAGE_EXPIRY, 1))
+    expires = raw.block((raw.MESSAGE_EXPIRY, 2))
     client.send(raw.publish(V5, site.topic, b"sent", 2, 3, properties=expires))
     assert client.find(raw.PUBREC).packet_id == 3
     found = client.find(raw.PUBLISH)
     client.drop()
-    site.client("waiting").silence(1.3)
+    site.client("waiting").silence(2.3)
     again = site.client(durable=True)
     repeated = again.next(raw.PUBLISH)
     assert (repeated.packet_id, repeated.dup) == (found.packet_id, True)

@@ -90,7 +90,7 @@ def test_any_other_disconnect_publishes_the_will(site: Site) -> None:
 @keeps(v5="3.1.2-8")
 def test_the_will_waits_for_its_delay(site: Site) -> None:
     listener = _listener(site)
-    delayed = raw.block((raw.WILL_DELAY, 1))
+    delayed = raw.block((raw.WILL_DELAY, 2))
     site.client(durable=True, will=site.will("will", properties=delayed)).drop()
     assert listener.heard() == []
     assert listener.message().payload == b"gone"
@@ -107,10 +107,10 @@ def test_the_will_comes_when_the_session_ends_before_the_delay(site: Site) -> No
 @keeps(v5="3.1.3-9 3.1.2-8")
 def test_a_return_within_the_delay_prevents_the_will(site: Site) -> None:
     listener = _listener(site)
-    delayed = raw.block((raw.WILL_DELAY, 1))
+    delayed = raw.block((raw.WILL_DELAY, 2))
     site.client(durable=True, will=site.will("will", properties=delayed)).drop()
     again = site.client(durable=True)
-    listener.silence(1.5)
+    listener.silence(2.5)
     again.bye()
     _nothing_but_the_marker(site, listener)
 
