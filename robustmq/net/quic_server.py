@@ -27,7 +27,7 @@ Datagram = tuple[bytes, NetworkAddress]
 
 _NOISE_BYTES: Final = 32
 _RESETS_A_SECOND: Final = 100
-_SWEEP_AT: Final = 1_024
+_SWEEP_AT: Final = 128
 """Times in the heap that may be void, beside as many as there are connections."""
 
 

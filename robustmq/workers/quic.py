@@ -25,8 +25,10 @@ from robustmq.net.quic_stream import QuicStream
 from robustmq.workers.entrance import Entrance, LocalEnd
 from robustmq.workers.relays import AcceptedStream
 
-_MOST_SENT: Final = 512
-"""Datagrams sent in a row before other connections' input is looked at again."""
+_MOST_SENT: Final = 128
+"""Datagrams sent in a turn, before others are looked at again."""
+_READ_SECONDS: Final = 0.005
+"""How long datagrams are read in a turn."""
 _RETRY_MS: Final = 1
 
 # What clients do wrong is counted; aioquic would write a line about each of them.
@@ -128,7 +130,9 @@ class QuicDoor:
             self._renew()
         now = time.monotonic()
         server = self._server
-        received = self._socket.receive(lambda data, address: server.receive(data, address, now))
+        received = self._socket.receive(
+            lambda data, address: server.receive(data, address, now), _READ_SECONDS
+        )
         self._turn.row[metrics.QUIC_DATAGRAMS_RECEIVED] += received
 
     def flush(self) -> bool:
