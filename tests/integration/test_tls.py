@@ -1,6 +1,7 @@
 """The TLS listener: versions, certificates both ways, renewal, resumption, and what is refused."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -335,5 +336,35 @@ def test_a_client_without_a_certificate_where_one_is_required(
         with Wire(node, V311) as plain:
             plain.send(Connect("plain", V311))
             plain.receive()
+    finally:
+        node.close()
+
+
+def test_handshakes_under_way_have_a_bound_and_tickets_outlive_a_worker(
+    directory: Path, tmp_path: Path
+) -> None:
+    lines = [*settings(directory), "mqtt_runtime.tls.max_handshakes=2"]
+    lines += ["mqtt_runtime.server.handshake_timeout_ms=60000"]
+    node = Node(tmp_path / "data", module="robustmq.cli.supervisor", settings=lines)
+    tls = context(directory)
+    try:
+        children = node.ready().children()
+        with TlsClient(node, tls, name_on(0, "b")) as client:
+            client.ping()
+            assert isinstance(client.socket, ssl.SSLSocket)
+            session = client.socket.session
+        with contextlib.ExitStack() as stack:
+            for _ in range(2 * WORKERS + 6):
+                silent = socket.create_connection(node.address("mqtt_tls"), timeout=PATIENCE)
+                stack.enter_context(silent)
+            until(lambda: refused(node) >= 6, "no more than the bound are let in")
+            until(lambda: "too many handshakes are under way" in reasons(node), "it is logged")
+        for core in range(WORKERS):
+            os.kill(children[f"worker {core}"], signal.SIGKILL)
+        until(lambda: len(node.seen("process is back")) == WORKERS, "both are back")
+        for _ in range(10):
+            again = connect(node, tls, session=session)
+            assert again.session_reused
+            again.close()
     finally:
         node.close()
