@@ -1,26 +1,25 @@
 """Passwords are looked at aside: one thread a worker, and never too many that wait for it."""
 
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-_NICE: Final = 19
+_NICE: Final = 0
 
 
 class Hashing:
-    """Runs checks of passwords one after the other, below all else that the core has to do.
+    """Runs checks of passwords one after the other.
 
     `resume(callback)` runs a callback on the loop, from any thread; `most` checks may wait.
-    Hashing lets go of the interpreter's lock, so the loop goes on meanwhile.
+    Hashing lets go of the interpreter's lock, so the loop goes on meanwhile. The thread has the
+    loop's own priority: with a lower one it would be put off while it holds the lock.
     """
 
     def __init__(self, resume: Callable[[Callable[[], None]], None], most: int) -> None:
         self._resume = resume
         self._most = most
         self._waiting = 0
-        self._thread = ThreadPoolExecutor(1, "hashing", _yield_to_others)
+        self._thread = ThreadPoolExecutor(1, "hashing")
 
     def later(self, check: Callable[[], bool], done: Callable[[bool], None]) -> bool:
         """Run `check` and call back on the loop; False when too many wait already."""
@@ -42,8 +41,3 @@ class Hashing:
     def _tell(self, future: Future[bool], done: Callable[[bool], None]) -> None:
         self._waiting -= 1
         done(future.result())
-
-
-def _yield_to_others() -> None:
-    # On Linux a thread has a niceness of its own.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
