@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from robustmq.broker import frames
 from robustmq.errors import Corrupt, ProtocolError
 from robustmq.message.delay import delay_seconds, is_delayed, read_delay
 from robustmq.message.topic import validate_filter, validate_name
@@ -159,6 +160,42 @@ def fuzz_batch(data: bytes) -> None:
     assert at == -1 or header.is_whole(data, at, header.header_at(data, at))
 
 
+def fuzz_frames(data: bytes) -> None:
+    """What a core writes, whatever the bytes and numbers in it, another one reads as the same."""
+    if len(data) < 22:
+        return
+    flags, cut = data[0], data[1]
+    epoch = int.from_bytes(data[2:6], "little")
+    call, place = int.from_bytes(data[6:14], "little"), int.from_bytes(data[14:22], "little")
+    name, rest = data[22 : 22 + cut], data[22 + cut :]
+    on, off = bool(flags & 1), bool(flags & 2)
+    number = frames.Number(epoch, place)
+    pairs = [(call, place)] * (cut % 5)
+    laws: list[tuple[object, object]] = [
+        (frames.read_store(frames.store(epoch, call, rest, on)), ((epoch, call), on, rest)),
+        (frames.read_retain(frames.retain(call, place, rest, on)), (call, place, on, rest)),
+        (frames.read_keep(frames.keep(call, name, rest)), (call, name, rest)),
+        (frames.read_want(frames.want(call, on, off, name)), (call, on, off, name)),
+        (
+            frames.read_wanted(frames.wanted(call, number, call, [place] * (cut % 5))),
+            (call, number, call, [place] * (cut % 5)),
+        ),
+        (frames.read_scan(frames.scan(call, pairs, rest)), (call, pairs, rest)),
+        (frames.read_join(frames.join(call, place, on, off, rest)), (call, place, on, off, rest)),
+        (frames.read_leave(frames.leave(place, rest)), (place, rest)),
+        (
+            frames.read_hand(frames.hand(epoch, call, place, name, rest)),
+            (epoch, call, place, name, rest),
+        ),
+        (frames.read_assign(frames.assign(place, name, rest)), (place, name, rest)),
+        (frames.read_give_back(frames.give_back(name, rest)), (name, rest)),
+    ]
+    for found, expected in laws:
+        assert found == expected
+    with contextlib.suppress(Corrupt):
+        frames.without_qos_0(frames.store(epoch, call, rest))
+
+
 def fuzz_delay(data: bytes) -> None:
     """A delayed topic is due between now and the end of what its digits can say."""
     topic = b"$delayed/" + data
@@ -303,6 +340,7 @@ SEEDS: Final[Mapping[str, list[bytes]]] = {
     "properties": [b"\3" + raw.varint(len(_MESSAGE)) + _MESSAGE],
     "intake": [b"\0" + _STREAM, b"\5" + _STREAM],
     "batch": [_batch(), b"\x80" + _batch()],
+    "frames": [bytes(range(22)) + _batch(), b"\3\4" + bytes(20) + b"name" + _batch()],
     "delay": [b"10/a/b", b"1700000100/a", b"1/$delayed/1/a"],
     "topic": [b"a/b", b"+/#", b"$share/g/a", "\u20ac/\ufeff".encode()],
     "websocket": [

@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz import havoc
 from tests.fuzz.targets import SEEDS, TARGETS
 
-SECONDS = 1.2
+SECONDS = 1.0
 
 
 def test_every_target_has_seeds() -> None:
