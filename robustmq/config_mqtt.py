@@ -12,6 +12,7 @@ from robustmq.config_server import MqttServer
 from robustmq.config_tls import MqttTls
 from robustmq.config_topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
 from robustmq.config_users import MqttAuth
+from robustmq.config_watch import MqttSystemMonitor
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):
@@ -145,6 +146,7 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     listener: MqttListeners = field(default_factory=MqttListeners)
     limit: MqttLimit = field(default_factory=MqttLimit)
     flapping_detect: MqttFlappingDetect = field(default_factory=MqttFlappingDetect)
+    system_monitor: MqttSystemMonitor = field(default_factory=MqttSystemMonitor)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()
     quic: MqttQuic = field(default_factory=MqttQuic)

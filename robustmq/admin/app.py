@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import api, blacklist, clients, console
+from robustmq.admin import alarms, api, blacklist, clients, console
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
@@ -28,21 +28,30 @@ class Metrics(HTTPEndpoint):
 
 
 def create(
-    snapshot: Snapshot, node: Node, settings: Admin, listeners: console.WebSocketListeners
+    snapshot: Snapshot,
+    node: Node,
+    settings: Admin,
+    listeners: console.WebSocketListeners,
+    raised: alarms.Alarms | None = None,
 ) -> Starlette:
     """Make the application; what it shows it asks of `snapshot`, and below `/api` of `node`.
 
-    `listeners` are where the console, a page, finds MQTT.
+    `listeners` are where the console, a page, finds MQTT; `raised` the alarms of the node.
 
     Errors are JSON: `{"error": "Not Found"}` with 404, and 405 with the Allow header.
     """
+    board = raised or alarms.Alarms()
     guard = Middleware(api.Guard, networks=settings.trusted_networks)
     app = Starlette(
         routes=[
             Route("/metrics", Metrics),
             Route("/health/live", Live),
             Route("/health/ready", Ready),
-            Mount("/api", routes=[*blacklist.ROUTES, *clients.ROUTES], middleware=[guard]),
+            Mount(
+                "/api",
+                routes=[*alarms.ROUTES, *blacklist.ROUTES, *clients.ROUTES],
+                middleware=[guard],
+            ),
             *console.routes(listeners),
         ],
         exception_handlers={
@@ -55,7 +64,8 @@ def create(
     app.state.snapshot = snapshot
     app.state.node = node
     app.state.max_page = settings.max_page
-    app.state.exposition = Exposition(snapshot)
+    app.state.alarms = board
+    app.state.exposition = Exposition(snapshot, alarms.AlarmCollector(board))
     return app
 
 

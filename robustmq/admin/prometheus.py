@@ -107,11 +107,12 @@ class NodeCollector(Collector):
 
 
 class Exposition:
-    """Writes the node's metrics in the form that a scraper accepts."""
+    """Writes the node's metrics in the form that a scraper accepts; `others` add to them."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *others: Collector) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(NodeCollector(snapshot))
+        for collector in (NodeCollector(snapshot), *others):
+            self._registry.register(collector)
 
     def write(self, accept: str) -> tuple[bytes, str]:
         """Return the text and its content type for a scraper's Accept header."""

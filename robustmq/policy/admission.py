@@ -3,7 +3,7 @@
 from robustmq.errors import Refusal, Refused
 from robustmq.message.tenancy import local
 from robustmq.message.topic import inner_filter
-from robustmq.policy.principal import Principal
+from robustmq.policy.principal import SERVER, Principal
 from robustmq.policy.topic_rules import TopicRules
 
 _SERVER_TREE = b"$SYS"
@@ -23,7 +23,8 @@ class Admission:
     def publish(self, principal: Principal, topic: bytes, size: int = 0) -> Refused | None:
         """Say why this principal may not publish `size` bytes to `topic`; None when it may."""
         name = local(topic)
-        if name.startswith(_SERVER_TREE) and name[4:5] in {b"", b"/"}:
+        is_systems = name.startswith(_SERVER_TREE) and name[4:5] in {b"", b"/"}
+        if is_systems and principal is not SERVER:
             return Refused(
                 Refusal.NOT_AUTHORIZED,
                 f"{principal.client_id} may not publish to $SYS: it is the server's own tree",

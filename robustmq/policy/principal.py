@@ -1,5 +1,7 @@
 """Who acts: the identity that every decision of policy is made for."""
 
+from typing import Final
+
 import msgspec
 
 from robustmq.message.tenancy import DEFAULT_TENANT
@@ -60,3 +62,7 @@ def client_of(identity: str) -> tuple[str, str]:
         return DEFAULT_TENANT, identity
     _, tenant, client_id = identity.split(_BORDER, 2)
     return tenant, client_id
+
+
+SERVER: Final = Principal("$server", listener="", superuser=True)
+"""The server itself: it alone publishes below `$SYS`."""

@@ -23,8 +23,9 @@ from robustmq.admin.prometheus import Core, Usage
 from robustmq.errors import ConfigError, Refused
 from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase, Region
-from robustmq.workers import log
+from robustmq.workers import limits, log
 from robustmq.workers.inheritance import HTTP, ServerInheritance
+from robustmq.workers.observer import Observer
 from robustmq.workers.questions import Record
 from robustmq.workers.records import Records
 from robustmq.workers.roster import Roster
@@ -56,8 +57,12 @@ async def _serve(inheritance: ServerInheritance) -> None:
 
 async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None:
     snapshot = RegionSnapshot(inheritance.region, inheritance.workers)
+    observer = _observer(inheritance, node, snapshot)
+    application = app.create(
+        snapshot, node, inheritance.config.admin, _console(inheritance), observer.alarms
+    )
     config = uvicorn.Config(
-        app.create(snapshot, node, inheritance.config.admin, _console(inheritance)),
+        application,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -71,10 +76,24 @@ async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None
     loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
     interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
     node.start()
+    observer.start()
     beating = asyncio.create_task(_beat(inheritance, interval))
     await server.serve(sockets=[inheritance.listeners[HTTP]])
     inheritance.enter(Phase.STOPPED)
+    observer.stop()
     beating.cancel()
+
+
+def _observer(
+    inheritance: ServerInheritance, node: "Workforce", snapshot: "RegionSnapshot"
+) -> Observer:
+    return Observer(
+        inheritance.config,
+        node,
+        snapshot,
+        started_s=psutil.Process(os.getppid()).create_time(),
+        max_connections=limits.connection_count(inheritance.config, inheritance.workers),
+    )
 
 
 def _console(inheritance: ServerInheritance) -> WebSocketListeners:

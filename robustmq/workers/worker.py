@@ -21,6 +21,7 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config_limits import Ban
 from robustmq.errors import ConfigError
+from robustmq.mqtt.announcements import Announcements
 from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
@@ -195,6 +196,7 @@ class Worker:
         census = Census(sessions)
         administration.answers.update(
             {
+                "mqtt.announce": Announcements(self._core).asked,
                 "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
                 "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
                 "mqtt.subscriptions": listing(
