@@ -9,11 +9,13 @@ from typing import Final
 
 import pytest
 
-from robustmq.mqtt.packets import Connect
+from robustmq.mqtt import codec
+from robustmq.mqtt.packets import V5, Connect
 from tests import authority
 from tests.integration.homes import WORKERS, name_on
 from tests.integration.secure import context, settings
 from tests.integration.supervised import Node, until
+from tests.integration.websocket_client import WebSocketClient
 from tests.integration.wire_client import Client, Wire, serve
 
 V1: Final = b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 1883\r\n"
@@ -60,6 +62,19 @@ class Proxied(Client):
         return opened
 
 
+class ProxiedWebSocket(WebSocketClient):
+    """A client over WebSocket whose proxy sends a header first."""
+
+    def __init__(self, node: Node, client_id: str, header: bytes) -> None:
+        self._header = header
+        super().__init__(node, client_id)
+
+    def below(self, node: Node, receive_buffer: int) -> socket.socket:
+        opened = super().below(node, receive_buffer)
+        opened.sendall(self._header)
+        return opened
+
+
 def complained(node: Node) -> set[str]:
     return {event["address"] for event in node.seen("client broke the protocol")}
 
@@ -73,6 +88,21 @@ def test_the_real_address_comes_home(node: Node, header: bytes, core: int, piece
         client.send_bytes(b"\xf1\x00")
         client.ending()
     until(lambda: HEADERS[header] in complained(node), "the log names the client itself")
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("core", range(WORKERS))
+def test_the_header_comes_before_websocket(node: Node, header: bytes, core: int) -> None:
+    with ProxiedWebSocket(node, name_on(core, "w"), header) as client:
+        client.send_bytes(b"\xf1\x00")
+        client.ending()
+
+    def is_told() -> bool:
+        complaints = node.seen("client broke the protocol")
+        addresses = [each["address"] for each in complaints if each["client"] == client.client_id]
+        return addresses == [HEADERS[header]]
+
+    until(is_told, "the log names the client itself")
 
 
 @pytest.mark.parametrize("header", HEADERS)
@@ -108,8 +138,7 @@ def test_a_header_from_elsewhere_is_refused(tmp_path: Path) -> None:
     for node in serve(tmp_path / "data", *lines):
         for header in HEADERS:
             with Wire(node) as wire:
-                wire.send_bytes(header)
-                wire.send(Connect("x"))
+                wire.send_bytes(header + codec.encode(Connect("x"), V5))
                 assert wire.ending() == []
         with Client(node, "x") as client:
             client.ping()
