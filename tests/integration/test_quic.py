@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -230,6 +231,31 @@ def test_a_worker_that_is_killed_takes_only_its_own_with_it(tmp_path: Path, keys
             with QuicClient(node, client.client_id) as again:
                 again.ping()
             client.line.close()
+    finally:
+        node.close()
+
+
+def test_a_new_certificate_is_shown_to_new_clients(tmp_path: Path, keys: Path) -> None:
+    for name in ("server", "other"):
+        for kind in ("pem", "key"):
+            shutil.copy(keys / f"{name}.{kind}", tmp_path / f"{name}.{kind}")
+    settings = (*_settings(tmp_path), "mqtt_runtime.tls.check_interval_ms=100")
+    node = Node(tmp_path / "data", module="robustmq.cli.supervisor", settings=settings)
+
+    def shown() -> str:
+        with QuicClient(node, _name("sees")) as client:
+            certificate = client.line.quic.tls._peer_certificate
+            assert certificate is not None
+            return certificate.subject.rfc4514_string()
+
+    try:
+        node.ready()
+        with QuicClient(node, _name("stays")) as client:
+            assert shown() == "CN=localhost"
+            for kind in ("key", "pem"):
+                (tmp_path / f"other.{kind}").replace(tmp_path / f"server.{kind}")
+            until(lambda: shown() == "CN=other.example", "the new certificate is shown")
+            client.ping()
     finally:
         node.close()
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent, StreamDataReceived
+from aioquic.tls import SessionTicket
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -123,7 +124,10 @@ class Client:
             alpn_protocols=[alpn],
             verify_mode=ssl.CERT_NONE,
         )
-        self.quic = QuicConnection(configuration=configuration)
+        self.tickets: list[SessionTicket] = []
+        self.quic = QuicConnection(
+            configuration=configuration, session_ticket_handler=self.tickets.append
+        )
         self.address = address
         self.events: list[QuicEvent] = []
         self.quic.connect(SERVER, now)

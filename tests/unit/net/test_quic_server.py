@@ -485,6 +485,16 @@ def test_times_that_are_void_do_not_pile_up() -> None:
     assert len(network.server._timers) <= 132
 
 
+def test_nobody_gets_a_ticket_for_data_that_could_be_repeated() -> None:
+    network = Network()
+    network.hall.echo = True
+    client = _greet(network)
+    assert _echoed(network, client, b"hello")
+    network.run(lambda: False, 1.0)
+    assert client.tickets == []
+    assert not client.seen(HandshakeCompleted)[0].early_data_accepted
+
+
 def test_keys_are_updated_without_anybody_noticing() -> None:
     network = Network()
     network.hall.echo = True
