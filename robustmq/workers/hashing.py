@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
-
-_NICE: Final = 0
 
 
 class Hashing:

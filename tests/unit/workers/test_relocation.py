@@ -17,6 +17,7 @@ from robustmq.broker.placement import Placement
 from robustmq.config import Config, Engine, Storage, TopicRule
 from robustmq.errors import Corrupt
 from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
+from robustmq.policy.principal import Principal
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.files import SystemFiles
 from robustmq.storage.layout import Layout, open_layout
@@ -329,3 +330,10 @@ def test_files_that_cannot_be_finished_end_the_move(
     layout = open_layout(str(tmp_path))
     assert (layout.workers, layout.generation, layout.strays()) == (1, 1, [])
     assert found_logs(layout) == before
+
+
+@pytest.mark.parametrize("tenant", ["default", "acme"])
+def test_a_session_moves_to_the_home_of_its_client_id_whatever_its_tenant(tenant: str) -> None:
+    row = SessionRow(7, 60, 5, 0, None, None)
+    key = b"s" + Principal("c@x", tenant=tenant).identity.encode()
+    assert MqttSessions().client(key, msgspec.msgpack.encode(row)) == (b"c@x", 7)
