@@ -47,6 +47,8 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_server_topic_aliases: Topic aliases that the server uses toward one client.
     response_information: What a client that asks for it is told as the beginning of its response
         topics; ${clientid} and ${username} stand for its own; "": nothing.
+    overlap: What a session gets whose subscriptions match a message more than once: combined: one
+        copy, of the highest QoS and with all subscription identifiers; separate: one for each.
     publisher_route_cache: Topics whose routes one publisher's connection remembers.
     route_cache: Topics whose routes a core remembers.
     """
@@ -68,6 +70,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_subscriptions: Annotated[int, between(1, 10_000_000)] = 10_000
     max_server_topic_aliases: Annotated[int, between(0, 65_535)] = 1_024
     response_information: Annotated[str, Meta(max_length=1_024)] = ""
+    overlap: Literal["combined", "separate"] = "combined"
     publisher_route_cache: Annotated[int, between(1, 1_000_000)] = 1_024
     route_cache: Annotated[int, between(16, 100_000_000)] = 65_536
 

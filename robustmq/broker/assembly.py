@@ -100,7 +100,9 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     retained = Retained(state, mqtt.retained.max_messages, mqtt.retained.max_bytes, turn.row)
     subscriptions = _subscriptions(site, describe)
     inbox = Inbox(turn, state, mqtt.inbox)
-    subscriptions.cursors = Cursors(turn, state, inbox, subscriptions.fanout)
+    subscriptions.cursors = Cursors(
+        turn, state, inbox, subscriptions.fanout, separate=mqtt.protocol.overlap == "separate"
+    )
     handovers = Handovers(
         core=site.core,
         fabric=site.fabric,
@@ -168,6 +170,7 @@ def _subscriptions(site: _Site, describe: Describe) -> Subscriptions:
         rules=site.rules,
         route_cache=protocol.route_cache,
         max_topic_aliases=protocol.max_server_topic_aliases,
+        separate=protocol.overlap == "separate",
     )
 
 

@@ -29,9 +29,10 @@ class Cursor:
 
     `exchanges` are the QoS 2 packet ids in flight and their positions; `past` the positions
     from `position` on that must not be given again, whose rows go when the cursor has passed.
+    Before `copied` the window has had all copies that are for further subscriptions.
     """
 
-    __slots__ = ("exchanges", "past", "position", "sources", "window")
+    __slots__ = ("copied", "exchanges", "past", "position", "sources", "window")
 
     def __init__(self, window: Window, position: int) -> None:
         self.window = window
@@ -39,6 +40,7 @@ class Cursor:
         self.sources: tuple[Source, ...] = ()
         self.exchanges: dict[int, int] | None = None
         self.past: set[int] | None = None
+        self.copied = 0
 
 
 class Guest(Cursor):

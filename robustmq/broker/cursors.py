@@ -5,7 +5,7 @@ Rows: `C` number -> the cursor: all that was kept before that position is acknow
 
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ from robustmq.broker.cursor import Cursor, Guest, Source, Take, Unsent
 from robustmq.broker.exchanges import Exchanges, Stage
 from robustmq.broker.filter_log import Backlog, FilterLog
 from robustmq.broker.inbox import Inbox, Row
-from robustmq.broker.overlap import overlap
+from robustmq.broker.overlap import copies
 from robustmq.broker.readers import Sweep, with_reader, without_reader
 from robustmq.broker.route import group_of, route_to
 from robustmq.broker.state import State
@@ -43,6 +43,7 @@ class _Fresh(NamedTuple):
     commit: int
     route: Route
     row: Row
+    further: Sequence[tuple[Window, Sequence[Options]]] = ()
 
 
 class Cursors:
@@ -52,12 +53,15 @@ class Cursors:
     as they have room (`Window.lagging`).
     """
 
-    def __init__(self, turn: Turn, state: State, inbox: Inbox, fanout: Fanout) -> None:
+    def __init__(
+        self, turn: Turn, state: State, inbox: Inbox, fanout: Fanout, *, separate: bool = False
+    ) -> None:
         self._turn = turn
         self._state = state
         self._inbox = inbox
         self._fanout = fanout
         self._exchanges = Exchanges(state)
+        self._separate = separate
         self._cursors: dict[Window, Cursor] = {}
         self._guests = 0
         self._fresh: deque[_Fresh] = deque()
@@ -191,7 +195,7 @@ class Cursors:
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
-        for row, options, _ in self._rows(cursor, position, position + 1):
+        for row, (options, *_), _ in self._rows(cursor, position, position + 1):
             # The subscription may have another QoS by now.
             group = group_of(cursor.window, options._replace(qos=2))
             batch = row.only([position])
@@ -206,6 +210,7 @@ class Cursors:
     def keep(  # noqa: PLR0917
         self,
         route: Route,
+        further: Sequence[tuple[Window, Sequence[Options]]],
         logs: list[FilterLog],
         takes: list[Take],
         rule: TopicRule,
@@ -216,7 +221,8 @@ class Cursors:
     ) -> None:
         """Keep a run, and give it to the windows of `route` when it is durable.
 
-        `takes` are the shared groups that want it.
+        `further` are copies for more subscriptions of these; `takes` are the shared groups that
+        want it.
         """
         if not (rule.store_qos0 or qos_of(batch, start)):
             return
@@ -229,7 +235,7 @@ class Cursors:
                 return
         row = self._inbox.keep(logs, batch, start, stop, count)
         if row is not None:
-            self._fresh.append(_Fresh(self._state.next_commit, route, row))
+            self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
     def keep_for(self, route: Route, log: FilterLog, batch: bytes) -> None:
         """Keep a batch of one run for the one window of `route`."""
@@ -255,8 +261,10 @@ class Cursors:
         durable = self._state.durable
         fresh = self._fresh
         while fresh and fresh[0].commit <= durable:
-            _, route, row = fresh.popleft()
+            _, route, row, further = fresh.popleft()
             self._fanout.deliver_to(route, row.batch, row.position)
+            for window, copies_for in further:
+                self._give_further(window, copies_for, row, row.position)
             self._tail = row.stop
         if not fresh:
             self._tail = self._inbox.next_position
@@ -323,7 +331,7 @@ class Cursors:
             return
         window.lagging = False
         past = cursor.past
-        for row, options, origin in self._rows(cursor, window.resume, self._tail):
+        for row, (options, *further), origin in self._rows(cursor, window.resume, self._tail):
             batch, position = row.batch, row.position
             route = route_to(window, options, origin)
             first = max(window.resume, position)
@@ -335,16 +343,37 @@ class Cursors:
                     self._fanout.deliver_to(route, row.only([each]), each)
             else:
                 self._fanout.deliver_to(route, batch, position)
+            if further:
+                self._give_further(window, further, row, first)
             if window.lagging:
                 return
         if past:
             # Of what must not be given again nothing may be left to acknowledge.
             self._note([cursor])
 
+    def _give_further(
+        self, window: Window, further: Sequence[Options], row: Row, first: int
+    ) -> None:
+        """Give the copies for further subscriptions of what a window was given of a row.
+
+        They live in memory only: where the window stands is noted by the first copy.
+        """
+        cursor = self._cursors.get(window)
+        if cursor is None:
+            return
+        until = min(window.resume, row.stop) if window.lagging else row.stop
+        past = cursor.past or ()
+        places = [p for p in range(max(first, cursor.copied), until) if p not in past]
+        cursor.copied = max(cursor.copied, until)
+        if places:
+            batch = row.only(places)
+            for options in further:
+                self._fanout.deliver_to(route_to(window, options), batch)
+
     def _rows(
         self, cursor: Cursor, position: int, until: int
-    ) -> Iterator[tuple[Row, Options, object]]:
-        """Yield the session's rows in order, each once, with the options that it is owed by.
+    ) -> Iterator[tuple[Row, Sequence[Options], object]]:
+        """Yield the session's rows in order, each once, with the options of each copy of it.
 
         And with the origin of its source.
         """
@@ -352,7 +381,7 @@ class Cursors:
         if len(sources) == 1:
             (source,) = sources
             for row in self._inbox.read(source.log, max(position, source.start), until):
-                yield row, source.options, source.origin
+                yield row, (source.options,), source.origin
             return
         rows = merge(*(self._labelled(each, position, until) for each in sources))
         pending: tuple[Row, list[Options], object] | None = None
@@ -361,10 +390,10 @@ class Cursors:
                 pending[1].append(source.options)
                 continue
             if pending is not None:
-                yield pending[0], overlap(pending[1]), pending[2]
+                yield pending[0], copies(pending[1], self._separate), pending[2]
             pending = row, [source.options], source.origin
         if pending is not None:
-            yield pending[0], overlap(pending[1]), pending[2]
+            yield pending[0], copies(pending[1], self._separate), pending[2]
 
     def _labelled(
         self, source: Source, position: int, until: int

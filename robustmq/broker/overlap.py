@@ -5,6 +5,16 @@ from collections.abc import Sequence
 from robustmq.broker.api import Options
 
 
+def copies(options: Sequence[Options], separate: bool) -> Sequence[Options]:
+    """Return what of a message a session gets: one copy for all that match, or one for each.
+
+    In the second case that of the highest QoS comes first, and the order is always the same.
+    """
+    if not separate or len(options) == 1:
+        return [overlap(options)]
+    return sorted(options, key=lambda each: (-each.qos, each[1:]))
+
+
 def overlap(options: Sequence[Options]) -> Options:
     """Combine subscriptions of a session that match into one copy.
 

@@ -20,7 +20,7 @@ from robustmq.broker.members import (
     with_member,
     without_member,
 )
-from robustmq.broker.overlap import overlap
+from robustmq.broker.overlap import copies
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules
 
@@ -48,6 +48,12 @@ class _Alike(NamedTuple):
     retain_as_published: bool
     no_local: bool
     identifier: bytes
+    stored: bool
+    copy: int
+
+    def group(self, windows: list[Window]) -> Group:
+        """The group of those who have this in common."""
+        return Group(*self[:5], windows, self.stored)
 
 
 class _Unsettled(NamedTuple):
@@ -73,6 +79,7 @@ class Subscriptions:
         rules: TopicRules,
         route_cache: int,
         max_topic_aliases: int,
+        separate: bool = False,
     ) -> None:
         self.fanout = Fanout(turn, self._resolve, describe, route_cache)
         self.cursors: Cursors
@@ -88,6 +95,7 @@ class Subscriptions:
         self._wild: Trie[bytes] = Trie()
         self._aliases: dict[bytes, int] = {}
         self._max_aliases = max_topic_aliases
+        self._separate = separate
 
     def deliver(self, source: int, batch: bytes) -> None:
         """Give every record that core `source` has sent to the subscribers of its topic."""
@@ -241,26 +249,38 @@ class Subscriptions:
                     subscribers.setdefault(window, []).append(options)
         rule = self._rules.of(topic)
         stores = rule.engine != "memory"
-        live: dict[_Alike, list[Window]] = {}
-        stored: dict[_Alike, list[Window]] = {}
+        alikes: dict[_Alike, list[Window]] = {}
+        further: list[tuple[Window, list[Options]]] = []
         for window, wanted in subscribers.items():
-            options = overlap(wanted)
-            alike = _Alike(
-                window.version,
-                options.qos,
-                options.retain_as_published,
-                options.no_local,
-                options.identifier,
-            )
-            kept = stores and options.qos and window in self.cursors
-            (stored if kept else live).setdefault(alike, []).append(window)
+            is_kept = stores and window in self.cursors
+            more: list[Options] = []
+            for copy, options in enumerate(copies(wanted, self._separate)):
+                alike = _Alike(
+                    window.version,
+                    options.qos,
+                    options.retain_as_published,
+                    options.no_local,
+                    options.identifier,
+                    is_kept and options.qos > 0,
+                    copy,
+                )
+                alikes.setdefault(alike, []).append(window)
+                if alike.stored and copy:
+                    more.append(options)
+            if more:
+                further.append((window, more))
         alias = self._alias(topic) if subscribers else 0
-        groups = [Group(*alike, windows) for alike, windows in live.items()]
-        kept_groups = [Group(*alike, windows, True) for alike, windows in stored.items()]
+        groups = [each.group(windows) for each, windows in alikes.items() if not each.stored]
+        kept_groups = [each.group(windows) for each, windows in alikes.items() if each.stored]
         if (logs or sharing) and stores:
-            route = Route(kept_groups, [], alias)
+            firsts = [
+                each.group(windows)
+                for each, windows in alikes.items()
+                if each.stored and not each.copy
+            ]
+            route = Route(firsts, [], alias)
             takes = [each.take for each in sharing]
-            taps.append(partial(self.cursors.keep, route, logs, takes, rule))
+            taps.append(partial(self.cursors.keep, route, further, logs, takes, rule))
         if not (stores and rule.store_qos0):
             taps += [partial(_pass_on, each.tap, stores) for each in sharing]
         if not rule.store_qos0:

@@ -32,16 +32,17 @@ class Session:
         self.has: set[bytes] = set()
         self.asks: list[bytes] = []
         self.answers: list[bool] = []
+        self.key = 0
         self.begin()
 
     def begin(self) -> None:
         """A new window; that of a durable session has the number that it had."""
         node = self.fabric.nodes[self.core]
-        number = node.keys + 1 if not hasattr(self, "window") or not self.durable else None
-        key = self.window.key if number is None else number
-        node.keys += number is not None
+        if not (self.key and self.durable):
+            node.keys += 1
+            self.key = node.keys
         self.window = Window(node.turn, 10, 1_000, 1_000)
-        self.window.key = key
+        self.window.key = self.key
         self.life = self.fabric.lives[self.core]
 
     def claim(self, topic_filter: bytes) -> None:

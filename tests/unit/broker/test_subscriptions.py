@@ -12,7 +12,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker.api import Options
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.inbox import Inbox
-from robustmq.broker.overlap import overlap
+from robustmq.broker.overlap import copies, overlap
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.config_mqtt import MqttInbox
@@ -116,6 +116,14 @@ def test_overlapping_filters_of_a_session_are_one_copy(
     assert group.windows == [window]
     assert (group.qos, group.no_local, group.retain_as_published) == (2, False, True)
     assert group.identifiers == b"\x0b\x01\x0b\x02"
+
+
+def test_each_copy_is_for_one_subscription_and_the_best_comes_first() -> None:
+    given = [Options(1, identifier=b"b"), Options(0), Options(2), Options(1, identifier=b"a")]
+    best = [Options(2), Options(1, identifier=b"a"), Options(1, identifier=b"b"), Options(0)]
+    assert copies(given, True) == copies(given[::-1], True) == best
+    assert copies(given, False) == [overlap(given)]
+    assert copies(given[:1], True) == given[:1]
 
 
 def test_overlap_suppresses_only_what_all_suppress() -> None:
