@@ -11,7 +11,13 @@ from typing import TypeVar
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
-from aioquic.quic.events import HandshakeCompleted, QuicEvent, StreamDataReceived
+from aioquic.quic.events import (
+    ConnectionTerminated,
+    HandshakeCompleted,
+    QuicEvent,
+    StreamDataReceived,
+    StreamReset,
+)
 from aioquic.tls import SessionTicket
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -257,3 +263,38 @@ class Network:
         for late in self.mangle(data):
             when = self.now + LATENCY + late
             heapq.heappush(self._on_the_way, (when, next(self._numbers), data, source, to))
+
+
+def greet(network: Network, data: bytes = b"hello") -> Client:
+    """A client that has opened its control stream and said something."""
+    client = network.client(5_000 + len(network.clients))
+    assert network.connected(client)
+    before = len(network.hall.takers)
+    client.quic.send_stream_data(0, data)
+    assert network.run(lambda: len(network.hall.takers) > before)
+    return client
+
+
+def met(network: Network, count: int) -> bool:
+    """Wait until the server has seen so many streams."""
+    return network.run(lambda: len(network.hall.takers) == count)
+
+
+def lost(network: Network, taker: Taker) -> bool:
+    """Wait until an endpoint was told of its end."""
+    return network.run(lambda: taker.losses == 1)
+
+
+def closed(network: Network, client: Client) -> bool:
+    """Wait until a client knows of the end of its connection."""
+    return network.run(lambda: client.seen(ConnectionTerminated))
+
+
+def was_reset(network: Network, client: Client, stream_id: int) -> bool:
+    """Wait until a client knows that a stream was given up."""
+    return network.run(lambda: stream_id in {one.stream_id for one in client.seen(StreamReset)})
+
+
+def echoed(network: Network, client: Client, data: bytes) -> bool:
+    """Wait until all that a client has heard on its control stream is this."""
+    return network.run(lambda: client.received() == data)

@@ -3,52 +3,19 @@ import random
 import weakref
 
 import pytest
-from aioquic.buffer import Buffer
 from aioquic.quic.events import (
     ConnectionTerminated,
-    HandshakeCompleted,
     StreamDataReceived,
-    StreamReset,
 )
-from aioquic.quic.packet import QuicErrorCode, QuicPacketType, pull_quic_header
+from aioquic.quic.packet import QuicErrorCode
 
-from robustmq.net.quic_steering import CID_BYTES
-from tests.unit.net.quic_network import WINDOW, Client, Network, Taker
-
-
-def _greet(network: Network, data: bytes = b"hello") -> Client:
-    client = network.client(5_000 + len(network.clients))
-    assert network.connected(client)
-    before = len(network.hall.takers)
-    client.quic.send_stream_data(0, data)
-    assert network.run(lambda: len(network.hall.takers) > before)
-    return client
-
-
-def _met(network: Network, count: int) -> bool:
-    return network.run(lambda: len(network.hall.takers) == count)
-
-
-def _lost(network: Network, taker: Taker) -> bool:
-    return network.run(lambda: taker.losses == 1)
-
-
-def _closed(network: Network, client: Client) -> bool:
-    return network.run(lambda: client.seen(ConnectionTerminated))
-
-
-def _was_reset(network: Network, client: Client, stream_id: int) -> bool:
-    return network.run(lambda: stream_id in {one.stream_id for one in client.seen(StreamReset)})
-
-
-def _echoed(network: Network, client: Client, data: bytes) -> bool:
-    return network.run(lambda: client.received() == data)
+from tests.unit.net.quic_network import WINDOW, Network, closed, echoed, greet, lost, met, was_reset
 
 
 def test_bytes_go_both_ways_on_the_control_stream() -> None:
     network = Network()
     network.hall.echo = True
-    client = _greet(network)
+    client = greet(network)
     assert network.run(lambda: client.received() == b"hello")
     stream = network.hall.takers[0].stream
     assert (stream.facts.address, stream.facts.listener) == ("10.0.0.2", "quic")
@@ -82,7 +49,7 @@ def test_loss_and_disorder_and_repeats_change_nothing(seed: int) -> None:
 
 def test_a_paused_endpoint_is_sent_a_window_and_no_more() -> None:
     network = Network()
-    client = _greet(network, b"a")
+    client = greet(network, b"a")
     taker = network.hall.takers[0]
     taker.paused = True
     client.quic.send_stream_data(0, b"x" * (4 * WINDOW))
@@ -97,14 +64,14 @@ def test_a_paused_endpoint_is_sent_a_window_and_no_more() -> None:
 
 def test_credit_follows_what_is_taken_for_longer_than_the_connection_window() -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     client.quic.send_stream_data(0, b"x" * (40 * WINDOW))
     assert network.run(lambda: sum(len(taker.taken) for taker in network.hall.takers) > 39 * WINDOW)
 
 
 def test_what_is_not_acknowledged_is_backlog_and_its_end_is_told() -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     taker = network.hall.takers[0]
     taker.stream.write(b"y" * (WINDOW // 2))
     assert taker.stream.backlog == 0
@@ -119,13 +86,13 @@ def test_what_is_not_acknowledged_is_backlog_and_its_end_is_told() -> None:
 
 def test_what_was_written_arrives_before_the_connection_is_closed() -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     taker = network.hall.takers[0]
     lost = iter([True, True, True])
     network.mangle = lambda _: [] if next(lost, False) else [0.0]
     taker.stream.write(b"goodbye")
     taker.stream.close()
-    assert _closed(network, client)
+    assert closed(network, client)
     assert client.received() == b"goodbye"
     assert client.seen(ConnectionTerminated)[0].error_code == 0
     assert taker.losses == 1
@@ -134,7 +101,7 @@ def test_what_was_written_arrives_before_the_connection_is_closed() -> None:
 
 def test_a_peer_that_takes_nothing_any_more_does_not_hold_up_the_end() -> None:
     network = Network()
-    _greet(network)
+    greet(network)
     taker = network.hall.takers[0]
     network.mangle = lambda _: []
     taker.stream.write(b"goodbye")
@@ -145,16 +112,16 @@ def test_a_peer_that_takes_nothing_any_more_does_not_hold_up_the_end() -> None:
 
 def test_aborting_the_control_stream_ends_the_connection() -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     network.hall.takers[0].stream.abort()
-    assert _closed(network, client)
+    assert closed(network, client)
     assert network.run(lambda: network.server.connections == 0)
 
 
 @pytest.mark.parametrize("way", ["end", "reset", "close"])
 def test_the_client_ends(way: str) -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     taker = network.hall.takers[0]
     if way == "end":
         client.quic.send_stream_data(0, b"last", end_stream=True)
@@ -162,7 +129,7 @@ def test_the_client_ends(way: str) -> None:
         client.quic.reset_stream(0, 5)
     else:
         client.quic.close()
-    assert _lost(network, taker)
+    assert lost(network, taker)
     assert network.run(lambda: network.server.connections == 0)
     if way == "end":
         assert bytes(taker.taken) == b"hellolast"
@@ -171,7 +138,7 @@ def test_the_client_ends(way: str) -> None:
 
 def test_a_client_that_vanishes_is_given_up_when_it_was_idle_for_too_long() -> None:
     network = Network(idle_timeout=30.0)
-    client = _greet(network)
+    client = greet(network)
     taker = network.hall.takers[0]
     network.clients.remove(client)
     assert not network.run(lambda: taker.losses, 29.0)
@@ -182,7 +149,7 @@ def test_a_client_that_vanishes_is_given_up_when_it_was_idle_for_too_long() -> N
 def test_data_streams_know_their_control_stream() -> None:
     network = Network()
     network.hall.echo = True
-    client = _greet(network)
+    client = greet(network)
     for stream_id in (4, 8):
         client.quic.send_stream_data(stream_id, b"data %d" % stream_id)
     assert network.run(lambda: client.received(4) == b"data 4" and client.received(8) == b"data 8")
@@ -208,17 +175,17 @@ def test_a_data_stream_that_comes_first_waits_for_the_control_stream() -> None:
 @pytest.mark.parametrize("way", ["end", "reset"])
 def test_a_data_stream_ends_alone_and_makes_room_for_another(way: str) -> None:
     network = Network(streams=2)
-    client = _greet(network)
+    client = greet(network)
     for number in range(1, 12):
         stream_id = client.quic.get_next_available_stream_id()
         client.quic.send_stream_data(stream_id, b"x" * 1_000)
-        assert _met(network, number + 1)
+        assert met(network, number + 1)
         taker = network.hall.takers[-1]
         if way == "end":
             client.quic.send_stream_data(stream_id, b"", end_stream=True)
         else:
             client.quic.reset_stream(stream_id, 3)
-        assert _lost(network, taker)
+        assert lost(network, taker)
     client.quic.send_stream_data(0, b" again")
     control = network.hall.takers[0]
     assert network.run(lambda: bytes(control.taken) == b"hello again")
@@ -227,16 +194,16 @@ def test_a_data_stream_ends_alone_and_makes_room_for_another(way: str) -> None:
 
 def test_a_data_stream_that_we_abort_takes_no_credit_with_it() -> None:
     network = Network()
-    client = _greet(network)
+    client = greet(network)
     for _ in range(12):
         stream_id = client.quic.get_next_available_stream_id()
         before = len(network.hall.takers)
         client.quic.send_stream_data(stream_id, b"x" * WINDOW)
-        assert _met(network, before + 1)
+        assert met(network, before + 1)
         taker = network.hall.takers[-1]
         taker.paused = True
         taker.stream.abort()
-        assert _was_reset(network, client, stream_id)
+        assert was_reset(network, client, stream_id)
         client.quic.reset_stream(stream_id, 0)
     client.quic.send_stream_data(0, b"y" * (3 * WINDOW))
     control = network.hall.takers[0]
@@ -246,12 +213,12 @@ def test_a_data_stream_that_we_abort_takes_no_credit_with_it() -> None:
 def test_too_many_streams_and_unidirectional_ones_end_the_connection() -> None:
     for stream_id in (4 * 9, 2):
         network = Network(streams=8)
-        client = _greet(network)
+        client = greet(network)
         client.quic._remote_max_streams_bidi = client.quic._remote_max_streams_uni = 100
         while client.quic.get_next_available_stream_id(stream_id == 2) <= stream_id:
             opened = client.quic.get_next_available_stream_id(stream_id == 2)
             client.quic.send_stream_data(opened, b"x")
-        assert _closed(network, client)
+        assert closed(network, client)
         ended = client.seen(ConnectionTerminated)[0]
         assert ended.error_code == QuicErrorCode.STREAM_LIMIT_ERROR
         assert network.hall.takers[0].losses == 1
@@ -260,11 +227,11 @@ def test_too_many_streams_and_unidirectional_ones_end_the_connection() -> None:
 def test_a_client_that_moves_stays_connected() -> None:
     network = Network()
     network.hall.echo = True
-    client = _greet(network)
+    client = greet(network)
     for times in (1, 2):
         client.address = ("10.9.9.9", 6_000 + times)
         client.quic.send_stream_data(0, b" moved")
-        assert _echoed(network, client, b"hello" + b" moved" * times)
+        assert echoed(network, client, b"hello" + b" moved" * times)
     client.quic.change_connection_id()
     client.address = ("10.9.9.10", 1)
     client.quic.send_stream_data(0, b" once more")
@@ -274,164 +241,17 @@ def test_a_client_that_moves_stays_connected() -> None:
 
 def test_every_connection_id_names_its_worker() -> None:
     network = Network(worker=5, workers=7)
-    client = _greet(network)
+    client = greet(network)
     assert network.run(lambda: len(client.quic._peer_cid_available) >= 3)
     cids = [each.cid for each in client.quic._peer_cid_available] + [client.quic._peer_cid.cid]
     assert {int.from_bytes(cid[:2], "big") % 7 for cid in cids} == {5}
     assert len(set(cids)) == len(cids)
 
 
-def test_another_protocol_is_refused_in_the_handshake() -> None:
-    network = Network()
-    client = network.client(alpn="h3")
-    assert _closed(network, client)
-    assert client.seen(ConnectionTerminated)[0].error_code == 0x100 + 120
-    assert not network.hall.takers
-    assert network.hall.refusals == 1
-    assert network.run(lambda: network.server.connections == 0)
-
-
-def test_a_full_server_refuses() -> None:
-    network = Network()
-    network.hall.full = True
-    client = network.client()
-    assert _closed(network, client)
-    ended = client.seen(ConnectionTerminated)[0]
-    assert ended.error_code == QuicErrorCode.CONNECTION_REFUSED
-    assert network.hall.refusals == 1
-    assert network.server.connections == 0
-
-
-def test_a_shut_server_takes_nobody_and_keeps_whom_it_has() -> None:
-    network = Network()
-    network.hall.echo = True
-    client = _greet(network)
-    network.server.shut()
-    late = network.client(5_999)
-    client.quic.send_stream_data(0, b" there?")
-    assert network.run(lambda: client.received() == b"hello there?")
-    assert not network.run(lambda: late.seen(HandshakeCompleted), 5.0)
-
-
-def test_many_that_begin_are_asked_to_show_their_address() -> None:
-    network = Network(retry_above=2, worker=3, workers=4)
-    for number in range(6):
-        network.client(5_000 + number)
-    assert network.run(lambda: all(c.seen(HandshakeCompleted) for c in network.clients))
-    assert network.hall.retries >= 1
-    assert network.server.connections == 6
-
-
-def test_a_token_that_comes_from_another_address_is_refused() -> None:
-    network = Network(retry_above=0)
-    client = network.client()
-    network.mangle = lambda _: [] if client.quic._retry_count else [0.0]
-    assert network.run(lambda: client.quic._retry_count)
-    network.mangle = lambda _: [0.0]
-    client.address = ("10.0.0.3", 5_000)
-    assert _closed(network, client)
-    ended = client.seen(ConnectionTerminated)[0]
-    assert ended.error_code == QuicErrorCode.INVALID_TOKEN
-    assert network.server.connections == 0
-
-
-def test_handshakes_that_are_never_finished_are_bounded_and_given_up() -> None:
-    network = Network(handshakes=3)
-    for number in range(10):
-        network.client(5_000 + number)
-    network.mangle = lambda data: [0.0] if data[0] & 0xF0 == 0xC0 else []
-    silent = [client.quic.datagrams_to_send(network.now)[0][0] for client in network.clients]
-    network.clients.clear()
-    for number, data in enumerate(silent):
-        network.inject(data, ("10.0.0.2", 5_000 + number))
-    network.run(lambda: False, 1.0)
-    assert network.server.connections == 3
-    assert network.hall.refusals == 7
-    assert network.run(lambda: network.server.connections == 0, 20.0)
-
-
-def test_who_connects_and_opens_no_stream_is_given_up() -> None:
-    network = Network()
-    client = network.client()
-    assert network.connected(client)
-    assert not network.run(lambda: client.seen(ConnectionTerminated), 4.0)
-    assert network.run(lambda: client.seen(ConnectionTerminated), 2.0)
-    assert network.run(lambda: network.server.connections == 0)
-
-
-def test_the_connections_of_an_earlier_life_are_reset() -> None:
-    network = Network()
-    client = _greet(network)
-    network.restart()
-    seen: list[bytes] = []
-
-    def watch(data: bytes) -> list[float]:
-        seen.append(data)
-        return [0.0]
-
-    network.mangle = watch
-    client.quic.send_stream_data(0, b"are you there?")
-    assert network.run(lambda: network.hall.resets > 0 and len(seen) > 1)
-    assert network.server.connections == 0
-    # The token is the one that the client was told when it connected (RFC 9000 10.3.1).
-    assert seen[1].endswith(client.quic._peer_cid.stateless_reset_token)
-    assert len(seen[1]) < len(seen[0])
-
-
-def test_resets_are_shorter_than_what_they_answer_and_few() -> None:
-    network = Network()
-    for _ in range(300):
-        network.inject(b"\x40" + bytes(30), ("10.0.0.2", 7))
-    network.run(lambda: False, 0.5)
-    assert network.hall.resets == 100
-    before = network.sent
-    network.now += 2.0
-    network.inject(b"\x40" + bytes(20), ("10.0.0.2", 7))
-    network.run(lambda: False, 0.5)
-    assert network.sent == before + 1
-
-
-def test_another_version_is_told_ours() -> None:
-    network = Network()
-    seen: list[bytes] = []
-
-    def watch(data: bytes) -> list[float]:
-        seen.append(data)
-        return [0.0]
-
-    network.mangle = watch
-    packet = b"\xc0" + b"\x1a\x2a\x3a\x4a" + b"\x08" + b"d" * 8 + b"\x08" + b"s" * 8
-    network.inject(packet + bytes(1_200), ("10.0.0.2", 7))
-    network.inject(packet, ("10.0.0.2", 7))
-    network.run(lambda: False, 1.0)
-    (answer,) = seen[2:]
-    header = pull_quic_header(Buffer(data=answer), host_cid_length=CID_BYTES)
-    assert header.packet_type is QuicPacketType.VERSION_NEGOTIATION
-    assert header.supported_versions == [1, 0x6B3343CF]
-
-
-def test_garbage_leaves_nothing_behind() -> None:
-    network = Network()
-    client = _greet(network)
-    chance = random.Random(3)
-    for number in range(500):
-        data = bytearray(chance.randbytes(chance.randrange(1, 1_400)))
-        if number % 3 == 0:
-            data[:14] = b"\xc0\x00\x00\x00\x01\x08" + chance.randbytes(8)
-            data += bytes(1_200)
-        network.inject(bytes(data), ("10.0.0.66", number + 1))
-    client.quic.send_stream_data(0, b" still")
-    taker = network.hall.takers[0]
-    assert network.run(lambda: bytes(taker.taken) == b"hello still")
-    network.run(lambda: False, 10.0)
-    assert network.server.connections == 1
-    assert not network.hall.errors
-
-
 def test_an_error_of_ours_ends_one_connection() -> None:
     network = Network()
     network.hall.echo = True
-    first, second = _greet(network), _greet(network)
+    first, second = greet(network), greet(network)
     broken = network.hall.takers[0]
 
     def fail(data: bytes) -> None:
@@ -450,7 +270,7 @@ def test_the_memory_of_a_connection_comes_back_at_once() -> None:
     network = Network()
     gc.disable()
     try:
-        client = _greet(network)
+        client = greet(network)
         (link,) = network.server._open
         engine = weakref.ref(link.engine)
         del link
@@ -476,29 +296,19 @@ def test_times_that_are_void_do_not_pile_up() -> None:
     network = Network()
     network.hall.echo = True
     # The quiet one's time is the first for a minute: what lies behind it is not looked at.
-    _quiet, client = _greet(network), _greet(network)
+    _quiet, client = greet(network), greet(network)
     for number in range(300):
         client.quic.send_stream_data(0, b".")
-        assert _echoed(network, client, b"hello" + b"." * (number + 1))
+        assert echoed(network, client, b"hello" + b"." * (number + 1))
         client.events = [StreamDataReceived(client.received(), False, 0)]
         network.run(lambda: False, 0.15)
     assert len(network.server._timers) <= 132
 
 
-def test_nobody_gets_a_ticket_for_data_that_could_be_repeated() -> None:
-    network = Network()
-    network.hall.echo = True
-    client = _greet(network)
-    assert _echoed(network, client, b"hello")
-    network.run(lambda: False, 1.0)
-    assert client.tickets == []
-    assert not client.seen(HandshakeCompleted)[0].early_data_accepted
-
-
 def test_keys_are_updated_without_anybody_noticing() -> None:
     network = Network()
     network.hall.echo = True
-    client = _greet(network)
+    client = greet(network)
     network.run(lambda: False, 1.0)
     client.quic.request_key_update()
     client.quic.send_stream_data(0, b" new keys")
