@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from robustmq._kernel.intake import Handle
+from robustmq._kernel.meter import Meter
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.timers import Alarm, Timer
@@ -25,9 +26,11 @@ __all__ = [
     "LogBounds",
     "Login",
     "Logins",
+    "Meter",
     "Options",
     "Peer",
     "Principal",
+    "Rates",
     "Record",
     "StoredBatch",
     "Timer",
@@ -171,6 +174,16 @@ class Exclusives(Protocol):
 
     def release(self, window: Window, topic_filter: bytes, kept: bool, /) -> None:
         """Let others have it: at once, or of a session that is `kept` when the disk knows."""
+
+
+class Rates(Protocol):
+    """How much may be published; a meter that has nothing left stops the intakes that it has."""
+
+    def meters(self, peer: Peer) -> list[Meter] | None:
+        """Return the meters of a new client, for all of its intakes; None without a limit."""
+
+    def of_topic(self, topic: bytes) -> Meter | None:
+        """Return the meter of a valid topic name; None where there is no limit."""
 
 
 class Broker(Protocol):

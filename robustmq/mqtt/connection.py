@@ -205,6 +205,11 @@ class Connection:
         intake.max_packet = limits.max_packet_size
         intake.receive_max = limits.receive_max
         intake.max_handles = limits.publisher_route_cache
+        if self.mqtt.rates is not None:
+            # A data stream has those of its client.
+            owner = session.connection or self
+            of_client = owner.intake.meters if owner is not self else None
+            intake.meters = of_client or self.mqtt.rates.meters(self.peer)
 
     def _kept(self, greeting: Greeting) -> None:
         """The session is safe on disk; the connection may be gone."""

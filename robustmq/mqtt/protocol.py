@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from robustmq import metrics
-from robustmq.broker.api import Broker, Gate, Logins, Peer, Principal
+from robustmq.broker.api import Broker, Gate, Logins, Peer, Principal, Rates
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import connect, wire
@@ -33,7 +33,8 @@ class Mqtt:
 
     `home_of(client id)` names the core of a client's session; `complain` hears about clients
     that break the protocol; `seed` makes assigned client ids differ between lives of a core;
-    `logins` says who a client is, `gate` who may connect: without one everybody may.
+    `logins` says who a client is, `gate` who may connect: without one everybody may; `rates` how
+    much may be published, without it as much as there is.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Mqtt:
         logins: Logins,
         complain: Complain,
         gate: Gate | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.broker = broker
         self.logins = logins
@@ -63,6 +65,7 @@ class Mqtt:
         self._assigned = 0
         self._connections: set[Connection] = set()
         self._gate = gate
+        self.rates = rates
         self._to_judge: list[Connection] = []
         self._judge_again = False
         # An earlier life of this core may have ended with some.

@@ -85,7 +85,11 @@ class Publisher:
         if self._connection.mqtt.limits.max_message_expiry_interval:
             return None
         decided = broker.route(session.principal, key)
-        return decided if isinstance(decided, Handle) else None
+        if not isinstance(decided, Handle):
+            return None
+        if self._connection.mqtt.rates is not None:
+            decided.meter = self._connection.mqtt.rates.of_topic(key)
+        return decided
 
     def publish(self, packet: Publish) -> None:
         """Take a PUBLISH that is not plain: QoS 2, retained, with properties, or refused."""
@@ -128,6 +132,10 @@ class Publisher:
     def _take(self, packet: Publish, topic: bytes, ticket: int) -> None:
         """Hand a message for `topic` to the broker."""
         connection = self._connection
+        rates = connection.mqtt.rates
+        meter = rates.of_topic(topic) if rates is not None else None
+        if meter is not None:
+            meter.charge(connection.intake, 1, len(packet.payload))
         session = self._session
         now_ms = connection.broker.turn.now_ms
         # Which subscriptions there will be when a delayed message is due, nobody knows.

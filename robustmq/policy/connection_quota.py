@@ -38,6 +38,7 @@ class SharedRate:
     """A rate of the whole node: every core sees what all have counted under a name."""
 
     def __init__(self, ledger: Ledger, name: str, rate: int) -> None:
+        self.rate = rate
         self._ledger = ledger
         self._name = name
         self._bucket = TokenBucket(rate)
@@ -50,12 +51,13 @@ class SharedRate:
         passed, self._seen = max(seen - self._seen, 0), seen
         return self._bucket.passed(passed, now_ms)
 
-    def wait_ms(self) -> int:
-        """Return how long it takes from the last look until something may pass."""
-        return self._bucket.wait_ms()
+    def wait_ms(self, level: float) -> int:
+        """Return how long it takes from the last look until there is so much."""
+        return self._bucket.wait_ms(level)
 
-    def count(self, amount: int) -> None:
-        """Something has passed here."""
+    def count(self, amount: int, now_ms: int) -> None:
+        """Something has passed here; it shows at the next look."""
+        del now_ms
         self._ledger.add(self._name, amount)
 
 
@@ -103,7 +105,7 @@ class ConnectionQuota:
                     "try again in a while",
                 )
         for _, rate in rates:
-            rate.count(1)
+            rate.count(1, now_ms)
         return None
 
     def opened(self, peer: Peer) -> None:

@@ -33,6 +33,7 @@ from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
+from robustmq.policy.publish_quota import PublishQuota
 from robustmq.policy.users import Users
 from robustmq.shm.ledger import LedgerRow
 from robustmq.shm.region import Phase
@@ -103,6 +104,7 @@ class Worker:
             nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
             secret=secrets.token_bytes(),
         )
+        self._ledger_row: LedgerRow | None = None
         self._bans = Bans(self._config.blacklist)
         self._gate = self._make_gate()
         self._mqtt = self._make_mqtt()
@@ -157,6 +159,7 @@ class Worker:
 
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
+        rates = self._make_rates()
         return Mqtt(
             self._core,
             self._config.mqtt_runtime,
@@ -167,6 +170,7 @@ class Worker:
             logins=self._logins,
             complain=_complain,
             gate=self._gate,
+            rates=rates if rates.is_used else None,
         )
 
     def _make_gate(self) -> Gate:
@@ -179,8 +183,21 @@ class Worker:
             self._earned,
         )
 
+    def _make_rates(self) -> PublishQuota:
+        mqtt = self._config.mqtt_runtime
+        return PublishQuota(
+            mqtt.limit.client,
+            mqtt.listener,
+            self._config.publish_limits,
+            turn=self._turn,
+            at=self._core.at,
+            ledger=self._ledger,
+        )
+
     def _ledger(self) -> LedgerRow:
-        return self._inheritance.ledger.of(self._index)
+        if self._ledger_row is None:
+            self._ledger_row = self._inheritance.ledger.of(self._index)
+        return self._ledger_row
 
     def _earned(self, ban: Ban) -> None:
         self._administration.notify(KIND, {"name": ban.name, **record_of(ban)})

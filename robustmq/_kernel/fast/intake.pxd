@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from robustmq._kernel.fast.batch cimport BatchBuilder
+from robustmq._kernel.fast.meter cimport Meter
 from robustmq._kernel.fast.outbox cimport Outbox
 from robustmq._kernel.fast.turn cimport AckTarget, Turn
 from robustmq._kernel.fast.window cimport Window
@@ -9,6 +10,7 @@ from robustmq._kernel.fast.window cimport Window
 cdef class Handle:
     cdef readonly bytes topic
     cdef readonly BatchBuilder builder
+    cdef public Meter meter
     cdef public bint stale
 
 cdef struct Owed:
@@ -26,6 +28,8 @@ cdef class Intake(AckTarget):
     cdef public bint open
     cdef public bint closed
     cdef readonly bint paused
+    cdef readonly bint throttled
+    cdef public list meters
     cdef bint scanning
     cdef bint starved
     cdef public uint32_t max_handles

@@ -9,19 +9,22 @@ from cpython.ref cimport PyObject
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
+from robustmq._kernel.fast.meter cimport allowed, charge, spent
 from robustmq.metrics import (
     BYTES_RECEIVED as _BYTES_RECEIVED,
     MESSAGES_RECEIVED as _MESSAGES_RECEIVED,
     PACKETS_RECEIVED as _PACKETS_RECEIVED,
     PACKETS_SENT as _PACKETS_SENT,
     PUBLISHERS_PAUSED as _PUBLISHERS_PAUSED,
+    PUBLISHERS_THROTTLED as _PUBLISHERS_THROTTLED,
 )
 
 cdef int BYTES_RECEIVED = _BYTES_RECEIVED, MESSAGES_RECEIVED = _MESSAGES_RECEIVED
 cdef int PACKETS_RECEIVED = _PACKETS_RECEIVED, PACKETS_SENT = _PACKETS_SENT
-cdef int PUBLISHERS_PAUSED = _PUBLISHERS_PAUSED
+cdef int PUBLISHERS_PAUSED = _PUBLISHERS_PAUSED, PUBLISHERS_THROTTLED = _PUBLISHERS_THROTTLED
 
 cdef enum:
+    PUBLISH = 3
     PUBACK = 0x40
     PUBREC = 0x50
     MAX_HANDLES = 1024
@@ -40,6 +43,7 @@ cdef class Handle:
     def __init__(self, bytes topic not None, BatchBuilder builder not None):
         self.topic = topic
         self.builder = builder
+        self.meter = None
         self.stale = False
 
 
@@ -61,6 +65,8 @@ cdef class Intake(AckTarget):
         self.open = False
         self.closed = False
         self.paused = False
+        self.throttled = False
+        self.meters = None
         self.max_packet = max_packet
         self.receive_max = 65535
         self.max_handles = MAX_HANDLES
@@ -85,7 +91,9 @@ cdef class Intake(AckTarget):
         self.feed_raw(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def resume(self):
-        """Go on after a pause with what was kept."""
+        """Go on after a pause with what was kept; not while it is throttled."""
+        if self.throttled:
+            return
         self.paused = self.starved = False
         if not self.scanning:
             self.feed_raw(NULL, 0)
@@ -93,6 +101,16 @@ cdef class Intake(AckTarget):
     def hold(self):
         """Stop handling packets until `resume`: the connection awaits an answer."""
         self.paused = True
+
+    def throttle(self):
+        """Stop handling packets until `release`: a meter has nothing left."""
+        self.paused = self.throttled = True
+        self.turn.cells[PUBLISHERS_THROTTLED] += 1
+
+    def release(self):
+        """Go on in this turn, if nothing else keeps it."""
+        self.throttled = False
+        self.turn.resumes.append(self)
 
     def forget(self):
         """What was decided for this publisher's topics is void."""
@@ -279,8 +297,13 @@ cdef class Intake(AckTarget):
                     continue
             if self.closed:
                 break
+            if self.meters is not None and first >> 4 == PUBLISH and spent(self.meters, None, self):
+                packets -= 1
+                break
             self.connection.on_packet(
                 first, PyBytes_FromStringAndSize(<const char*>p + i + body, size))
+            if self.meters is not None and first >> 4 == PUBLISH:
+                charge(self.meters, None, self, 1, body + size)
             i += body + size
         self.turn.cells[PACKETS_RECEIVED] += packets
         if acknowledged and self.window is not None:
@@ -302,11 +325,17 @@ cdef class Intake(AckTarget):
         cdef Handle handle
         cdef size_t i = 0
         cdef uint32_t count = 0
+        cdef bint metered
         if topic == 0 or fixed > length or (self.version == 5 and p[fixed - 1]):
             return NOT_FAST
         handle = self.handle(p + body + 2, topic)
         if handle is None or self.closed:
             return NOT_FAST
+        metered = self.meters is not None or handle.meter is not None
+        if metered:
+            if spent(self.meters, handle.meter, self):
+                return 0
+            n = min(n, <size_t>allowed(self.meters, handle.meter, length, n // length) * length)
         while True:
             if handle.builder.blocked:
                 self.pause()
@@ -342,6 +371,8 @@ cdef class Intake(AckTarget):
         self.turn.cells[MESSAGES_RECEIVED] += count
         if count > 1:
             self.turn.cells[PACKETS_RECEIVED] += count - 1
+        if metered:
+            charge(self.meters, handle.meter, self, count, i)
         return i
 
     cdef Handle handle(self, const uint8_t* topic, uint32_t length):

@@ -15,16 +15,20 @@ from robustmq.metrics import (
     PACKETS_RECEIVED,
     PACKETS_SENT,
     PUBLISHERS_PAUSED,
+    PUBLISHERS_THROTTLED,
 )
 
 if TYPE_CHECKING:
     from robustmq._kernel.pure.batch import BatchBuilder
+    from robustmq._kernel.pure.meter import Meter
     from robustmq._kernel.pure.outbox import Outbox
     from robustmq._kernel.pure.turn import Turn
     from robustmq._kernel.pure.window import Window
 
 PUBLISH_FAST: Final = frozenset({0x30, 0x32, 0x3A})
 """First bytes of a PUBLISH of QoS 0 or 1, with DUP or not, that is not retained."""
+PUBLISH: Final = 3
+"""Packet type of a PUBLISH."""
 PUBACK: Final = 0x40
 MAX_HANDLES: Final = 1024
 MALFORMED: Final = 0x81
@@ -40,11 +44,12 @@ class Handle:
     `stale` it is not used again; the connection is asked anew.
     """
 
-    __slots__ = ("builder", "stale", "topic")
+    __slots__ = ("builder", "meter", "stale", "topic")
 
     def __init__(self, topic: bytes, builder: BatchBuilder) -> None:
         self.topic = topic
         self.builder = builder
+        self.meter: Meter | None = None
         self.stale = False
 
 
@@ -94,8 +99,8 @@ class Intake(AckTarget):
 
     __slots__ = (
         "_connection", "_handles", "_owed", "_owed_first", "_scanning", "_starved", "_tail",
-        "_turn", "closed", "last_read_ms", "max_handles", "max_packet", "open", "outbox",
-        "paused", "receive_max", "version", "window",
+        "_turn", "closed", "last_read_ms", "max_handles", "max_packet", "meters", "open", "outbox",
+        "paused", "receive_max", "throttled", "version", "window",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, outbox: Outbox, connection: Receiver, max_packet: int) -> None:
@@ -113,6 +118,8 @@ class Intake(AckTarget):
         self.open = False
         self.closed = False
         self.paused = False
+        self.throttled = False
+        self.meters: list[Meter] | None = None
         self.max_packet = max_packet
         self.receive_max = 65535
         self.max_handles = MAX_HANDLES
@@ -143,7 +150,9 @@ class Intake(AckTarget):
             self._scanning = False
 
     def resume(self) -> None:
-        """Go on after a pause, with what was kept first."""
+        """Go on after a pause, with what was kept first; not while it is throttled."""
+        if self.throttled:
+            return
         self.paused = self._starved = False
         if not self._scanning:
             self.feed(b"")
@@ -151,6 +160,16 @@ class Intake(AckTarget):
     def hold(self) -> None:
         """Stop handling packets until `resume`: the connection awaits an answer."""
         self.paused = True
+
+    def throttle(self) -> None:
+        """Stop handling packets until `release`: a meter has nothing left."""
+        self.paused = self.throttled = True
+        self._turn.row[PUBLISHERS_THROTTLED] += 1
+
+    def release(self) -> None:
+        """Go on in this turn, if nothing else keeps it."""
+        self.throttled = False
+        self._turn.resumes.append(self)
 
     def forget(self) -> None:
         """Learn that what was decided for this publisher's topics is void."""
@@ -249,8 +268,13 @@ class Intake(AckTarget):
                 acknowledged = True
                 at = end
                 continue
+            if self.meters is not None and first >> 4 == PUBLISH and self._is_spent(None):
+                packets -= 1
+                break
             if not self.closed:
                 self._receiver().on_packet(first, bytes(buffer[body:end]))
+                if self.meters is not None and first >> 4 == PUBLISH:
+                    self._charge(None, 1, end - at)
                 at = end
         self._turn.row[PACKETS_RECEIVED] += packets
         if acknowledged and self.window is not None:
@@ -298,6 +322,12 @@ class Intake(AckTarget):
         length = end - at
         fixed -= at
         builder = handle.builder
+        stop = len(buffer)
+        metered = self.meters is not None or handle.meter is not None
+        if metered:
+            if self._is_spent(handle):
+                return 0
+            stop = min(stop, at + length * self._allowed(handle, length))
         start = at
         count = 0
         while True:
@@ -314,13 +344,34 @@ class Intake(AckTarget):
             builder.settle_if_full()
             count += 1
             at += length
-            if self.closed or handle.stale or at + length > len(buffer):
+            if self.closed or handle.stale or at + length > stop:
                 break
             if not buffer.startswith(head, at) or (self.version == 5 and buffer[at + fixed - 1]):
                 break
         self._turn.row[MESSAGES_RECEIVED] += count
         self._turn.row[PACKETS_RECEIVED] += max(count - 1, 0)
+        if metered:
+            self._charge(handle, count, at - start)
         return at - start
+
+    def _meters_of(self, handle: Handle | None) -> list[Meter]:
+        own = list(self.meters or ())
+        return [*own, handle.meter] if handle is not None and handle.meter is not None else own
+
+    def _is_spent(self, handle: Handle | None) -> bool:
+        """Ask those meters that have nothing left; True when one of them throttles."""
+        for meter in self._meters_of(handle):
+            meter.check(self)
+        return self.throttled
+
+    def _allowed(self, handle: Handle, length: int) -> int:
+        """How many packets of a length all meters allow; the last one may exceed the bytes."""
+        meters = self._meters_of(handle)
+        return min(min(each.messages, -(-each.size // length)) for each in meters)
+
+    def _charge(self, handle: Handle | None, count: int, size: int) -> None:
+        for meter in self._meters_of(handle):
+            meter.charge(self, count, size)
 
     def _owe_puback(self, buffer: bytes | bytearray, at: int) -> bool:
         """Owe a PUBACK for the identifier at `at`; False when the packet cannot be taken."""
