@@ -1,6 +1,6 @@
-"""The configuration of what a node says of itself over MQTT: `[mqtt_runtime.system_monitor]`."""
+"""The configuration of what a node says of itself over MQTT: alarms, slow subscribers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
@@ -35,3 +35,23 @@ class MqttSystemMonitor(Struct, frozen=True, kw_only=True):
     certificate_days: Annotated[int, between(0, 36_500)] = 14
     max_alarm_history: Annotated[int, between(0, 1_000_000)] = 1_000
     system_topic_interval_ms: Annotated[int, between(0, 86_400_000)] = 60_000
+
+
+class MqttSlowSubscribe(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.slow_subscribe]`: Who takes long for the QoS 1 and 2 messages that it gets.
+
+    enable: Look for such clients.
+    record_time: Milliseconds from which on a client is slow.
+    delay_type: Which time is measured: Whole: until the message is acknowledged; Internal: until
+        it is sent, because the client has too many others unacknowledged.
+    sample_ms: Milliseconds between two looks at the oldest message that waits for each client.
+    window_ms: Milliseconds that a client is listed after it was last slow.
+    max_entries: Clients and topics that a worker lists, the slowest.
+    """
+
+    enable: bool = False
+    record_time: Annotated[int, between(1, 86_400_000)] = 1_000
+    delay_type: Literal["Whole", "Internal"] = "Whole"
+    sample_ms: Annotated[int, between(50, 86_400_000)] = 500
+    window_ms: Annotated[int, between(1_000, 86_400_000)] = 300_000
+    max_entries: Annotated[int, between(1, 10_000)] = 100

@@ -83,6 +83,7 @@ QUIC_DATAGRAMS_SENT: Final = 64
 QUIC_RETRIES: Final = 65
 QUIC_RESETS: Final = 66
 SUBSCRIPTIONS_EXCLUSIVE: Final = 67
+SLOW_SUBSCRIBERS: Final = 68
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -227,5 +228,6 @@ TABLE: Final[tuple[Metric, ...]] = (
         "gauge",
         "Exclusive subscriptions of the sessions on this core.",
     ),
+    Metric("mqtt_slow_subscribers", "gauge", "Clients and topics listed as slow."),
 )
 CELLS: Final = 128

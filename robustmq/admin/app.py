@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import alarms, api, blacklist, clients, console
+from robustmq.admin import alarms, api, blacklist, clients, console, delayed, slow_subscribers
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
@@ -49,7 +49,13 @@ def create(
             Route("/health/ready", Ready),
             Mount(
                 "/api",
-                routes=[*alarms.ROUTES, *blacklist.ROUTES, *clients.ROUTES],
+                routes=[
+                    *alarms.ROUTES,
+                    *blacklist.ROUTES,
+                    *clients.ROUTES,
+                    *delayed.ROUTES,
+                    *slow_subscribers.ROUTES,
+                ],
                 middleware=[guard],
             ),
             *console.routes(listeners),

@@ -91,6 +91,6 @@ def _cursor(request: Request) -> tuple[int, int]:
     text = request.query_params.get("cursor", "0:0")
     core, _, position = text.partition(":")
     parts = (core, position)
-    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts):
         raise api.Wrong(400, "cursor must be what the page before has returned")
     return int(core), int(position)

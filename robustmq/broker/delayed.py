@@ -33,11 +33,12 @@ from robustmq.message.record import QOS_BITS, RETAIN_BIT, Record, expires_at
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
 
-_KEY: Final = struct.Struct(">cQQ")
+KEY: Final = struct.Struct(">cQQ")
+"""The key of a row: `D`, when it is due, its number."""
 _COUNT: Final = struct.Struct(">Q")
 _COUNT_KEY: Final = b"D"
-_FIRST: Final = b"D\0"
-_STOP: Final = b"E"
+FIRST: Final = b"D\0"
+STOP: Final = b"E"
 _BUDGET: Final = 1_000
 """Messages that are published in one turn."""
 _BUDGET_BYTES: Final = 1 << 20
@@ -67,10 +68,10 @@ class Delayed:
         self._builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
         self._count = self._noted = 0
         self._is_due = False
-        self._first = _FIRST
+        self._first = FIRST
         """No row before this one is to be published."""
         self._published: set[bytes] = set()
-        """The rows that are published and can still be read."""
+        """The rows that are published or removed and can still be read."""
         self._removed: list[bytes] = []
         self.alarm: Alarm
 
@@ -135,7 +136,7 @@ class Delayed:
     def _put(
         self, due_ms: int, batch: bytes, reply: Callable[[int, bool], None] | None = None
     ) -> None:
-        key = _KEY.pack(b"D", due_ms, self._state.next_number(b"delayed"))
+        key = KEY.pack(b"D", due_ms, self._state.next_number(b"delayed"))
         self._state.put(key, batch)
         self._count += 1
         # It cannot be found before it is written.
@@ -143,7 +144,7 @@ class Delayed:
 
     def _written(self, key: bytes, reply: Callable[[int, bool], None] | None) -> None:
         self._first = min(self._first, key)
-        self._wake_at(_KEY.unpack(key)[1])
+        self._wake_at(KEY.unpack(key)[1])
         if reply is not None:
             reply(0, True)
 
@@ -155,7 +156,7 @@ class Delayed:
         if known is not None:
             self._count = self._noted = _COUNT.unpack(known)[0]
         else:
-            self._count = sum(1 for _ in self._state.walk(_FIRST, _STOP))
+            self._count = sum(1 for _ in self._state.walk(FIRST, STOP))
         self._turn.row[metrics.DELAYED_MESSAGES] = self._count
         self._is_due = self._count > 0
 
@@ -174,8 +175,8 @@ class Delayed:
             self._wake_at(now_ms + self._retry_ms)
             return
         budget, size = _BUDGET, 0
-        for key, batch in self._state.walk(self._first, _STOP):
-            due_ms = _KEY.unpack(key)[1]
+        for key, batch in self._state.walk(self._first, STOP):
+            due_ms = KEY.unpack(key)[1]
             if due_ms > now_ms:
                 # Whoever looks next need not pass over all that was removed before it.
                 self._first = key
@@ -190,6 +191,18 @@ class Delayed:
                 size += len(batch)
                 self._published.add(key)
                 self._publish(key, batch)
+
+    def waits(self, key: bytes) -> bool:
+        """Say whether the message of a row that can be read is neither published nor removed."""
+        return key not in self._published
+
+    def cancel(self, key: bytes) -> bool:
+        """Remove a message that is not due yet; False when there is none."""
+        if key in self._published or self._state.get(key) is None:
+            return False
+        self._published.add(key)
+        self._remove(key)
+        return True
 
     def note(self) -> None:
         """Before the turn's commit: put what follows from the rows that came and went."""

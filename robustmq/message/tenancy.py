@@ -50,6 +50,12 @@ def local(topic: bytes) -> bytes:
     return topic if end < 0 else topic[end + 1 :].removeprefix(_SLASH)
 
 
+def tenant_of(topic: bytes) -> str:
+    """The tenant that a topic belongs to."""
+    end = topic.find(_END, len(MARK)) if topic.startswith(MARK) else -1
+    return DEFAULT_TENANT if end < 0 else topic[len(MARK) : end].decode()
+
+
 def local_filter(known: str) -> str:
     """The filter of a subscription as its client writes it."""
     inner = inner_filter(known)

@@ -90,6 +90,7 @@ class Connection:
         "broker",
         "data_streams",
         "ended",
+        "greeted_ms",
         "intake",
         "mqtt",
         "outbox",
@@ -122,6 +123,8 @@ class Connection:
         self._publisher: Publisher | None = None
         self._subscriber: Subscriber | None = None
         self._greeted = False
+        # When it was told that it is connected.
+        self.greeted_ms = 0
         self._parting = False
         self._unheard = False
         self._keep_alive_ms = 0
@@ -230,6 +233,7 @@ class Connection:
             self.refuse_connect(self.version, Reason.PACKET_TOO_LARGE, _UNHEARD)
             return
         self._greeted = True
+        self.greeted_ms = self.broker.turn.now_ms
         self.count(metrics.CONNECTIONS_OPENED)
         self.send(greeting.connack)
         self._watch(greeting.keep_alive)

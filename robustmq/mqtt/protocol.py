@@ -1,6 +1,6 @@
 """MQTT on one core: what its connections share, and whose connection a new one is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from robustmq import metrics
@@ -190,6 +190,10 @@ class Mqtt:
     def connections(self) -> int:
         """Clients that are connected now."""
         return len(self._connections)
+
+    def walk(self) -> Iterable[Connection]:
+        """The connections that are open now."""
+        return self._connections
 
     def shut_down(self) -> None:
         """Tell every client that the server stops."""

@@ -17,6 +17,7 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
+from robustmq.broker.delayed_view import DelayedView
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config_limits import Ban
@@ -26,6 +27,7 @@ from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
 from robustmq.policy.bans import KIND, Bans, record_of
@@ -82,7 +84,7 @@ class Worker:
         self._placement = Placement(inheritance.workers)
         self._watch = StorageWatch(self._state, self._cells)
         self._stores = self._open_stores()
-        self._core = assemble(
+        assembly = assemble(
             self._turn,
             self._config,
             core=self._index,
@@ -94,7 +96,10 @@ class Worker:
             describe=describe,
             chance=random.Random(os.urandom(16)).randrange,
             log_store=self._stores,
-        ).core
+        )
+        self._core = assembly.core
+        parts = assembly.parts
+        self._delayed = DelayedView(parts.state, parts.delayed, self._index)
         auth = self._config.mqtt_runtime.auth
         self._hashing = Hashing(self._resume_on_loop, auth.max_pending_logins)
         self._logins = Logins(
@@ -108,6 +113,9 @@ class Worker:
         self._bans = Bans(self._config.blacklist)
         self._gate = self._make_gate()
         self._mqtt = self._make_mqtt()
+        self._slow = SlowSubscribers(
+            self._core, self._config.mqtt_runtime.slow_subscribe, self._mqtt.walk
+        )
         self._reception = Reception(
             inheritance,
             self._poller,
@@ -213,6 +221,12 @@ class Worker:
         census = Census(sessions)
         administration.answers.update(
             {
+                "mqtt.delayed": listing(
+                    self._delayed.walk, lambda: self._cells[metrics.DELAYED_MESSAGES]
+                ),
+                "mqtt.delayed.delete": self._delayed.delete,
+                "mqtt.slow_subscribers": self._slow.listed,
+                "mqtt.slow_subscribers.clear": self._slow.clear,
                 "mqtt.announce": Announcements(self._core).asked,
                 "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
                 "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
@@ -246,6 +260,7 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._certificates.start()
+        self._slow.start()
         self._await_records()
         self._reception.open()
         self._inheritance.enter(Phase.READY)

@@ -2,12 +2,16 @@
 
 import json
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import psutil
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.integration.homes import name_on
 from tests.integration.supervised import Node, until
@@ -22,6 +26,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
         "mqtt_runtime.system_monitor.system_topic_interval_ms=200",
         "mqtt_runtime.system_monitor.check_interval_ms=200",
         "mqtt_runtime.system_monitor.os_memory_high_watermark=0",
+        "mqtt_runtime.slow_subscribe.enable=true",
+        "mqtt_runtime.slow_subscribe.sample_ms=50",
+        "mqtt_runtime.slow_subscribe.record_time=100",
     )
     node = Node(tmp_path / "data", module=MODULE, settings=settings)
     try:
@@ -48,6 +55,81 @@ def _alarms(node: Node) -> dict[str, dict[str, Any]]:
     status, text = node.get("/api/mqtt/system-alarm/list?state=active&limit=50")
     assert status == 200, text
     return {alarm["name"]: alarm for alarm in json.loads(text)["data"]["data"]}
+
+
+def _listed(node: Node, path: str) -> list[dict[str, Any]]:
+    status, text = node.get(f"/api/mqtt/{path}")
+    assert status == 200, text
+    found: list[dict[str, Any]] = json.loads(text)["data"]["data"]
+    return found
+
+
+def _post(node: Node, path: str, body: object) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        f"http://{node.facts['http']}/api/mqtt/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def _client(node: Node, name: str, *, manual_ack: bool = False) -> paho.Client:
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5, manual_ack=manual_ack
+    )
+    client.connect(*node.address())
+    client.loop_start()
+    return client
+
+
+def test_who_acknowledges_late_is_listed(node: Node) -> None:
+    late = _client(node, "late", manual_ack=True)
+    prompt = _client(node, "prompt")
+    try:
+        heard: list[str] = []
+        for client in (late, prompt):
+            client.on_message = lambda _client, _data, message: heard.append(message.topic)
+            client.subscribe("a/b", 1)
+        until(lambda: len(_listed(node, "subscribe/list")) == 2, "both subscribe")
+
+        def publish_until_heard() -> bool:
+            prompt.publish("a/b", "x", 1).wait_for_publish(10)
+            return len(heard) >= 2
+
+        until(publish_until_heard, "messages arrive")
+        until(lambda: _listed(node, "slow-subscribe/list"), "somebody is slow")
+        entries = {each["client_id"]: each for each in _listed(node, "slow-subscribe/list")}
+        assert entries["late"]["topic_name"] == "a/b"
+        assert entries["late"]["time_span"] >= 100
+        late.disconnect()
+        until(lambda: len(_listed(node, "client/list")) == 1, "the client is gone")
+        status, answer = _post(node, "slow-subscribe/clear", {})
+        assert (status, answer["data"] >= 1) == (200, True)
+        assert "late" not in {each["client_id"] for each in _listed(node, "slow-subscribe/list")}
+    finally:
+        for client in (late, prompt):
+            client.disconnect()
+            client.loop_stop()
+
+
+def test_a_delayed_message_is_listed_and_removed(node: Node) -> None:
+    client = _client(node, "publisher")
+    try:
+        for topic in ("a", "b"):
+            client.publish(f"$delayed/600/{topic}", "12345", 1).wait_for_publish(10)
+        until(lambda: len(_listed(node, "delayed/list")) == 2, "both are listed")
+        first, second = sorted(_listed(node, "delayed/list"), key=lambda each: each["topic"])
+        assert (first["topic"], first["qos"], first["payload_bytes"]) == ("a", 1, 5)
+        assert _post(node, "delayed/delete", {"id": first["id"]})[0] == 200
+        assert _post(node, "delayed/delete", {"id": first["id"]})[0] == 404
+        until(lambda: _listed(node, "delayed/list") == [second], "one is left")
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
 def test_mosquitto_sees_the_tree_and_the_alarms(node: Node) -> None:

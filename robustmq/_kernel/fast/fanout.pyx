@@ -310,6 +310,7 @@ cdef class Fanout:
         run = new_run(data, ends, count, qos, sequence)
         if own_id:
             run.sequence = 0
+        run.since = self.turn.now_ms
         return run
 
 

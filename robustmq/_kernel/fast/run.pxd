@@ -13,6 +13,7 @@ cdef class Run:
     cdef readonly uint64_t sequence
     cdef readonly uint32_t largest
     cdef readonly int64_t deadline
+    cdef public int64_t since
     cdef public uint64_t position
     cdef readonly uint32_t expiry_at
     cdef public uint16_t alias

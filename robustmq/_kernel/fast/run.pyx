@@ -125,6 +125,7 @@ cdef class Run:
         private.deadline = self.deadline
         private.expiry_at = self.expiry_at
         private.alias = self.alias
+        private.since = self.since
         private.position = self.position + first if self.position else 0
         private.origin = self.origin
         if self.source is not None:
@@ -151,6 +152,7 @@ cdef class Run:
         run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
         run.alias = self.alias if version == 5 else 0
         run.position = self.position
+        run.since = self.since
         run.origin = self.origin
         run.source = self.source
         return run

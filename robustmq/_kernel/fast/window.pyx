@@ -71,6 +71,16 @@ cdef class Window(Flight):
         """The lowest position of a stored message that is in flight or queued; 0: none."""
         return self.lowest()
 
+    def foremost(self, bint queued):
+        """The run of the oldest message that waits for the client, or that is not in flight."""
+        cdef uint64_t s
+        cdef Entry* entry
+        for s in range(self.sent if queued else self.head, self.tail):
+            entry = &self.ring[s & (self.capacity - 1)]
+            if entry.left > (entry.out if queued else 0):
+                return <Run>entry.run
+        return None
+
     cdef uint64_t drop_stored(self) except? 0:
         """Take what is stored and was never sent out of the queue; the lowest position."""
         cdef uint64_t s, lowest = 0

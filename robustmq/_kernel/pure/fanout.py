@@ -265,7 +265,9 @@ class Fanout:
             parts += (first_byte, length, head, packet_id, block, value)
             at += 1 + len(length) + fixed + len(value)
             ends.append(at)
-        return Run(b"".join(parts), ends, qos, 0 if own_id else sequence)
+        run = Run(b"".join(parts), ends, qos, 0 if own_id else sequence)
+        run.since = self._turn.now_ms
+        return run
 
 
 def _local(topic: bytes) -> bytes:

@@ -36,14 +36,14 @@ class Run:
     topic, 0 for none. `origin` says on whose behalf it came (a shared subscription), `source`
     where its records lie: (batch, byte position of the first record, records to skip). A
     stored run has the inbox's `position` of its first packet, packet i that of `position + i`;
-    0 is a run that is not stored.
+    0 is a run that is not stored. `since` is the turn's time at which it was encoded, in ms.
 
     Raises ValueError when ends, qos or expiry_at do not fit the data.
     """
 
     __slots__ = (
         "_aliased", "_ends", "alias", "count", "data", "deadline", "expiry_at", "first_id",
-        "largest", "origin", "position", "qos", "sequence", "source",
+        "largest", "origin", "position", "qos", "sequence", "since", "source",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917
@@ -71,6 +71,7 @@ class Run:
         self.expiry_at = expiry_at
         self.alias = 0
         self.position = 0
+        self.since = 0
         self.origin: object = None
         self.source: tuple[bytes, int, int] | None = None
         self._ends = list(ends)
@@ -130,6 +131,7 @@ class Run:
             ends.append(self._ends[first + i] - base)
         private = Run(bytes(data), ends, self.qos, 0, self.deadline, self.expiry_at)
         private.alias = self.alias
+        private.since = self.since
         private.position = self.position + first if self.position else 0
         private.origin = self.origin
         if self.source is not None:
@@ -151,6 +153,7 @@ class Run:
         run = Run(b"".join(packets), ends, self.qos, self.sequence, self.deadline, expiry_at)
         run.alias = self.alias if version == 5 else 0
         run.position = self.position
+        run.since = self.since
         run.origin = self.origin
         run.source = self.source
         return run

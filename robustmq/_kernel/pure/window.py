@@ -115,6 +115,11 @@ class Window:
         pieces = chain(self._flying, self._waiting)
         return min((piece.position() for piece in pieces if piece.run.position), default=0)
 
+    def foremost(self, queued: bool) -> Run | None:
+        """Return the run of the oldest message that waits, with `queued` of those not in flight."""
+        pieces = self._waiting if queued else chain(self._flying, self._waiting)
+        return next((piece.run for piece in pieces), None)
+
     def attach(
         self, outbox: Outbox, version: int, limit: int, max_packet: int, alias_max: int
     ) -> None:
@@ -255,10 +260,7 @@ class Window:
         return True
 
     def pubcomp(self, packet_id: int) -> bool:
-        """Learn that the QoS 2 exchange is complete; False when it was not under way.
-
-        Sends what has room now.
-        """
+        """Learn that a QoS 2 exchange is complete and send on; False when none was under way."""
         if packet_id not in self._released:
             return False
         del self._released[packet_id]

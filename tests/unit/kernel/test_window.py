@@ -386,3 +386,33 @@ def test_window_that_is_thrown_away_gives_its_runs_back(side: Side) -> None:
     del client
     gc.collect()
     assert sys.getrefcount(run) == before
+
+
+def test_the_foremost_message_is_the_one_that_waits_longest(side: Side) -> None:
+    client = Client(side, limit=3)
+    assert client.window.foremost(False) is None
+    first = client.offer(2)
+    second = client.offer(2, topic=b"second")
+    third = client.offer(1, topic=b"third")
+    assert client.window.foremost(False) is first
+    # Of the second run one packet is in flight and one is not.
+    assert client.window.foremost(True) is second
+    for packet_id in client.ids()[:2]:
+        assert client.window.puback(packet_id)
+    assert client.window.foremost(False) is second
+    assert client.window.foremost(True) is None
+    client.window.detach()
+    assert client.window.foremost(True) is second
+    assert third.packet(0)
+
+
+def test_what_was_acknowledged_out_of_order_is_not_foremost(side: Side) -> None:
+    client = Client(side, limit=10)
+    runs = [client.offer(1, topic=b"%d" % number) for number in range(3)]
+    ids = client.ids()
+    assert client.window.puback(ids[1])
+    assert client.window.foremost(False) is runs[0]
+    assert client.window.puback(ids[0])
+    assert client.window.foremost(False) is runs[2]
+    assert client.window.puback(ids[2])
+    assert client.window.foremost(False) is None
