@@ -12,7 +12,7 @@ from robustmq.config_server import MqttServer
 from robustmq.config_tls import MqttTls
 from robustmq.config_topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
 from robustmq.config_users import MqttAuth
-from robustmq.config_watch import MqttSlowSubscribe, MqttSystemMonitor
+from robustmq.config_watch import MqttEvents, MqttSlowSubscribe, MqttSystemMonitor
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):
@@ -150,6 +150,7 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     limit: MqttLimit = field(default_factory=MqttLimit)
     flapping_detect: MqttFlappingDetect = field(default_factory=MqttFlappingDetect)
     system_monitor: MqttSystemMonitor = field(default_factory=MqttSystemMonitor)
+    events: MqttEvents = field(default_factory=MqttEvents)
     slow_subscribe: MqttSlowSubscribe = field(default_factory=MqttSlowSubscribe)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()

@@ -55,3 +55,12 @@ class MqttSlowSubscribe(Struct, frozen=True, kw_only=True):
     sample_ms: Annotated[int, between(50, 86_400_000)] = 500
     window_ms: Annotated[int, between(1_000, 86_400_000)] = 300_000
     max_entries: Annotated[int, between(1, 10_000)] = 100
+
+
+class MqttEvents(Struct, frozen=True, kw_only=True):
+    """`[mqtt_runtime.events]`: What happens to clients, told below $SYS.
+
+    enable: Tell who connects and disconnects, subscribes and unsubscribes.
+    """
+
+    enable: bool = False

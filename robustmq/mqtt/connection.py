@@ -237,6 +237,7 @@ class Connection:
         self.count(metrics.CONNECTIONS_OPENED)
         self.send(greeting.connack)
         self._watch(greeting.keep_alive)
+        self.mqtt.greeted(self, session, greeting.keep_alive)
         moved = session.window.version != self.version
         session.window.attach(
             self.outbox, self.version, greeting.limit, greeting.max_packet, greeting.alias_max
@@ -329,7 +330,9 @@ class Connection:
                     Reason.PROTOCOL_ERROR, "DISCONNECT cannot revive a session that ends with it"
                 )
             self.session.expiry = min(expiry, self.mqtt.limits.max_session_expiry_interval)
-        self.finish(with_will=packet.reason != Reason.NORMAL_DISCONNECTION)
+        is_normal = packet.reason == Reason.NORMAL_DISCONNECTION
+        why = "normal_disconnection" if is_normal else packet.reason.name.lower()
+        self.finish(not is_normal, why)
 
     @property
     def keep_alive_ms(self) -> int:
@@ -446,10 +449,10 @@ class Connection:
     def _close(self, reason: Reason, sentence: str, with_will: bool) -> None:
         if not self.ended and self.version == V5 and self._greeted:
             self.refuse(Disconnect(reason), sentence)
-        self.finish(with_will=with_will)
+        self.finish(with_will, reason.name.lower())
 
-    def finish(self, with_will: bool) -> None:
-        """End, and let the client have what was said."""
+    def finish(self, with_will: bool, why: str = "connection_lost") -> None:
+        """End, and let the client have what was said; `why` is for those who watch."""
         if self.ended:
             return
         self.ended = True
@@ -468,6 +471,7 @@ class Connection:
             self.count(metrics.CONNECTIONS_CLOSED)
         if session is not None:
             self.mqtt.sessions.detach(session, with_will)
+            self.mqtt.parted(self, session, why)
         self._publisher = None
         self._subscriber = None
         self.mqtt.closed(self)

@@ -104,9 +104,9 @@ class DataStream(Connection):
         """The peer broke the protocol: its connection ends."""
         self._control.fail(reason, detail)
 
-    def finish(self, with_will: bool) -> None:
+    def finish(self, with_will: bool, why: str = "") -> None:
         """End this stream; the connection that it belongs to goes on."""
-        del with_will
+        del with_will, why
         if self.ended:
             return
         self.ended = True

@@ -11,9 +11,11 @@ from robustmq.mqtt import connect, wire
 from robustmq.mqtt.connect import Tenancy
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.data_stream import DataStream
+from robustmq.mqtt.events import Events
 from robustmq.mqtt.framing import Peek, connect_client_id, scan
 from robustmq.mqtt.packets import Connect, PacketType
 from robustmq.mqtt.reasons import Reason
+from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import SessionTable
 
 PEEK_BYTES: Final = 32_768
@@ -64,6 +66,8 @@ class Mqtt:
         self._seed = seed
         self._assigned = 0
         self._connections: set[Connection] = set()
+        # Who hears what happens to clients; nobody, unless that is wanted.
+        self.events: Events | None = None
         self._gate = gate
         self.rates = rates
         self._to_judge: list[Connection] = []
@@ -190,6 +194,17 @@ class Mqtt:
     def connections(self) -> int:
         """Clients that are connected now."""
         return len(self._connections)
+
+    def greeted(self, connection: Connection, session: Session, keep_alive_s: int) -> None:
+        """A client was told that it is connected."""
+        if self.events is not None:
+            now_ms = self.broker.turn.now_ms
+            self.events.connected(session.principal, connection.version, keep_alive_s, now_ms)
+
+    def parted(self, connection: Connection, session: Session, why: str) -> None:
+        """The connection of a session has ended."""
+        if self.events is not None and connection.greeted_ms:
+            self.events.disconnected(session.principal, why, self.broker.turn.now_ms)
 
     def walk(self) -> Iterable[Connection]:
         """The connections that are open now."""

@@ -9,6 +9,7 @@ import msgspec
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
 from robustmq.errors import Refused
+from robustmq.message.tenancy import local_filter
 from robustmq.message.topic import EXCLUSIVE_PREFIX
 from robustmq.mqtt import wire
 from robustmq.mqtt.packets import Suback, Subscribe, Subscription, Unsuback, Unsubscribe
@@ -202,6 +203,10 @@ class Subscriber:
             subscribed = Subscribed(written, options, start)
             self._connection.mqtt.sessions.rows.put_subscription(session, subscribed)
         session.subscribe(subscribed)
+        events = self._connection.mqtt.events
+        if events is not None:
+            name = local_filter(one.filter)
+            events.subscribed(session.principal, name, one.qos, broker.turn.now_ms)
         if one.no_local:
             self._connection.forget_routes()
 
@@ -241,6 +246,7 @@ class Subscriber:
         """End subscriptions; what is in flight for them may still be completed."""
         session = self._session
         sessions = self._connection.mqtt.sessions
+        events = self._connection.mqtt.events
         reasons: list[Reason] = []
         for name in packet.filters:
             known = self._forget(name)
@@ -253,6 +259,8 @@ class Subscriber:
             if known.options.no_local:
                 self._connection.forget_routes()
             reasons.append(Reason.SUCCESS)
+            if events is not None:
+                events.unsubscribed(session.principal, name, self._broker.turn.now_ms)
         answer = Unsuback(packet.packet_id, reasons)
         if session.is_durable:
             self._broker.state.then(partial(self._connection.send_if_open, answer))

@@ -25,6 +25,7 @@ from robustmq.errors import ConfigError
 from robustmq.mqtt.announcements import Announcements
 from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.events import Events
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
@@ -113,6 +114,11 @@ class Worker:
         self._bans = Bans(self._config.blacklist)
         self._gate = self._make_gate()
         self._mqtt = self._make_mqtt()
+        self._announcements = Announcements(self._core)
+        if self._config.mqtt_runtime.events.enable:
+            self._mqtt.events = Events(
+                self._announcements, self._config.broker_id, self._config.broker_ip
+            )
         self._slow = SlowSubscribers(
             self._core, self._config.mqtt_runtime.slow_subscribe, self._mqtt.walk
         )
@@ -227,7 +233,7 @@ class Worker:
                 "mqtt.delayed.delete": self._delayed.delete,
                 "mqtt.slow_subscribers": self._slow.listed,
                 "mqtt.slow_subscribers.clear": self._slow.clear,
-                "mqtt.announce": Announcements(self._core).asked,
+                "mqtt.announce": self._announcements.asked,
                 "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
                 "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
                 "mqtt.subscriptions": listing(

@@ -27,6 +27,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
         "mqtt_runtime.system_monitor.check_interval_ms=200",
         "mqtt_runtime.system_monitor.os_memory_high_watermark=0",
         "mqtt_runtime.slow_subscribe.enable=true",
+        "mqtt_runtime.events.enable=true",
         "mqtt_runtime.slow_subscribe.sample_ms=50",
         "mqtt_runtime.slow_subscribe.record_time=100",
     )
@@ -146,6 +147,36 @@ def test_mosquitto_sees_the_tree_and_the_alarms(node: Node) -> None:
     assert node.sample('robustmq_alarm_active{name="HighMemoryUsage"}') == 1
     assert node.sample('robustmq_alarm_active{name="StorageRefusing"}') == 0
     assert any(line["name"] == "HighMemoryUsage" for line in node.seen("alarm"))
+
+
+def test_it_is_seen_who_comes_and_goes(node: Node) -> None:
+    watcher = _client(node, "watcher")
+    heard: dict[str, Any] = {}
+    try:
+        watcher.on_message = lambda _client, _data, message: heard.update(
+            {message.topic: json.loads(message.payload)}
+        )
+        watcher.subscribe([("$SYS/brokers/+/clients/visitor/+", 0), ("$SYS/events", 0)])
+        host, port = node.address()
+        visitor = ["mosquitto_pub", "-h", host, "-p", str(port), "-i", "visitor", "-t", "a"]
+        wanted = {
+            f"$SYS/brokers/1/clients/visitor/{event}" for event in ("connected", "disconnected")
+        }
+
+        def visit() -> bool:
+            # What other cores know of a subscription, they know a moment later.
+            subprocess.run([*visitor, "-m", "x"], check=True, timeout=20)
+            return heard.keys() == {*wanted, "$SYS/events"}
+
+        until(visit, "the visitor is seen")
+        assert heard["$SYS/brokers/1/clients/visitor/disconnected"]["reason"] == (
+            "normal_disconnection"
+        )
+        assert heard["$SYS/events"]["node_id"] == 1
+        assert heard["$SYS/events"]["value"]["client_id"] in {"visitor", "watcher"}
+    finally:
+        watcher.disconnect()
+        watcher.loop_stop()
 
 
 def test_the_tree_goes_on_while_a_worker_hangs(node: Node) -> None:
