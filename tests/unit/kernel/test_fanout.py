@@ -362,3 +362,17 @@ def test_clients_are_not_told_the_name_of_their_tenant(
         (told, b"x"),
         (told, b"y"),
     ]
+
+
+def test_a_run_knows_when_it_was_encoded_also_as_a_copy(side: Side) -> None:
+    core = Core(side)
+    core.turn.now_ms = 1_234
+    window = core.window(5)
+    core.subscribe(b"t", core.group(window, qos=1))
+    core.deliver((b"t", b"x", 1))
+    core.turn.now_ms = 9_999
+    assert window.foremost(False).since == 1_234
+    # Who returns in another version gets a translated copy of what it had not acknowledged.
+    window.detach()
+    window.attach(side.Outbox(core.turn), 4, 100, 0, 0)
+    assert window.foremost(False).since == 1_234
