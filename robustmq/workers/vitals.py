@@ -25,6 +25,8 @@ class Vitals:
         self._snapshot = snapshot
         self._max_connections = max_connections
         self._paused: int | None = None
+        # Who recovers at the start of the node was not up yet, and calls for nobody.
+        self._seen_up: set[int] = set()
         # The first answer is about no time at all.
         psutil.cpu_percent()
 
@@ -57,7 +59,8 @@ class Vitals:
         )
 
     def _workers(self, cores: Sequence[Core]) -> Iterator[Reading]:
-        down = [core.number for core in cores if not core.up]
+        self._seen_up.update(core.number for core in cores if core.up)
+        down = [core.number for core in cores if not core.up and core.number in self._seen_up]
         yield _count("WorkerDown", down, f"not ready: {_named(down)}")
         refusing = [core.number for core in cores if core.counters[metrics.STORAGE_REFUSING]]
         yield _count("StorageRefusing", refusing, f"the disk is full or fails: {_named(refusing)}")

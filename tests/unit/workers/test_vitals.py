@@ -51,6 +51,16 @@ def test_a_node_that_is_well_raises_nothing_but_what_its_machine_does(node: Stee
     assert beyond <= {"HighCpuUsage", "HighMemoryUsage"}
 
 
+def test_a_worker_that_has_not_been_up_yet_is_not_down(node: Steered) -> None:
+    node.up[1] = False
+    vitals = _vitals(node)
+    assert _readings(vitals)["WorkerDown"].value == 0
+    node.up[1] = True
+    assert _readings(vitals)["WorkerDown"].value == 0
+    node.up[1] = False
+    assert _readings(vitals)["WorkerDown"].value == 1
+
+
 def test_workers_are_named(node: Steered) -> None:
     vitals = _vitals(node)
     vitals_before = _readings(vitals)["PublishersPaused"]
