@@ -1,6 +1,6 @@
 """The configuration of what differs between the doors of MQTT: `[mqtt_runtime.listener.<name>]`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
@@ -31,6 +31,9 @@ class MqttListener(Struct, frozen=True, kw_only=True):
     max_publish_bytes: Annotated[int, between(0, TIB)] = 0
 
 
+_DEFAULT: Final = MqttListener()
+
+
 class MqttListeners(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.listener]`: One section for each listener, by its name."""
 
@@ -42,6 +45,6 @@ class MqttListeners(Struct, frozen=True, kw_only=True):
     unix: MqttListener = field(default_factory=MqttListener)
 
     def named(self, name: str) -> MqttListener:
-        """The options of a listener, `policy.principal.Peer.listener`."""
-        options: MqttListener = getattr(self, name)
+        """The options of a listener, by `Peer.listener`; bridges have the defaults."""
+        options: MqttListener = getattr(self, name, _DEFAULT)
         return options

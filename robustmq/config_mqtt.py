@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
+from robustmq.config_bridges import MqttBridge
 from robustmq.config_limits import MqttFlappingDetect, MqttLimit
 from robustmq.config_listener import MqttListeners
 from robustmq.config_quic import MqttQuic
@@ -155,3 +156,4 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()
     quic: MqttQuic = field(default_factory=MqttQuic)
+    bridges: tuple[MqttBridge, ...] = ()

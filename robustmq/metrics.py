@@ -84,6 +84,9 @@ QUIC_RETRIES: Final = 65
 QUIC_RESETS: Final = 66
 SUBSCRIPTIONS_EXCLUSIVE: Final = 67
 SLOW_SUBSCRIBERS: Final = 68
+BRIDGES_CONNECTED: Final = 69
+BRIDGE_CONNECTS: Final = 70
+BRIDGE_DROPPED: Final = 71
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -229,5 +232,12 @@ TABLE: Final[tuple[Metric, ...]] = (
         "Exclusive subscriptions of the sessions on this core.",
     ),
     Metric("mqtt_slow_subscribers", "gauge", "Clients and topics listed as slow."),
+    Metric("mqtt_bridges_connected", "gauge", "Bridges whose other broker is connected."),
+    Metric("mqtt_bridge_connects", "counter", "Times that a bridge was connected."),
+    Metric(
+        "mqtt_bridge_messages_dropped",
+        "counter",
+        "Messages that a bridge did not pass on: they had been here, or belong to no topic of it.",
+    ),
 )
 CELLS: Final = 128

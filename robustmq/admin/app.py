@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import alarms, api, blacklist, clients, console, delayed, slow_subscribers
+from robustmq.admin import alarms, api, blacklist, bridges, clients, console, delayed, slow_subscribers
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
@@ -52,6 +52,7 @@ def create(
                 routes=[
                     *alarms.ROUTES,
                     *blacklist.ROUTES,
+                    *bridges.ROUTES,
                     *clients.ROUTES,
                     *delayed.ROUTES,
                     *slow_subscribers.ROUTES,

@@ -12,10 +12,11 @@ from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.logins import Exchange, Login, Logins
-from robustmq.policy.principal import SERVER, Peer, Principal, client_of
+from robustmq.policy.principal import BRIDGE, SERVER, Peer, Principal, client_of
 from robustmq.storage.log import StoredBatch
 
 __all__ = [
+    "BRIDGE",
     "SERVER",
     "Alarm",
     "Broker",

@@ -4,10 +4,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from robustmq import metrics
-from robustmq.broker.api import Login, Principal
+from robustmq.broker.api import BRIDGE, Login, Principal
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import codec, connect
 from robustmq.mqtt.authentication import Authentication
+from robustmq.mqtt.bridge import CLIENT_IDS
 from robustmq.mqtt.framing import answer_version
 from robustmq.mqtt.packets import V5, Auth, Connect, Disconnect, PacketType
 from robustmq.mqtt.reasons import LOGIN_REFUSALS, Reason
@@ -65,6 +66,11 @@ class Arrival:
         connection = self._connection
         connection.wording = connect.wording(packet)
         client_id = packet.client_id or self._assigned(packet)
+        if client_id.startswith(CLIENT_IDS) and connection.peer.listener != BRIDGE:
+            raise ProtocolError(
+                Reason.CLIENT_IDENTIFIER_NOT_VALID,
+                f"client identifiers that begin with {CLIENT_IDS} are the server's own",
+            )
         tenancy = connection.mqtt.tenant(packet, connection.peer.listener)
         login = Login(connection.peer, client_id, tenancy.username, packet.password, tenancy.tenant)
         asked = packet.properties

@@ -11,6 +11,7 @@ from robustmq.errors import ProtocolError
 from robustmq.mqtt import properties, wire
 from robustmq.mqtt.packets import (
     ANSWER_REASONS,
+    BRIDGE_BIT,
     PROTOCOL_NAMES,
     V5,
     V31,
@@ -34,6 +35,7 @@ from robustmq.mqtt.packets import (
     Unsuback,
     Unsubscribe,
     Will,
+    level_of,
 )
 from robustmq.mqtt.reasons import V3_REASONS, Reason, connack_v3
 from robustmq.mqtt.wire import Reader, malformed, text_of
@@ -145,7 +147,7 @@ def _filter(reader: Reader) -> str:
 
 
 def _connect(reader: Reader, _: int) -> Connect:
-    version = _connect_version(reader)
+    version, is_bridge = _connect_version(reader)
     flags = reader.byte("connect flags")
     qos = (flags >> 3) & 3
     has_will = bool(flags & 0x04)
@@ -175,19 +177,23 @@ def _connect(reader: Reader, _: int) -> Connect:
     if flags & 0x40 and (version > V31 or reader.at < reader.end):
         password = reader.binary("password")
     clean_start = bool(flags & 0x02)
-    return Connect(client_id, version, clean_start, keep_alive, username, password, will, block)
+    return Connect(
+        client_id, version, clean_start, keep_alive, username, password, will, block, is_bridge
+    )
 
 
-def _connect_version(reader: Reader) -> int:
+def _connect_version(reader: Reader) -> tuple[int, bool]:
+    """Read the protocol; return its version, and whether a bridge speaks it."""
     versions = PROTOCOL_NAMES.get(reader.binary("protocol name"))
     if versions is None:
         raise ProtocolError(Reason.UNSUPPORTED_PROTOCOL_VERSION, "The protocol is not MQTT.")
-    version = reader.byte("protocol version")
+    level = reader.byte("protocol version")
+    version = level_of(level)
     if version not in versions:
         raise ProtocolError(
-            Reason.UNSUPPORTED_PROTOCOL_VERSION, f"The protocol version is {version}."
+            Reason.UNSUPPORTED_PROTOCOL_VERSION, f"The protocol version is {level}."
         )
-    return version
+    return version, level != version
 
 
 def _connack(reader: Reader, version: int) -> Connack:
@@ -342,6 +348,7 @@ def _two(value: int) -> bytes:
 def _encode_connect(packet: Connect, _: int) -> _Encoded:
     version, will = packet.version, packet.will
     flags = packet.clean_start << 1
+    level = version | BRIDGE_BIT if packet.is_bridge else version
     name = b"\0\6MQIsdp" if version == V31 else b"\0\4MQTT"
     block = _block(packet.properties, version, PacketType.CONNECT)
     tail = [wire.text(packet.client_id)]
@@ -355,7 +362,7 @@ def _encode_connect(packet: Connect, _: int) -> _Encoded:
     if packet.password is not None:
         flags |= 0x40
         tail.append(wire.binary(packet.password))
-    return 0x10, (name, bytes((version, flags)), _two(packet.keep_alive), block, *tail)
+    return 0x10, (name, bytes((level, flags)), _two(packet.keep_alive), block, *tail)
 
 
 def _encode_connack(packet: Connack, version: int) -> _Encoded:

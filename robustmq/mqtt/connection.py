@@ -92,6 +92,7 @@ class Connection:
         "ended",
         "greeted_ms",
         "intake",
+        "is_bridge",
         "mqtt",
         "outbox",
         "peer",
@@ -117,6 +118,7 @@ class Connection:
         self.version = 0
         self.wording = Wording(0)
         self.ended = False
+        self.is_bridge = False
         # Further streams of the same client, on transports that have them.
         self.data_streams: list[DataStream] | None = None
         self._arrival: Arrival | None = Arrival(self)
@@ -180,6 +182,7 @@ class Connection:
             self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
             return
         version = self.version = packet.version
+        self.is_bridge = packet.is_bridge
         session, present, waits = sessions.open(
             principal, packet.clean_start, expiry=expiry, will=packet.will, version=version
         )

@@ -4,12 +4,11 @@ import enum
 from typing import Final
 
 from robustmq.errors import ProtocolError
-from robustmq.mqtt.packets import PROTOCOL_NAMES, V5, V311
+from robustmq.mqtt.packets import BRIDGE_BIT, PROTOCOL_NAMES, V5, V311, level_of
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.wire import Reader, Truncated, malformed, text_of
 
 _CONNECT: Final = 0x10
-_BRIDGE_BIT: Final = 0x80
 
 
 class Peek(enum.Enum):
@@ -95,7 +94,7 @@ def _version(reader: Reader) -> int:
     levels = PROTOCOL_NAMES.get(reader.take(size, "protocol name"))
     if levels is None:
         return 0
-    level = reader.byte("protocol version")
+    level = level_of(reader.byte("protocol version"))
     return level if level in levels else 0
 
 
@@ -114,6 +113,6 @@ def answer_version(body: bytes) -> int:
         return 0
     if levels is None:
         return 0
-    if level in levels:
-        return level
-    return V5 if V5 < level < _BRIDGE_BIT else V311
+    if level_of(level) in levels:
+        return level_of(level)
+    return V5 if V5 < level < BRIDGE_BIT else V311

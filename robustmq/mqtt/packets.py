@@ -13,8 +13,17 @@ V311: Final = 4
 V5: Final = 5
 """Protocol levels as CONNECT carries them (MQTT5 3.1.2.2)."""
 
+BRIDGE_BIT: Final = 0x80
+"""What mosquitto adds to the level of MQTT 3 when a broker connects as a bridge."""
+
 PROTOCOL_NAMES: Final[Mapping[bytes, tuple[int, ...]]] = {b"MQIsdp": (V31,), b"MQTT": (V311, V5)}
 """The levels that each protocol name may have (MQTT5 3.1.2.1)."""
+
+
+def level_of(level: int) -> int:
+    """Return a protocol level without the bit that a bridge of MQTT 3 adds to it."""
+    plain = level & ~BRIDGE_BIT
+    return plain if level != plain and plain < V5 else level
 
 
 class PacketType(enum.IntEnum):
@@ -85,7 +94,10 @@ class Will(msgspec.Struct, gc=False):
 
 
 class Connect(msgspec.Struct, gc=False):
-    """CONNECT (MQTT5 3.1); `keep_alive` in seconds, `clean_start` is 3.x clean session."""
+    """CONNECT (MQTT5 3.1); `keep_alive` in seconds, `clean_start` is 3.x clean session.
+
+    `is_bridge`: another broker connects, with MQTT 3, and says so as mosquitto does.
+    """
 
     client_id: str
     version: int = V5
@@ -95,6 +107,7 @@ class Connect(msgspec.Struct, gc=False):
     password: bytes | None = None
     will: Will | None = None
     properties: Properties | None = None
+    is_bridge: bool = False
 
 
 class Connack(msgspec.Struct, gc=False):

@@ -10,7 +10,7 @@ from robustmq import metrics
 from robustmq.broker.api import Kept, Options
 from robustmq.errors import Refused
 from robustmq.message.tenancy import local_filter
-from robustmq.message.topic import EXCLUSIVE_PREFIX
+from robustmq.message.topic import EXCLUSIVE_PREFIX, is_special
 from robustmq.mqtt import wire
 from robustmq.mqtt.packets import Suback, Subscribe, Subscription, Unsuback, Unsubscribe
 from robustmq.mqtt.reasons import SUBSCRIBE_REFUSALS, Reason, is_error
@@ -84,7 +84,14 @@ class Subscriber:
     def _named(self, one: Subscription) -> Subscription | Refused:
         """The subscription by the filter that it is known by."""
         name = self._broker.topics.filter(self._session.principal, one.filter)
-        return name if isinstance(name, Refused) else msgspec.structs.replace(one, filter=name)
+        if isinstance(name, Refused):
+            return name
+        if self._connection.is_bridge and not is_special(name):
+            # It keeps retained messages as such, and would send back what it brought.
+            return msgspec.structs.replace(
+                one, filter=name, no_local=True, retain_as_published=True
+            )
+        return msgspec.structs.replace(one, filter=name)
 
     def _begin(
         self, packet_id: int, wanted: Iterable[Subscription | Refused], identifier: bytes

@@ -99,7 +99,8 @@ class Stack:
                 data = layer.receive(data)
             finally:
                 self._collect(depth)
-            if not data:
+            # One that has just opened lets those above it speak.
+            if not data and not layer.is_open:
                 break
         if not self.is_open:
             self.is_open = all(layer.is_open for layer in self._layers)

@@ -14,18 +14,25 @@ _ALTERNATIVE: Final = {"dns": "DNS", "email": "email", "uri": "URI"}
 
 
 class TlsLayer:
-    """The server's side of one TLS connection.
+    """One side of a TLS connection: the server's, or with `server_name` the client's.
 
-    `user_from` says which part of the client's certificate names its user: common_name, dns,
-    email, uri, or none.
+    The server must be who `server_name` says, as far as the context wants it. `user_from` says
+    which part of the client's certificate names its user: common_name, dns, email, uri, or none.
     """
 
     __slots__ = ("_from_peer", "_tls", "_to_peer", "_user_from", "has_ended", "is_open")
 
-    def __init__(self, context: ssl.SSLContext, user_from: str = "none") -> None:
+    def __init__(
+        self, context: ssl.SSLContext, user_from: str = "none", server_name: str | None = None
+    ) -> None:
         self._from_peer = ssl.MemoryBIO()
         self._to_peer = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._from_peer, self._to_peer, server_side=True)
+        self._tls = context.wrap_bio(
+            self._from_peer,
+            self._to_peer,
+            server_side=server_name is None,
+            server_hostname=server_name,
+        )
         self._user_from = user_from
         self.is_open = False
         self.has_ended = False
@@ -41,7 +48,7 @@ class TlsLayer:
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLCertVerificationError as error:
-            raise Broken(f"the client's certificate is refused: {error.verify_message}") from error
+            raise Broken(f"the peer's certificate is refused: {error.verify_message}") from error
         except ssl.SSLError as error:
             what = "a TLS record is wrong" if self.is_open else "no TLS handshake"
             raise Broken(f"{what}: {_reason(error)}") from error

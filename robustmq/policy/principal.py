@@ -8,6 +8,9 @@ from robustmq.message.tenancy import DEFAULT_TENANT
 
 _BORDER = "\0"
 
+BRIDGE: Final = "bridge"
+"""The listener of our own bridges: no network, so whoever comes from there is who it says."""
+
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
     """Who is at the other end of a connection, as the transport knows it.

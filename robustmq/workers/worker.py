@@ -45,6 +45,7 @@ from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log, relays
 from robustmq.workers.administration import Administration
+from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
 from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance
@@ -136,6 +137,15 @@ class Worker:
             inheritance.certificates,
             self._loop.call_later,
             self._config.mqtt_runtime.tls.check_interval_ms,
+        )
+        self._bridges = Bridges(
+            self._config,
+            lambda client_id: self._placement.home_of(client_id) == self._index,
+            self._loop,
+            self._poller,
+            self._core,
+            self._mqtt,
+            random.Random(os.urandom(16)).randrange,
         )
         self._links.handle = self._receive
         self._links.replaced = self._replaced
@@ -234,6 +244,7 @@ class Worker:
                 "mqtt.slow_subscribers": self._slow.listed,
                 "mqtt.slow_subscribers.clear": self._slow.clear,
                 "mqtt.announce": self._announcements.asked,
+                "mqtt.bridges": listing(self._bridges.walk, lambda: len(self._bridges.lines)),
                 "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
                 "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
                 "mqtt.subscriptions": listing(
@@ -269,6 +280,7 @@ class Worker:
         self._slow.start()
         self._await_records()
         self._reception.open()
+        self._bridges.start()
         self._inheritance.enter(Phase.READY)
 
     def _await_records(self) -> None:
@@ -299,6 +311,7 @@ class Worker:
             return
         self._inheritance.enter(Phase.DRAINING)
         self._reception.shut()
+        self._bridges.shut()
         bound = self._config.runtime.drain_timeout_ms / 1_000 * 0.8
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()

@@ -290,6 +290,12 @@ class Client(Wire):
         """Return the payloads of the next messages."""
         return [message.payload for message in self.messages(count)]
 
+    def waits(self) -> bool:
+        """Say whether the server had messages for us before it was asked."""
+        self.send(Pingreq())
+        self._answer(Pingresp)
+        return bool(self._heard)
+
     def ping(self) -> None:
         """Hear from the server; whatever it said before has arrived, and was nothing."""
         assert not self._heard

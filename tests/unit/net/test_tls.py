@@ -151,5 +151,5 @@ def test_a_certificate_that_is_not_trusted(
     trust = {name: str(directory / f"{name}.pem") for name in ("ca", "crl")}
     made = certificates(directory, verify=verify, ca_file=trust["ca"], crl_file=trust["crl"])
     peer = Peer(TlsLayer(made.context), directory, VERSIONS[1], identity)
-    with pytest.raises(Broken, match=f"the client's certificate is refused: .*{why}"):
+    with pytest.raises(Broken, match=f"the peer's certificate is refused: .*{why}"):
         peer.exchange()
