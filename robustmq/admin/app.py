@@ -10,7 +10,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from robustmq.admin import alarms, api, blacklist, bridges, clients, console, delayed, slow_subscribers
+from robustmq.admin import (
+    alarms,
+    api,
+    blacklist,
+    bridges,
+    clients,
+    console,
+    delayed,
+    slow_subscribers,
+)
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot

@@ -104,13 +104,7 @@ class Worker:
         self._delayed = DelayedView(parts.state, parts.delayed, self._index)
         auth = self._config.mqtt_runtime.auth
         self._hashing = Hashing(self._resume_on_loop, auth.max_pending_logins)
-        self._logins = Logins(
-            auth,
-            Users(self._config.users),
-            later=self._hashing.later,
-            nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
-            secret=secrets.token_bytes(),
-        )
+        self._logins = self._make_logins()
         self._ledger_row: LedgerRow | None = None
         self._bans = Bans(self._config.blacklist)
         self._gate = self._make_gate()
@@ -138,15 +132,7 @@ class Worker:
             self._loop.call_later,
             self._config.mqtt_runtime.tls.check_interval_ms,
         )
-        self._bridges = Bridges(
-            self._config,
-            lambda client_id: self._placement.home_of(client_id) == self._index,
-            self._loop,
-            self._poller,
-            self._core,
-            self._mqtt,
-            random.Random(os.urandom(16)).randrange,
-        )
+        self._bridges = self._make_bridges()
         self._links.handle = self._receive
         self._links.replaced = self._replaced
         self._administration = self._administer()
@@ -180,6 +166,26 @@ class Worker:
 
     def _watch_store(self, fd: int) -> None:
         self._poller.watch(fd, self._take_completed)
+
+    def _make_bridges(self) -> Bridges:
+        return Bridges(
+            self._config,
+            lambda client_id: self._placement.home_of(client_id) == self._index,
+            self._loop,
+            self._poller,
+            self._core,
+            self._mqtt,
+            random.Random(os.urandom(16)).randrange,
+        )
+
+    def _make_logins(self) -> Logins:
+        return Logins(
+            self._config.mqtt_runtime.auth,
+            Users(self._config.users),
+            later=self._hashing.later,
+            nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
+            secret=secrets.token_bytes(),
+        )
 
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
