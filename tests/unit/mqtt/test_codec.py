@@ -309,3 +309,12 @@ def test_variable_byte_integers_are_those_of_table_1_1(value: int, expected: str
 def test_variable_byte_integers_end_at_four_bytes(value: int) -> None:
     with pytest.raises(ValueError, match="variable byte integer"):
         varint(value)
+
+
+def test_a_bridge_of_mqtt_3_says_so_in_its_level() -> None:
+    """As mosquitto's do: 0x80 is added to the level."""
+    for version in (V31, V311):
+        packet = Connect("bridge", version, is_bridge=True)
+        data = codec.encode(packet, version)
+        assert version | 0x80 in data
+        assert codec.decode(0x10, data[2:], 0) == packet

@@ -83,7 +83,7 @@ def test_an_empty_client_identifier_is_known_too() -> None:
         b"\x10\x0c\0\x05",
         b"\x10\x0c\0\4MQTX",
         b"\x10\x0c\0\4MQTT\6",
-        b"\x10\x0c\0\4MQTT\x84",
+        b"\x10\x0c\0\4MQTT\x85",
         b"\x10\x0c\0\4MQTT\4\2\0\0\0\1",
         b"\x10\x0d\0\4MQTT\4\2\0\0\0\1\xff",
         b"\x10\x0d\0\4MQTT\4\2\0\0\0\1\0",
