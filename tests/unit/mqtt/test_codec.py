@@ -137,7 +137,7 @@ CONNECT_FAULTS = [
     ("0006 4d5149736470 04 02 0000 0000", Reason.UNSUPPORTED_PROTOCOL_VERSION),
     (f"{NAME} 03 02 0000 0000", Reason.UNSUPPORTED_PROTOCOL_VERSION),
     (f"{NAME} 06 02 0000 00 0000", Reason.UNSUPPORTED_PROTOCOL_VERSION),
-    (f"{NAME} 84 02 0000 0000", Reason.UNSUPPORTED_PROTOCOL_VERSION),
+    (f"{NAME} 85 02 0000 0000", Reason.UNSUPPORTED_PROTOCOL_VERSION),
     (f"{NAME} 04 03 0000 0000", Reason.MALFORMED_PACKET),
     (f"{NAME} 04 0a 0000 0000", Reason.MALFORMED_PACKET),
     (f"{NAME} 04 22 0000 0000", Reason.MALFORMED_PACKET),
@@ -315,6 +315,6 @@ def test_a_bridge_of_mqtt_3_says_so_in_its_level() -> None:
     """As mosquitto's do: 0x80 is added to the level."""
     for version in (V31, V311):
         packet = Connect("bridge", version, is_bridge=True)
-        data = codec.encode(packet, version)
+        data = encode(packet, version)
         assert version | 0x80 in data
-        assert codec.decode(0x10, data[2:], 0) == packet
+        assert decode(0x10, data[2:], 0) == packet
