@@ -3,33 +3,18 @@
 import contextlib
 import os
 import random
-import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from tests.integration.supervised import PATIENCE_SECONDS, Node, until
+from tests.integration.mosquitto import Mosquitto, fixed_port
+from tests.integration.supervised import Node
 
 SUPERVISOR: Final = "robustmq.cli.supervisor"
 BACK_OFF: Final = ("runtime.restart_backoff_ms=50", "runtime.restart_backoff_max_ms=100")
 KINDS: Final = {"worker": 10, "workers": 2, "server": 2, "supervisor": 3, "everything": 5}
-# Below the ports that a client's own end may get: a client that connects again and again to a
-# port where nobody listens would at last be given that very port, and talk to itself.
-PORTS: Final = range(20_000, 32_000)
-
-
-def fixed_port() -> int:
-    """Return a port that nobody uses and that no client is given as its own."""
-    rng = random.Random()
-    while True:
-        port = rng.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Plant(Protocol):
@@ -166,49 +151,26 @@ class MosquittoPlant:
     """A mosquitto that keeps its state on the disk when it is stopped, and only then."""
 
     def __init__(self, place: Path, stop_by: signal.Signals) -> None:
-        self.address = ("127.0.0.1", fixed_port())
         self._place = place
         self._stop_by = stop_by
-        self._process: subprocess.Popen[bytes] | None = None
+        self._mosquitto = Mosquitto(place, "autosave_interval 0", begin=False)
+        self.address = self._mosquitto.address()
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
-        binary = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        assert binary, "mosquitto is not installed: run scripts/setup"
-        user = "user root\n" if os.geteuid() == 0 else ""
-        configuration = self._place / "mosquitto.conf"
-        configuration.write_text(
-            f"listener {self.address[1]} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {self._place}/\nautosave_interval 0\nmax_queued_messages 0\n"
-            f"log_dest none\n{user}",
-            encoding="utf-8",
-        )
-        self._process = subprocess.Popen(
-            [binary, "-c", str(configuration)], stderr=subprocess.DEVNULL
-        )
-        until(self._accepts, "mosquitto accepts connections")
-
-    def _accepts(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(self.address, 1):
-            return True
-        return False
+        self._mosquitto.start()
 
     def stop(self) -> None:
         """End it in order."""
-        self._end(signal.SIGTERM)
+        self._mosquitto.stop()
 
     def close(self) -> None:
         """End it."""
-        if self._process is not None and self._process.poll() is None:
-            self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(how)
-        self._process.wait(PATIENCE_SECONDS)
+        self._mosquitto.stop(signal.SIGKILL)
 
     def disturb(self, rng: random.Random) -> str:
         """End it, in order or not as it was made, and start it again."""
-        self._end(self._stop_by)
-        self.start()
+        del rng
+        self._mosquitto.stop(self._stop_by)
+        self._mosquitto.start()
         return self._stop_by.name

@@ -2,26 +2,35 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from tests.integration.supervised import PATIENCE_SECONDS, until
 
+# Below the ports that a client's own end may get: a client that connects again and again to a
+# port where nobody listens would at last be given that very port, and talk to itself.
+PORTS: Final = range(20_000, 32_000)
+
 
 def fixed_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that nobody uses and that no client is given as its own."""
+    rng = random.Random()
+    while True:
+        port = rng.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Mosquitto:
     """A mosquitto on a port of its own; it keeps its state when it is stopped in order."""
 
-    def __init__(self, place: Path, *lines: str) -> None:
+    def __init__(self, place: Path, *lines: str, begin: bool = True) -> None:
         self._port = fixed_port()
         place.mkdir(parents=True, exist_ok=True)
         self._configuration = place / "mosquitto.conf"
@@ -33,7 +42,8 @@ class Mosquitto:
             encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        if begin:
+            self.start()
 
     def address(self, name: str = "mqtt_tcp") -> tuple[str, int]:
         """Where it listens; it has one listener."""
