@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from robustmq import metrics
+from robustmq._kernel.intake import ADMISSION
 from robustmq.broker.api import BRIDGE, Login, Principal
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import codec, connect
@@ -84,7 +85,7 @@ class Arrival:
             return
         decided = self._connection.mqtt.logins.log_in(login, partial(self._decided_late, packet))
         if decided is None:
-            connection.intake.hold()
+            connection.intake.hold(ADMISSION)
         else:
             self._decided(packet, decided)
 
@@ -102,12 +103,8 @@ class Arrival:
 
     def _decided_late(self, packet: Connect, decided: Principal | Refused) -> None:
         """The client's password was looked at; the connection may be gone."""
-        connection = self._connection
-        if connection.ended:
-            return
-        self._decided(packet, decided)
-        if connection.is_greeted:
-            connection.broker.turn.resumes.append(connection.intake)
+        if not self._connection.ended:
+            self._decided(packet, decided)
 
     def _decided(self, packet: Connect, decided: Principal | Refused) -> None:
         if isinstance(decided, Refused):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from robustmq import metrics
-from robustmq._kernel.intake import Handle, Intake
+from robustmq._kernel.intake import ADMISSION, Handle, Intake
 from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Broker, Peer, Principal, Timer
 from robustmq.errors import ProtocolError
@@ -195,7 +195,7 @@ class Connection:
             greeting = greeting._replace(connack=authentication.sealed(greeting.connack))
         self.mqtt.opened(self)
         if waits:
-            self.intake.hold()
+            self.intake.hold(ADMISSION)
             self.broker.state.then(partial(self._kept, greeting))
         else:
             self._greet(greeting)
@@ -226,7 +226,6 @@ class Connection:
             self._leave()
         elif not self.ended:
             self._greet(greeting)
-            self.broker.turn.resumes.append(self.intake)
 
     def _greet(self, greeting: Greeting) -> None:
         """Tell the client that it is connected, and let messages flow."""
@@ -252,6 +251,7 @@ class Connection:
         self.broker.open(session.window, True)
         self.intake.window = session.window
         self.intake.open = True
+        self.intake.let_go(ADMISSION)
         for stream in self.data_streams or ():
             stream.begin()
         if self._subscriber is not None:

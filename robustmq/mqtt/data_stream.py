@@ -9,6 +9,7 @@ aliases and the receive maximum are those of one stream; packet identifiers are 
 
 from typing import TYPE_CHECKING, Final
 
+from robustmq._kernel.intake import ADMISSION
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
@@ -54,7 +55,7 @@ class DataStream(Connection):
             self._timer.cancel()
             self._timer = None
         self._control = control
-        self.intake.hold()
+        self.intake.hold(ADMISSION)
         if control.ended:
             self.ended = True
             self.intake.close()
@@ -75,7 +76,7 @@ class DataStream(Connection):
         self._serve(session)
         self.intake.window = session.window
         self.intake.open = True
-        self.broker.turn.resumes.append(self.intake)
+        self.intake.let_go(ADMISSION)
 
     def end(self) -> None:
         """The client's connection has ended."""

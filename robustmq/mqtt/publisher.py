@@ -194,9 +194,7 @@ class Publisher:
         """Read no further while some core is behind: what waits for it is bounded."""
         broker = self._connection.broker
         if broker.blocked:
-            broker.turn.row[metrics.PUBLISHERS_PAUSED] += 1
-            self._connection.intake.hold()
-            broker.turn.resumes.append(self._connection.intake)
+            self._connection.intake.block()
 
     def _repeated(self, packet_id: int, ticket: int) -> None:
         """Answer a repeat of a QoS 2 message that was taken, when its PUBREC is due.

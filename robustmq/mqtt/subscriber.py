@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from robustmq import metrics
+from robustmq._kernel.intake import CLAIM
 from robustmq.broker.api import Kept, Options
 from robustmq.errors import Refused
 from robustmq.message.tenancy import local_filter
@@ -152,7 +153,7 @@ class Subscriber:
 
         What the client says next is looked at when that is known.
         """
-        self._connection.intake.hold()
+        self._connection.intake.hold(CLAIM)
         request.claims += 1
         topic_filter = one.filter.removeprefix(EXCLUSIVE_PREFIX).encode()
         claimed = partial(self._claimed, request, place, one, identifier)
@@ -170,7 +171,7 @@ class Subscriber:
             return
         request.claims -= 1
         if not request.claims:
-            broker.turn.resumes.append(self._connection.intake)
+            self._connection.intake.let_go(CLAIM)
         if not granted:
             request.reasons[place] = Reason.QUOTA_EXCEEDED
             request.sentence = request.sentence or f"another client has subscribed to {one.filter}"

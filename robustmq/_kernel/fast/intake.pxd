@@ -27,11 +27,9 @@ cdef class Intake(AckTarget):
     cdef public uint8_t version
     cdef public bint open
     cdef public bint closed
-    cdef readonly bint paused
-    cdef readonly bint throttled
+    cdef readonly uint8_t reasons
     cdef public list meters
     cdef bint scanning
-    cdef bint starved
     cdef public uint32_t max_handles
     cdef public uint32_t max_packet
     cdef public uint32_t receive_max
@@ -57,4 +55,6 @@ cdef class Intake(AckTarget):
     cdef Handle handle(self, const uint8_t* topic, uint32_t length)
     cdef int owe(self, uint16_t packet_id, uint8_t kind) except -1
     cdef int pay(self) except -1
-    cdef int pause(self) except -1
+    cpdef let_go(self, uint8_t reason)
+    cpdef block(self)
+    cdef int starve(self) except -1

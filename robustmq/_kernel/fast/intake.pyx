@@ -30,6 +30,9 @@ cdef enum:
     MAX_HANDLES = 1024
     KEPT_TAIL = 4096
     WORDED = 0xFF
+    BLOCKED = 1
+    STARVED = 2
+    SPENT = 4
 
 cdef Py_ssize_t NOT_FAST = -2
 
@@ -43,8 +46,6 @@ cdef class Handle:
     def __init__(self, bytes topic not None, BatchBuilder builder not None):
         self.topic = topic
         self.builder = builder
-        self.meter = None
-        self.stale = False
 
 
 cdef class Intake(AckTarget):
@@ -60,26 +61,24 @@ cdef class Intake(AckTarget):
         self.turn = turn
         self.outbox = outbox
         self.connection = connection
-        self.window = None
-        self.version = 0
-        self.open = False
-        self.closed = False
-        self.paused = False
-        self.throttled = False
-        self.meters = None
         self.max_packet = max_packet
         self.receive_max = 65535
         self.max_handles = MAX_HANDLES
-        self.handles = None
-        self.last = None
-        self.last_name = None
-        self.worded = None
-        self.tail = NULL
-        self.owed = NULL
+        # All else begins as 0 or None.
 
     def __dealloc__(self):
         free(self.tail)
         free(self.owed)
+
+    @property
+    def paused(self):
+        """Whether it takes nothing now."""
+        return self.reasons != 0
+
+    @property
+    def throttled(self):
+        """Whether a meter has nothing left for it."""
+        return self.reasons & SPENT != 0
 
     @property
     def outstanding(self):
@@ -91,26 +90,36 @@ cdef class Intake(AckTarget):
         self.feed_raw(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def resume(self):
-        """Go on after a pause with what was kept; not while it is throttled."""
-        if self.throttled:
-            return
-        self.paused = self.starved = False
-        if not self.scanning:
+        """The core takes more: go on with what was kept first, if nothing else holds it."""
+        self.reasons &= ~BLOCKED
+        if not (self.reasons or self.scanning):
             self.feed_raw(NULL, 0)
 
-    def hold(self):
-        """Stop handling packets until `resume`: the connection awaits an answer."""
-        self.paused = True
+    def hold(self, uint8_t reason):
+        """Stop handling packets until `let_go` of the same reason, a bit from 8 to 128."""
+        self.reasons |= reason
+
+    cpdef let_go(self, uint8_t reason):
+        """Go on in this turn, if it was held for this and nothing else holds it."""
+        if self.reasons & reason:
+            self.reasons &= ~reason
+            if not self.reasons:
+                self.turn.resumes.append(self)
+
+    cpdef block(self):
+        """Stop handling packets until the core takes more."""
+        self.reasons |= BLOCKED
+        self.turn.cells[PUBLISHERS_PAUSED] += 1
+        self.turn.resumes.append(self)
 
     def throttle(self):
         """Stop handling packets until `release`: a meter has nothing left."""
-        self.paused = self.throttled = True
+        self.reasons |= SPENT
         self.turn.cells[PUBLISHERS_THROTTLED] += 1
 
     def release(self):
-        """Go on in this turn, if nothing else keeps it."""
-        self.throttled = False
-        self.turn.resumes.append(self)
+        """Go on in this turn, if nothing else holds it."""
+        self.let_go(SPENT)
 
     def forget(self):
         """What was decided for this publisher's topics is void."""
@@ -143,8 +152,7 @@ cdef class Intake(AckTarget):
         """
         self.owe(packet_id, kind)
         if self.version < 5 and self.owed_next - self.owed_first >= self.receive_max:
-            self.pause()
-            self.starved = True
+            self.starve()
         return self.owed_next - 1
 
     cdef int feed_raw(self, const uint8_t* data, size_t length) except -1:
@@ -153,7 +161,7 @@ cdef class Intake(AckTarget):
         self.turn.cells[BYTES_RECEIVED] += length
         if length:
             self.last_read_ms = self.turn.now_ms
-        if self.paused or self.scanning:
+        if self.reasons or self.scanning:
             return self.keep(data, length)
         self.scanning = True
         try:
@@ -201,7 +209,7 @@ cdef class Intake(AckTarget):
                     self.put_back(own, 0, size - used, size - used)
                 else:
                     self.keep(data + used, size - used)
-            if not meanwhile or self.paused:
+            if not meanwhile or self.reasons:
                 return 0
             length = 0
 
@@ -253,7 +261,7 @@ cdef class Intake(AckTarget):
         cdef uint8_t first
         cdef bint acknowledged = False
         cdef uint64_t packets = 0
-        while n - i >= 2 and not (self.paused or self.closed):
+        while n - i >= 2 and not (self.reasons or self.closed):
             first = p[i]
             size = p[i + 1] & 127
             body = 2
@@ -338,8 +346,7 @@ cdef class Intake(AckTarget):
             n = min(n, <size_t>allowed(self.meters, handle.meter, length, n // length) * length)
         while True:
             if handle.builder.blocked:
-                self.pause()
-                self.turn.resumes.append(self)
+                self.block()
                 break
             if id_size:
                 packet_id = (<uint16_t>p[i + head]) << 8 | p[i + head + 1]
@@ -350,8 +357,7 @@ cdef class Intake(AckTarget):
                     if self.version == 5:
                         self.malformed(0x93, "the receive maximum is exceeded")
                     else:
-                        self.pause()
-                        self.starved = True
+                        self.starve()
                     break
                 self.owe(packet_id, PUBACK)
             handle.builder.append_raw(
@@ -402,16 +408,14 @@ cdef class Intake(AckTarget):
         self.last_name = name
         return last
 
-    cdef int pause(self) except -1:
-        """Stop reading until the builder's core, or our own acknowledgements, catch up."""
-        self.paused = True
+    cdef int starve(self) except -1:
+        """Stop reading until our own acknowledgements catch up."""
+        self.reasons |= STARVED
         self.turn.cells[PUBLISHERS_PAUSED] += 1
-        return 0
 
     cdef int malformed(self, uint8_t reason, object detail) except -1:
         self.connection.on_malformed(reason, detail)
         self.close()
-        return 0
 
     cdef int owe(self, uint16_t packet_id, uint8_t kind) except -1:
         cdef Owed* ring
@@ -434,7 +438,6 @@ cdef class Intake(AckTarget):
         entry.done = 0
         entry.reason = 0
         self.owed_next += 1
-        return 0
 
     cdef int settle_raw(self, uint64_t ticket, int code, bint matched) except -1:
         cdef Owed* entry
@@ -494,7 +497,4 @@ cdef class Intake(AckTarget):
             free(self.owed)
             self.owed = NULL
             self.owed_capacity = 0
-        if self.starved:
-            self.starved = False
-            self.turn.resumes.append(self)
-        return 0
+        self.let_go(STARVED)

@@ -226,7 +226,7 @@ cdef class Stream(Watch):
 
     cdef bint is_paused(self) except -1:
         if self.intake is not None:
-            return self.intake.paused
+            return self.intake.reasons != 0
         return self.sink is not None and self.sink.paused
 
     cdef int flush_raw(self) except -1:

@@ -34,6 +34,9 @@ MAX_HANDLES: Final = 1024
 MALFORMED: Final = 0x81
 RECEIVE_MAXIMUM_EXCEEDED: Final = 0x93
 PACKET_TOO_LARGE: Final = 0x95
+_BLOCKED: Final = 1
+_STARVED: Final = 2
+_SPENT: Final = 4
 _ZERO_ID: Final = "a packet identifier of 0"
 
 
@@ -92,15 +95,17 @@ class Intake(AckTarget):
     other packets go to `connection.on_packet`. `version` is 3, 4 or 5 and may be set late.
     A packet of more than `max_packet` bytes ends the connection (0x95), as does a QoS 1
     message beyond `receive_max` unanswered ones in MQTT 5 (0x93); in MQTT 3, which knows no
-    such limit, reading pauses. After `on_malformed` the intake is closed. `paused` says that
-    it takes nothing now; `last_read_ms` is when bytes came last, `max_handles` how many
-    topics' handles are kept.
+    such limit, reading pauses. After `on_malformed` the intake is closed. It may be held for
+    several reasons at once, each a bit of `reasons`, and goes on when all have let go: 1 until
+    the core takes more, 2 until an answer goes out, 4 until a meter grants more, 8 and above
+    as `hold` says. `last_read_ms` is when bytes came last, `max_handles` how many topics'
+    handles are kept.
     """
 
     __slots__ = (
-        "_connection", "_handles", "_owed", "_owed_first", "_scanning", "_starved", "_tail",
+        "_connection", "_handles", "_owed", "_owed_first", "_scanning", "_tail",
         "_turn", "closed", "last_read_ms", "max_handles", "max_packet", "meters", "open", "outbox",
-        "paused", "receive_max", "throttled", "version", "window",
+        "reasons", "receive_max", "version", "window",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, outbox: Outbox, connection: Receiver, max_packet: int) -> None:
@@ -110,20 +115,28 @@ class Intake(AckTarget):
         self._owed_first = 0
         self._tail = bytearray()
         self._scanning = False
-        self._starved = False
         self.outbox = outbox
         self._connection: Receiver | None = connection
         self.window: Window | None = None
         self.version = 0
         self.open = False
         self.closed = False
-        self.paused = False
-        self.throttled = False
+        self.reasons = 0
         self.meters: list[Meter] | None = None
         self.max_packet = max_packet
         self.receive_max = 65535
         self.max_handles = MAX_HANDLES
         self.last_read_ms = 0
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes nothing now."""
+        return self.reasons != 0
+
+    @property
+    def throttled(self) -> bool:
+        """Whether a meter has nothing left for it."""
+        return self.reasons & _SPENT != 0
 
     @property
     def outstanding(self) -> int:
@@ -140,7 +153,7 @@ class Intake(AckTarget):
         self._turn.row[BYTES_RECEIVED] += len(data)
         if data:
             self.last_read_ms = self._turn.now_ms
-        if self.paused or self._scanning:
+        if self.reasons or self._scanning:
             self._tail += data
             return
         self._scanning = True
@@ -150,26 +163,36 @@ class Intake(AckTarget):
             self._scanning = False
 
     def resume(self) -> None:
-        """Go on after a pause, with what was kept first; not while it is throttled."""
-        if self.throttled:
-            return
-        self.paused = self._starved = False
-        if not self._scanning:
+        """The core takes more: go on with what was kept first, if nothing else holds it."""
+        self.reasons &= ~_BLOCKED
+        if not (self.reasons or self._scanning):
             self.feed(b"")
 
-    def hold(self) -> None:
-        """Stop handling packets until `resume`: the connection awaits an answer."""
-        self.paused = True
+    def hold(self, reason: int) -> None:
+        """Stop handling packets until `let_go` of the same reason, a bit from 8 to 128."""
+        self.reasons |= reason
+
+    def let_go(self, reason: int) -> None:
+        """Go on in this turn, if it was held for this and nothing else holds it."""
+        if self.reasons & reason:
+            self.reasons &= ~reason
+            if not self.reasons:
+                self._turn.resumes.append(self)
+
+    def block(self) -> None:
+        """Stop handling packets until the core takes more."""
+        self.reasons |= _BLOCKED
+        self._turn.row[PUBLISHERS_PAUSED] += 1
+        self._turn.resumes.append(self)
 
     def throttle(self) -> None:
         """Stop handling packets until `release`: a meter has nothing left."""
-        self.paused = self.throttled = True
+        self.reasons |= _SPENT
         self._turn.row[PUBLISHERS_THROTTLED] += 1
 
     def release(self) -> None:
-        """Go on in this turn, if nothing else keeps it."""
-        self.throttled = False
-        self._turn.resumes.append(self)
+        """Go on in this turn, if nothing else holds it."""
+        self.let_go(_SPENT)
 
     def forget(self) -> None:
         """Learn that what was decided for this publisher's topics is void."""
@@ -198,8 +221,7 @@ class Intake(AckTarget):
         """
         self._owed.append(_Owed(packet_id, kind))
         if self.version < 5 and len(self._owed) >= self.receive_max:
-            self._pause()
-            self._starved = True
+            self._starve()
         return self._owed_first + len(self._owed) - 1
 
     def settle(self, ticket: int, code: int, matched: bool) -> None:
@@ -238,7 +260,7 @@ class Intake(AckTarget):
                 self._tail = buffer
             elif used < len(buffer):
                 self._tail = bytearray(buffer[used:]) + self._tail
-            if not meanwhile or self.paused:
+            if not meanwhile or self.reasons:
                 return
             data = b""
 
@@ -246,7 +268,7 @@ class Intake(AckTarget):
         """Handle the complete packets in `buffer`; returns how many bytes they are."""
         at = packets = 0
         acknowledged = False
-        while len(buffer) - at >= 2 and not (self.paused or self.closed):
+        while len(buffer) - at >= 2 and not (self.reasons or self.closed):
             framed = self._frame(buffer, at)
             if framed is None:
                 break
@@ -332,8 +354,7 @@ class Intake(AckTarget):
         count = 0
         while True:
             if builder.blocked:
-                self._pause()
-                self._turn.resumes.append(self)
+                self.block()
                 break
             if id_size and not self._owe_puback(buffer, at + len(head)):
                 break
@@ -383,8 +404,7 @@ class Intake(AckTarget):
             if self.version == 5:
                 self._malformed(RECEIVE_MAXIMUM_EXCEEDED, "the receive maximum is exceeded")
             else:
-                self._pause()
-                self._starved = True
+                self._starve()
             return False
         self._owed.append(_Owed(packet_id, PUBACK))
         return True
@@ -402,9 +422,9 @@ class Intake(AckTarget):
             handles[topic] = handle
         return None if self.closed else handle
 
-    def _pause(self) -> None:
-        """Stop reading until the builder's core, or our own acknowledgements, catch up."""
-        self.paused = True
+    def _starve(self) -> None:
+        """Stop reading until our own acknowledgements catch up."""
+        self.reasons |= _STARVED
         self._turn.row[PUBLISHERS_PAUSED] += 1
 
     def _malformed(self, reason: int, detail: str) -> None:
@@ -426,6 +446,4 @@ class Intake(AckTarget):
                 self.outbox.put(bytes((owed.kind, 2)) + packet_id)
             sent += 1
         self._turn.row[PACKETS_SENT] += sent
-        if self._starved:
-            self._starved = False
-            self._turn.resumes.append(self)
+        self.let_go(_STARVED)

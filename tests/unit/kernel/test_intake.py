@@ -1,8 +1,12 @@
 """Intakes: framing at every cut, runs of PUBLISH, acknowledgements in order, limits, pauses."""
 
+from collections.abc import Callable
+from itertools import permutations
+
 import pytest
 
 from robustmq import metrics
+from robustmq._kernel.intake import ADMISSION, CLAIM
 from tests.datapath import SIDES, Answer, Kernel, Side, puback, publish, run_of
 from tests.publisher import Publisher
 
@@ -144,7 +148,6 @@ def test_a_publish_handled_elsewhere_counts_and_any_answer_resumes(side: Side) -
     intake.receive_max = 2
     intake.feed(publish(b"a", b"x", 1, 1))
     ticket = intake.admit(2, 0x50)
-    intake.hold()
     assert intake.paused
     intake.settle(ticket, 0, True)
     assert publisher.turn.resumes == []
@@ -160,13 +163,54 @@ def test_an_answer_does_not_end_a_hold(side: Side) -> None:
     publisher = Publisher(side)
     publisher.intake.receive_max = 1
     publisher.intake.feed(publish(b"a", b"x", 1, 1))
-    publisher.intake.hold()
+    publisher.intake.hold(CLAIM)
     publisher.settle()
     assert publisher.turn.resumes == []
     publisher.intake.feed(b"\xc0\0")
     assert publisher.packets == []
+    publisher.intake.let_go(CLAIM)
     publisher.intake.resume()
     assert publisher.packets == [(0xC0, b"")]
+
+
+def starved(publisher: Publisher) -> None:
+    publisher.intake.receive_max = 1
+    publisher.intake.admit(1, 0x50)
+
+
+HOLDS: dict[str, tuple[Callable[[Publisher], None], Callable[[Publisher], None]]] = {
+    "admission": (
+        lambda publisher: publisher.intake.hold(ADMISSION),
+        lambda publisher: publisher.intake.let_go(ADMISSION),
+    ),
+    "claim": (
+        lambda publisher: publisher.intake.hold(CLAIM),
+        lambda publisher: publisher.intake.let_go(CLAIM),
+    ),
+    "throttle": (
+        lambda publisher: publisher.intake.throttle(),
+        lambda publisher: publisher.intake.release(),
+    ),
+    "receive maximum": (starved, lambda publisher: publisher.intake.settle(0, 0, True)),
+    "core": (lambda publisher: publisher.intake.block(), lambda publisher: publisher.settle()),
+}
+
+
+@pytest.mark.parametrize("order", list(permutations(HOLDS, 3)), ids=", ".join)
+def test_it_goes_on_when_all_that_hold_it_have_let_go(side: Side, order: tuple[str, ...]) -> None:
+    publisher = Publisher(side)
+    for name in order:
+        HOLDS[name][0](publisher)
+    publisher.intake.feed(b"\xc0\0")
+    for name in order:
+        assert publisher.packets == []
+        HOLDS[name][1](publisher)
+        if name == "core" or name == order[-1]:
+            resumes, publisher.turn.resumes[:] = publisher.turn.resumes[:], []
+            for intake in resumes:
+                intake.resume()
+    assert publisher.packets == [(0xC0, b"")]
+    assert not publisher.intake.paused
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5])
@@ -316,17 +360,18 @@ def test_hold_and_resume_within_a_packet_keep_the_order(side: Side, kept: int) -
 
     def on_packet(first_byte: int, body: bytes) -> None:
         seen.append(body)
-        publisher.intake.hold()
+        publisher.intake.hold(CLAIM)
         if body == b"1":
             publisher.intake.feed(b"\xc0\x015")
         if body != b"3":
-            publisher.intake.resume()
+            publisher.intake.let_go(CLAIM)
 
     publisher.on_packet = on_packet  # type: ignore[method-assign]
     data = b"\xc0\x011\xc0\x012\xc0\x013\xc0\x014"
     publisher.intake.feed(data[:kept])
     publisher.intake.feed(data[kept:])
     assert seen == [b"1", b"2", b"3"]
+    publisher.intake.let_go(CLAIM)
     publisher.intake.resume()
     assert seen == [b"1", b"2", b"3", b"4", b"5"]
 

@@ -341,7 +341,7 @@ def test_paused_intake_is_not_read_and_resumed_without_loss(loop: Loop) -> None:
 
 def test_end_of_a_paused_intake_is_seen_after_it_has_read_the_rest(loop: Loop) -> None:
     publisher = Publisher(loop.side)
-    publisher.intake.hold()
+    publisher.intake.block()
     stream, peer, _ = loop.stream(publisher.intake, publisher.outbox)
     peer.sendall(b"\xc0\0" * 3)
     peer.close()

@@ -5,6 +5,7 @@ import gc
 import pytest
 
 from robustmq import metrics
+from robustmq._kernel.intake import CLAIM
 from robustmq.config_listener import MqttListener, MqttListeners
 from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import Refusal, Refused
@@ -92,10 +93,10 @@ def test_silence_is_counted_from_the_last_byte(version: int) -> None:
 
 def test_a_client_that_we_do_not_read_is_not_silent(scene: Scene) -> None:
     peer = connected(scene, keep_alive=10)
-    peer.connection.intake.hold()
+    peer.connection.intake.hold(CLAIM)
     scene.broker.pass_ms(100_000)
     assert not peer.connection.ended
-    peer.connection.intake.resume()
+    peer.connection.intake.let_go(CLAIM)
     scene.broker.pass_ms(15_100)
     assert ended(peer)
 
