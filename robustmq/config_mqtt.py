@@ -81,10 +81,13 @@ class MqttRetained(Struct, frozen=True, kw_only=True):
 
     max_messages: Retained messages per core.
     max_bytes: Bytes of retained messages per core.
+    expiry_seconds: Seconds after which a retained message is forgotten whose publisher has not
+        said for how long it holds; 0: never. What the server itself publishes stays.
     """
 
     max_messages: Annotated[int, between(0, 1_000_000_000)] = 1_000_000
     max_bytes: Annotated[int, between(0, TIB)] = GIB
+    expiry_seconds: Annotated[int, between(0, U32_MAX)] = 0
 
 
 class MqttShared(Struct, frozen=True, kw_only=True):

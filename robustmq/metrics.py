@@ -87,6 +87,7 @@ SLOW_SUBSCRIBERS: Final = 68
 BRIDGES_CONNECTED: Final = 69
 BRIDGE_CONNECTS: Final = 70
 BRIDGE_DROPPED: Final = 71
+RETAINED_EXPIRED: Final = 72
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -239,5 +240,6 @@ TABLE: Final[tuple[Metric, ...]] = (
         "counter",
         "Messages that a bridge did not pass on: they had been here, or belong to no topic of it.",
     ),
+    Metric("mqtt_retained_expired", "counter", "Retained messages that have expired."),
 )
 CELLS: Final = 128

@@ -97,7 +97,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
     router = _router(site, interests, log_parts)
     admission = Admission(mqtt.protocol.max_topic_levels, site.rules)
-    retained = Retained(state, mqtt.retained.max_messages, mqtt.retained.max_bytes, turn.row)
+    retained = Retained(state, mqtt.retained, turn.row)
     subscriptions = _subscriptions(site, describe)
     inbox = Inbox(turn, state, mqtt.inbox)
     subscriptions.cursors = Cursors(

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from robustmq import metrics
 from robustmq._kernel.batch import gather, records
 from robustmq.broker.state import State
+from robustmq.config_mqtt import MqttRetained
 from robustmq.message.batch import raw_records
 from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
 from robustmq.message.topic_map import TopicMap
@@ -37,18 +38,20 @@ class RetainedRecord(NamedTuple):
 
 
 class Retained:
-    """One record per topic, within `max_messages` and `max_bytes`; `cells` is the counter row.
+    """One record per topic, within the `limits`; `cells` is the counter row.
 
-    On disk a record is the batch in row `T` topic.
+    On disk a record is the batch in row `T` topic. How long one is kept that does not say it
+    itself, is not on the disk: what is configured holds for those of earlier lives too.
     """
 
-    def __init__(self, state: State, max_messages: int, max_bytes: int, cells: memoryview) -> None:
+    def __init__(self, state: State, limits: MqttRetained, cells: memoryview) -> None:
         self._state = state
         self._topics: TopicMap[RetainedRecord] = TopicMap()
         self._expiries: list[tuple[int, bytes]] = []
         self._bytes = 0
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._max_messages = limits.max_messages
+        self._max_bytes = limits.max_bytes
+        self._expiry_ms = limits.expiry_seconds * 1_000
         self._cells = cells
 
     def __len__(self) -> int:
@@ -60,9 +63,8 @@ class Retained:
             ((attributes, timestamp, _, key, value, headers),) = records(batch)
             assert key is not None
             assert value is not None
-            self._put(
-                RetainedRecord(attributes, timestamp, key, value, headers, _deadline(headers), 0, 0)
-            )
+            expires_ms = self._deadline(key, timestamp, headers)
+            self._put(RetainedRecord(attributes, timestamp, key, value, headers, expires_ms, 0, 0))
         self._count()
 
     def apply(self, batch: bytes, source: int, position: int, is_late: bool = False) -> None:
@@ -82,8 +84,9 @@ class Retained:
             if not value:
                 self._remove(key)
                 continue
+            expires_ms = self._deadline(key, timestamp, headers)
             kept = RetainedRecord(
-                attributes, timestamp, key, value, headers, _deadline(headers), source, position
+                attributes, timestamp, key, value, headers, expires_ms, source, position
             )
             if self._put(kept):
                 self._state.put(b"T" + key, gather(batch, [raw]))
@@ -101,6 +104,7 @@ class Retained:
             deadline, topic = heapq.heappop(self._expiries)
             if self._is_current(deadline, topic):
                 self._remove(topic)
+                self._cells[metrics.RETAINED_EXPIRED] += 1
             budget -= 1
         self._count()
 
@@ -144,6 +148,8 @@ class Retained:
         self._cells[metrics.RETAINED_MESSAGES] = len(self._topics)
         self._cells[metrics.RETAINED_BYTES] = self._bytes
 
-
-def _deadline(headers: bytes) -> int:
-    return 0 if headers == NO_HEADERS else expires_at(headers)
+    def _deadline(self, topic: bytes, timestamp: int, headers: bytes) -> int:
+        said = 0 if headers == NO_HEADERS else expires_at(headers)
+        if said or not self._expiry_ms or topic.startswith(b"$SYS/"):
+            return said
+        return timestamp + self._expiry_ms

@@ -108,9 +108,12 @@ class RetainedScans:
         if not scan.found and scan.cursor is not None:
             cost = _BUDGET if is_wildcard(scan.topic_filter) else 1
             found, scan.cursor = self._retained.page(scan.topic_filter, scan.cursor, _BUDGET)
-            until = scan.until
+            until, now_ms = scan.until, self._turn.now_ms
             scan.found.extend(
-                record for record in found if record.position <= until[record.source][0]
+                record
+                for record in found
+                if record.position <= until[record.source][0]
+                and not 0 < record.expires_ms <= now_ms
             )
         builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)
         while scan.found and builder.size < self._max_batch_bytes:

@@ -7,6 +7,7 @@ from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.retained import Retained
 from robustmq.broker.state import State
+from robustmq.config_mqtt import MqttRetained
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
 from robustmq.storage.memory_table import MemoryTable
 
@@ -32,9 +33,14 @@ def kept(retained: Retained, topic_filter: bytes = b"#") -> dict[str, str]:
     return {record.key.decode(): record.value.decode() for record in records}
 
 
+def bounded(count: int, size: int, row: memoryview) -> Retained:
+    limits = MqttRetained(max_messages=count, max_bytes=size)
+    return Retained(State(MemoryTable()), limits, row)
+
+
 def test_the_last_one_stays_and_an_empty_one_removes() -> None:
     row = cells()
-    retained = Retained(State(MemoryTable()), 10, 1_000, row)
+    retained = bounded(10, 1_000, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_MESSAGES] == 2
@@ -48,14 +54,14 @@ def test_records_without_the_bit_are_not_kept() -> None:
     builder = BatchBuilder(Turn(cells()), 0, 1 << 30, None)
     builder.append(b"a", b"1", NO_HEADERS, 1, 1_000)
     builder.append(b"b", b"1", NO_HEADERS, RETAIN_BIT, 1_000)
-    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
+    retained = bounded(10, 1_000, cells())
     retained.apply(builder.take()[0], 0, 1)
     assert kept(retained) == {"b": "1"}
 
 
 def test_what_comes_late_a_second_time_has_the_place_that_subscribers_were_told() -> None:
     """Else whoever asked for what was retained up to there would find it no more."""
-    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
+    retained = bounded(10, 1_000, cells())
     retained.apply(batch(("a", "1", 0)), 2, 5)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 2, 9, is_late=True)
     records, _ = retained.page(b"#", b"", 100)
@@ -63,7 +69,7 @@ def test_what_comes_late_a_second_time_has_the_place_that_subscribers_were_told(
 
 
 def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() -> None:
-    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
+    retained = bounded(10, 1_000, cells())
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 5)
     retained.apply(batch(("a", "2", 0)), 3, 2)
     records, _ = retained.page(b"#", b"", 100)
@@ -73,7 +79,7 @@ def test_a_record_has_its_place_in_the_stream_of_the_core_that_published_it() ->
 
 def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> None:
     row = cells()
-    retained = Retained(State(MemoryTable()), 2, 1_000, row)
+    retained = bounded(2, 1_000, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0), ("c", "1", 0), ("a", "2", 0)), 0, 1)
     assert kept(retained) == {"a": "2", "b": "1"}
     assert row[metrics.RETAINED_REFUSED] == 1
@@ -81,7 +87,7 @@ def test_beyond_the_count_new_topics_are_refused_and_known_ones_replaced() -> No
 
 def test_beyond_the_bytes_a_stale_record_does_not_stay() -> None:
     row = cells()
-    retained = Retained(State(MemoryTable()), 10, 20, row)
+    retained = bounded(10, 20, row)
     retained.apply(batch(("a", "1", 0), ("b", "1", 0)), 0, 1)
     retained.apply(batch(("a", "x" * 30, 0)), 0, 1)
     # What was retained for the topic before is not what was published last.
@@ -94,7 +100,7 @@ def test_beyond_the_bytes_a_stale_record_does_not_stay() -> None:
 
 def test_records_go_when_their_time_has_come() -> None:
     row = cells()
-    retained = Retained(State(MemoryTable()), 10, 1_000, row)
+    retained = bounded(10, 1_000, row)
     retained.apply(
         batch(("a", "1", 5_000), ("b", "1", 4_000), ("c", "1", 0), ("b", "2", 9_000)), 0, 1
     )
@@ -109,10 +115,11 @@ def test_records_go_when_their_time_has_come() -> None:
         (None, [("c", "1")]),
     ]
     assert row[metrics.RETAINED_MESSAGES] == 1
+    assert row[metrics.RETAINED_EXPIRED] == 2
 
 
 def test_expiry_keeps_to_its_budget() -> None:
-    retained = Retained(State(MemoryTable()), 100, 10_000, cells())
+    retained = bounded(100, 10_000, cells())
     retained.apply(batch(*((f"{number}", "1", 1_000) for number in range(10))), 0, 1)
     left = []
     for budget in (4, 0, 100):
@@ -122,7 +129,7 @@ def test_expiry_keeps_to_its_budget() -> None:
 
 
 def test_a_topic_that_is_retained_anew_for_ever_does_not_grow() -> None:
-    retained = Retained(State(MemoryTable()), 10, 1_000, cells())
+    retained = bounded(10, 1_000, cells())
     for number in range(20_000):
         retained.apply(batch(("a", "1", 1_000_000 + number), ("b", "1", 5_000_000)), 0, 1)
     assert len(retained._expiries) < 2_000
@@ -130,3 +137,23 @@ def test_a_topic_that_is_retained_anew_for_ever_does_not_grow() -> None:
     assert kept(retained) == {"a": "1", "b": "1"}
     retained.expire(1_019_999, 100_000)
     assert kept(retained) == {"b": "1"}
+
+
+def test_what_does_not_say_for_how_long_it_holds_goes_after_the_configured_time() -> None:
+    table = MemoryTable()
+    state = State(table)
+    limits = MqttRetained(expiry_seconds=10)
+    retained = Retained(state, limits, cells())
+    # All were published at 1000.
+    retained.apply(
+        batch(("a", "1", 0), ("b", "1", 90_000), ("c", "1", 500), ("$SYS/version", "1", 0)), 0, 1
+    )
+    table.commit()
+    table.completed()
+    again = Retained(State(table), limits, cells())
+    again.restore()
+    for each in (retained, again):
+        each.expire(10_999, 100)
+        assert (kept(each), len(each)) == ({"a": "1", "b": "1"}, 3)
+        each.expire(11_000, 100)
+        assert (kept(each), len(each)) == ({"b": "1"}, 2)

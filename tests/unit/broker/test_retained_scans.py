@@ -13,6 +13,7 @@ from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import EPOCH_SHIFT
 from robustmq.broker.state import State
+from robustmq.config_mqtt import MqttRetained
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
 from robustmq.metrics import CELLS, RETAINED_MESSAGES
 from robustmq.storage.memory_table import MemoryTable
@@ -29,7 +30,7 @@ class OneCore:
     def __init__(self) -> None:
         self.turn = Turn(array("Q", bytes(8 * CELLS)))
         self.turn.now_ms = START_MS
-        self.retained = Retained(State(MemoryTable()), 10_000, 1 << 30, self.turn.row)
+        self.retained = Retained(State(MemoryTable()), MqttRetained(), self.turn.row)
         self.sent: list[tuple[int, bytes]] = []
         self.backlogs = [0] * WORKERS
         self.epochs = [1] * WORKERS
@@ -99,6 +100,17 @@ def test_a_scan_waits_for_what_is_on_its_way() -> None:
     busy.append(core.scans.busy)
     assert core.answers() == []
     assert busy == [False, True, False]
+
+
+def test_what_has_expired_is_not_found_though_nobody_has_removed_it() -> None:
+    core = OneCore()
+    expires = header_block([(EXPIRES_AT, START_MS.to_bytes(8, "big"))])
+    for number in range(1_500):
+        core.retain(f"a/{number}", "old", 1, at(1, number), expires)
+    core.retain("b", "new", 1, at(1, 1_500))
+    core.retained.expire(START_MS, 1_000)
+    core.scans.ask(2, 7, everything(), b"#")
+    assert core.answers() == [(2, 7, True, ["new"])]
 
 
 def test_a_scan_waits_for_each_core() -> None:
