@@ -5,13 +5,12 @@ import contextlib
 import gc
 import os
 import random
-import secrets
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from robustmq import metrics
 from robustmq._kernel.poller import Poller
@@ -31,23 +30,16 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
-from robustmq.policy.bans import KIND, Bans, record_of
-from robustmq.policy.connection_quota import ConnectionQuota
-from robustmq.policy.flapping import Flapping
-from robustmq.policy.gate import Gate
-from robustmq.policy.logins import Logins
-from robustmq.policy.publish_quota import PublishQuota
-from robustmq.policy.users import Users
-from robustmq.shm.ledger import LedgerRow
+from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.workers import log, relays
 from robustmq.workers.administration import Administration
+from robustmq.workers.admittance import Admittance
 from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
-from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
 from robustmq.workers.questions import listing
@@ -61,7 +53,6 @@ if TYPE_CHECKING:
 _log = log.EventLog("worker")
 
 _STATUS_FAILED: Final = 1
-_NONCE_BYTES: Final = 18
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -102,12 +93,12 @@ class Worker:
         self._core = assembly.core
         parts = assembly.parts
         self._delayed = DelayedView(parts.state, parts.delayed, self._index)
-        auth = self._config.mqtt_runtime.auth
-        self._hashing = Hashing(self._resume_on_loop, auth.max_pending_logins)
-        self._logins = self._make_logins()
-        self._ledger_row: LedgerRow | None = None
-        self._bans = Bans(self._config.blacklist)
-        self._gate = self._make_gate()
+        self._admittance = Admittance(
+            inheritance,
+            self._core,
+            self._resume_on_loop,
+            self._notify,
+        )
         self._mqtt = self._make_mqtt()
         self._announcements = Announcements(self._core)
         if self._config.mqtt_runtime.events.enable:
@@ -178,18 +169,8 @@ class Worker:
             random.Random(os.urandom(16)).randrange,
         )
 
-    def _make_logins(self) -> Logins:
-        return Logins(
-            self._config.mqtt_runtime.auth,
-            Users(self._config.users),
-            later=self._hashing.later,
-            nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
-            secret=secrets.token_bytes(),
-        )
-
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
-        rates = self._make_rates()
         return Mqtt(
             self._core,
             self._config.mqtt_runtime,
@@ -197,40 +178,14 @@ class Worker:
             home_of=self._placement.home_of,
             first_key=self._index << KEY_SHIFT | life,
             seed=os.urandom(6).hex(),
-            logins=self._logins,
+            logins=self._admittance.logins,
             complain=_complain,
-            gate=self._gate,
-            rates=rates if rates.is_used else None,
+            gate=self._admittance.gate,
+            rates=self._admittance.rates,
         )
 
-    def _make_gate(self) -> Gate:
-        mqtt = self._config.mqtt_runtime
-        return Gate(
-            self._bans,
-            Flapping(mqtt.flapping_detect),
-            ConnectionQuota(mqtt.limit.cluster, mqtt.listener, self._ledger),
-            self._cells,
-            self._earned,
-        )
-
-    def _make_rates(self) -> PublishQuota:
-        mqtt = self._config.mqtt_runtime
-        return PublishQuota(
-            mqtt.limit.client,
-            mqtt.listener,
-            self._config.publish_limits,
-            turn=self._turn,
-            at=self._core.at,
-            ledger=self._ledger,
-        )
-
-    def _ledger(self) -> LedgerRow:
-        if self._ledger_row is None:
-            self._ledger_row = self._inheritance.ledger.of(self._index)
-        return self._ledger_row
-
-    def _earned(self, ban: Ban) -> None:
-        self._administration.notify(KIND, {"name": ban.name, **record_of(ban)})
+    def _notify(self, kind: str, value: dict[str, Any]) -> None:
+        self._administration.notify(kind, value)
 
     def _banned(self, ban: Ban) -> None:
         self._mqtt.banned(ban.resource_name if ban.blacklist_type == "ClientId" else None)
@@ -258,8 +213,8 @@ class Worker:
                 ),
             }
         )
-        self._bans.added = self._banned
-        administration.records[KIND] = self._bans
+        self._admittance.bans.added = self._banned
+        administration.records[KIND] = self._admittance.bans
         return administration
 
     # ------------------------------------------------------------------ life
@@ -305,7 +260,7 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._loop.run_forever()
-        self._hashing.close()
+        self._admittance.close()
         self._core.close()
         self._stores.close()
         self._poller.close()
@@ -328,7 +283,7 @@ class Worker:
         with contextlib.suppress(ConfigError):
             new = self._inheritance.reload()
             log.apply_level(new.log)
-            self._logins.replace(new.mqtt_runtime.auth, Users(new.users))
+            self._admittance.replace(new)
         self._certificates.look()
 
     def _resume_on_loop(self, callback: Callable[[], None]) -> None:

@@ -1,0 +1,85 @@
+"""Who may come to a core, and how much of it they may use: users, bans, quotas, rates."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from robustmq.broker.core import Core
+from robustmq.config import Config
+from robustmq.config_limits import Ban
+from robustmq.policy.bans import KIND, Bans, record_of
+from robustmq.policy.connection_quota import ConnectionQuota
+from robustmq.policy.flapping import Flapping
+from robustmq.policy.gate import Gate
+from robustmq.policy.logins import Logins
+from robustmq.policy.publish_quota import PublishQuota
+from robustmq.policy.users import Users
+from robustmq.shm.ledger import LedgerRow
+from robustmq.workers.hashing import Hashing
+from robustmq.workers.inheritance import Inheritance
+
+_NONCE_BYTES: Final = 18
+
+Notify: TypeAlias = Callable[[str, dict[str, Any]], None]
+"""Tells the server process something: a kind, and what there is to say."""
+
+
+class Admittance:
+    """The policies that stand before a core's protocols.
+
+    `resume(callback)` calls back on the loop, from any thread.
+    """
+
+    def __init__(
+        self,
+        inheritance: Inheritance,
+        core: Core,
+        resume: Callable[[Callable[[], None]], None],
+        notify: Notify,
+    ) -> None:
+        config = inheritance.config
+        mqtt = config.mqtt_runtime
+        self._inheritance = inheritance
+        self._notify = notify
+        self._row: LedgerRow | None = None
+        self._hashing = Hashing(resume, mqtt.auth.max_pending_logins)
+        self.logins = Logins(
+            mqtt.auth,
+            Users(config.users),
+            later=self._hashing.later,
+            nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
+            secret=secrets.token_bytes(),
+        )
+        self.bans = Bans(config.blacklist)
+        self.gate = Gate(
+            self.bans,
+            Flapping(mqtt.flapping_detect),
+            ConnectionQuota(mqtt.limit.cluster, mqtt.listener, self._ledger),
+            core.turn.row,
+            self._earned,
+        )
+        rates = PublishQuota(
+            mqtt.limit.client,
+            mqtt.listener,
+            config.publish_limits,
+            turn=core.turn,
+            at=core.at,
+            ledger=self._ledger,
+        )
+        self.rates = rates if rates.is_used else None
+
+    def replace(self, config: Config) -> None:
+        """Let others come from now on: the configuration was read again."""
+        self.logins.replace(config.mqtt_runtime.auth, Users(config.users))
+
+    def close(self) -> None:
+        """Look at no more passwords."""
+        self._hashing.close()
+
+    def _ledger(self) -> LedgerRow:
+        if self._row is None:
+            self._row = self._inheritance.ledger.of(self._inheritance.index)
+        return self._row
+
+    def _earned(self, ban: Ban) -> None:
+        self._notify(KIND, {"name": ban.name, **record_of(ban)})
