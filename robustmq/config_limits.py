@@ -20,6 +20,8 @@ class Ban(Struct, frozen=True, kw_only=True):
         or UserMatch: a pattern, in which * stands for any characters and ? for one; IPCIDR: a
         network such as 10.0.0.0/8.
     resource_name: The client identifier, user, address, pattern or network.
+    tenant: The tenant that the client identifier or user belongs to; "*": any. Of an address and
+        a network, nobody asks for the tenant.
     name: The name of the ban, by which it is deleted.
     end_time: When it ends, in seconds since 1970; 0: never.
     desc: Why; the client is told.
@@ -27,6 +29,7 @@ class Ban(Struct, frozen=True, kw_only=True):
 
     blacklist_type: Annotated[BanKind, Meta(examples=["ClientId"])]
     resource_name: Annotated[str, Meta(min_length=1, max_length=65_535, examples=["device-7"])]
+    tenant: Annotated[str, Meta(min_length=1, max_length=256)] = "default"
     name: Annotated[str, Meta(max_length=256)] = ""
     end_time: Annotated[int, between(0, U32_MAX)] = 0
     desc: Annotated[str, Meta(max_length=1_024)] = ""
@@ -45,6 +48,8 @@ class Ban(Struct, frozen=True, kw_only=True):
 
 class MqttFlappingDetect(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.flapping_detect]`: Clients that connect again and again are banned.
+
+    The same client identifier in two tenants is two clients.
 
     enable: Whether they are.
     window_time: Minutes in which the connections of a client identifier are counted.

@@ -22,6 +22,7 @@ class Creation(Struct):
     name: str
     blacklist_type: str
     resource_name: str
+    tenant: str = "default"
     end_time: int = 0
     desc: str = ""
 

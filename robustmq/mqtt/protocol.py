@@ -140,10 +140,10 @@ class Mqtt:
         replaces = known is not None and known.connection is not None
         return self._gate.admit(principal, self.broker.turn.now_ms, replaces)
 
-    def banned(self, client_id: str | None) -> None:
+    def banned(self, identity: str | None) -> None:
         """Somebody is banned: this client, or with None others, who are looked for bit by bit."""
-        if client_id is not None:
-            session = self.sessions.get(client_id)
+        if identity is not None:
+            session = self.sessions.get(identity)
             if session is not None and session.connection is not None:
                 self._judge(session.connection)
         elif self._to_judge:

@@ -14,6 +14,7 @@ from robustmq.policy.principal import Principal
 
 KIND: Final = "blacklist"
 """The kind of node records that bans are."""
+ANY_TENANT: Final = "*"
 
 
 def ban_of(name: str, value: Mapping[str, Any]) -> Ban:
@@ -46,7 +47,7 @@ class Bans:
     def __init__(self, configured: Iterable[Ban] = ()) -> None:
         self._configured = tuple(configured)
         self._named: dict[str, Ban] = {}
-        self._exact: dict[tuple[str, str], dict[str, Ban]] = {}
+        self._exact: dict[tuple[str, str, str], dict[str, Ban]] = {}
         self._networks: dict[tuple[int, int], dict[int, dict[str, Ban]]] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], Ban]] = {}
         self.added: Callable[[Ban], None] | None = None
@@ -84,16 +85,18 @@ class Bans:
         return None
 
     def _concerning(self, principal: Principal) -> Iterator[Ban]:
-        yield from self._exact.get(("ClientId", principal.client_id), {}).values()
-        if principal.username is not None:
-            yield from self._exact.get(("User", principal.username), {}).values()
+        tenants = (principal.tenant, ANY_TENANT)
+        for tenant in tenants:
+            yield from self._exact.get(("ClientId", tenant, principal.client_id), {}).values()
+            if principal.username is not None:
+                yield from self._exact.get(("User", tenant, principal.username), {}).values()
         if principal.address and self._networks:
             yield from self._of_address(principal.address)
         for pattern, ban in self._patterns.values():
             subject = (
                 principal.client_id if ban.blacklist_type == "ClientIdMatch" else principal.username
             )
-            if subject is not None and pattern.match(subject):
+            if subject is not None and ban.tenant in tenants and pattern.match(subject):
                 yield ban
 
     def _of_address(self, text: str) -> Iterator[Ban]:
@@ -119,7 +122,7 @@ class Bans:
             glob = ban.resource_name.replace("[", "[[]")
             self._patterns[name] = (re.compile(fnmatch.translate(glob)), ban)
         else:
-            self._exact.setdefault((ban.blacklist_type, ban.resource_name), {})[name] = ban
+            self._exact.setdefault(_key(ban), {})[name] = ban
 
     def _remove(self, name: str) -> None:
         ban = self._named.pop(name, None)
@@ -135,7 +138,7 @@ class Bans:
         elif ban.blacklist_type in {"ClientIdMatch", "UserMatch"}:
             self._patterns.pop(name, None)
         else:
-            key = (ban.blacklist_type, ban.resource_name)
+            key = _key(ban)
             named = self._exact.get(key, {})
             named.pop(name, None)
             if not named:
@@ -146,3 +149,7 @@ class Bans:
         shift = network.max_prefixlen - network.prefixlen
         networks = self._networks.setdefault((network.version, shift), {})
         return networks.setdefault(int(network.network_address) >> shift, {})
+
+
+def _key(ban: Ban) -> tuple[str, str, str]:
+    return ban.blacklist_type, ban.tenant, ban.resource_name

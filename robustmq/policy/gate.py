@@ -35,7 +35,7 @@ class Gate:
         """Say why a client may not connect; `replaces`: it takes over a connection that is here."""
         refused = self.banned(principal, now_ms)
         if refused is None:
-            ban = self._flapping.connected(principal.client_id, now_ms)
+            ban = self._flapping.connected(principal, now_ms)
             if ban is not None:
                 self._cells[metrics.FLAPPING_BANNED] += 1
                 self._bans.apply(ban.name, record_of(ban))

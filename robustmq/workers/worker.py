@@ -30,7 +30,8 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
-from robustmq.policy.bans import KIND
+from robustmq.policy.bans import ANY_TENANT, KIND
+from robustmq.policy.principal import Principal
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
@@ -188,7 +189,9 @@ class Worker:
         self._administration.notify(kind, value)
 
     def _banned(self, ban: Ban) -> None:
-        self._mqtt.banned(ban.resource_name if ban.blacklist_type == "ClientId" else None)
+        named = ban.blacklist_type == "ClientId" and ban.tenant != ANY_TENANT
+        who = Principal(ban.resource_name, tenant=ban.tenant)
+        self._mqtt.banned(who.identity if named else None)
 
     def _administer(self) -> Administration:
         (end,) = self._inheritance.channels

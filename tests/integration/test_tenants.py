@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties, Will
+from robustmq.mqtt.packets import V5, V311, Connack, Connect, Disconnect, Properties, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.policy.passwords import METHODS, written
 from tests.integration.homes import PLACES, name_on
@@ -146,3 +146,21 @@ def test_mosquitto_in_a_tenant(node: Node) -> None:
         )
         assert heard.stdout == b"mo acme\n"
         assert stranger.heard() == []
+
+
+def test_a_ban_is_that_of_a_tenant(node: Node) -> None:
+    path = "/api/cluster/blacklist"
+    tenants = ("default", "acme", "beta")
+    name = name_on(1, "banned")
+    for tenant, concerned in (("acme", {"acme"}), ("*", set(tenants))):
+        ban = {"name": "one", "blacklist_type": "ClientId", "resource_name": name, "tenant": tenant}
+        with Client(node, name, properties=of("acme")) as connected:
+            assert node.post(f"{path}/create", ban)[0] == 200
+            assert connected.ending() == [Disconnect(Reason.ADMINISTRATIVE_ACTION)]
+        banned = set()
+        for each in tenants:
+            with Client(node, name, properties=of(each)) as client:
+                if client.connack.reason == Reason.BANNED:
+                    banned.add(each)
+        assert banned == concerned
+        assert node.post(f"{path}/delete", {"name": "one"})[0] == 200

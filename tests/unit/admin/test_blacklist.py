@@ -36,7 +36,7 @@ def test_bans_are_made_listed_and_deleted(client: TestClient, workforce: Workfor
         assert answer.json() == {"code": 0, "data": "success", "error": None}
     data = client.get(f"{PATH}/list?limit=2").json()["data"]
     assert (data["total_count"], [each["name"] for each in data["data"]]) == (3, ["a", "b"])
-    assert data["data"][0] == {**_ban("a"), "end_time": 0}
+    assert data["data"][0] == {**_ban("a"), "tenant": "default", "end_time": 0}
     workforce.silent = {1}
     answer = client.post(f"{PATH}/delete", json={"name": "a"})
     assert answer.json()["missing"] == ["worker 1"]

@@ -104,3 +104,28 @@ def test_what_is_no_ban_is_refused(value: dict[str, Any]) -> None:
 def test_a_record_is_read_as_it_was_written() -> None:
     ban = Ban(name="n", blacklist_type="User", resource_name="u", end_time=5, desc="d")
     assert ban_of("n", record_of(ban)) == ban
+
+
+@pytest.mark.parametrize(
+    ("tenant", "concerned"),
+    [(None, {"default"}), ("acme", {"acme"}), ("*", {"default", "acme", "beta"})],
+)
+@pytest.mark.parametrize(
+    ("kind", "resource"),
+    [("ClientId", "a"), ("User", "u"), ("ClientIdMatch", "a*"), ("UserMatch", "?")],
+)
+def test_a_ban_of_a_name_concerns_those_of_a_tenant(
+    tenant: str | None, concerned: set[str], kind: str, resource: str
+) -> None:
+    bans = Bans()
+    bans.apply("one", _value(kind, resource) | ({"tenant": tenant} if tenant else {}))
+    everybody = [Principal("a", "u", tenant=each) for each in ("default", "acme", "beta")]
+    banned = {each.tenant for each in everybody if bans.refusal(each, NOW_MS)}
+    assert banned == concerned
+    bans.apply("one", None)
+    assert not any(bans.refusal(each, NOW_MS) for each in everybody)
+
+
+def test_an_address_belongs_to_no_tenant() -> None:
+    bans = Bans([Ban(blacklist_type="Ip", resource_name="10.0.0.7")])
+    assert bans.refusal(Principal("a", None, "10.0.0.7", tenant="acme"), NOW_MS) is not None
