@@ -50,6 +50,8 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
         topics; ${clientid} and ${username} stand for its own; "": nothing.
     overlap: What a session gets whose subscriptions match a message more than once: combined: one
         copy, of the highest QoS and with all subscription identifiers; separate: one for each.
+    exclusive_subscription: Take subscriptions to $exclusive/filter, which one session of the node
+        has; when switched off they are refused (0x8F), and those of durable sessions stay.
     publisher_route_cache: Topics whose routes one publisher's connection remembers.
     route_cache: Topics whose routes a core remembers.
     """
@@ -72,6 +74,7 @@ class MqttProtocol(Struct, frozen=True, kw_only=True):
     max_server_topic_aliases: Annotated[int, between(0, 65_535)] = 1_024
     response_information: Annotated[str, Meta(max_length=1_024)] = ""
     overlap: Literal["combined", "separate"] = "combined"
+    exclusive_subscription: bool = True
     publisher_route_cache: Annotated[int, between(1, 1_000_000)] = 1_024
     route_cache: Annotated[int, between(16, 100_000_000)] = 65_536
 

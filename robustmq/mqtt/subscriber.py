@@ -131,6 +131,13 @@ class Subscriber:
             why.append(one.detail)
             return SUBSCRIBE_REFUSALS[one.code]
         session = self._session
+        limits = self._connection.mqtt.limits
+        if one.filter.startswith(EXCLUSIVE_PREFIX) and not limits.exclusive_subscription:
+            why.append(
+                "exclusive subscriptions are switched off "
+                "(mqtt_runtime.protocol.exclusive_subscription)"
+            )
+            return Reason.TOPIC_FILTER_INVALID
         refused = self._broker.authorize(session.principal, one.filter) or refused
         if refused is not None:
             why.append(refused.detail)

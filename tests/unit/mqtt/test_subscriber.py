@@ -228,6 +228,16 @@ def test_an_exclusive_subscription_waits_for_its_claim_and_the_client_with_it(
     assert scene.cell(metrics.SUBSCRIPTIONS) == 1
 
 
+def test_exclusive_subscriptions_may_be_switched_off() -> None:
+    scene = Scene(exclusive_subscription=False)
+    peer = connected(scene)
+    peer.send(Subscribe(1, [Subscription("$exclusive/a", 1), Subscription("a")]))
+    assert [one.topic_filter for one in scene.broker.wanted] == [b"a"]
+    scene.broker.settle()
+    assert peer.got() == [Suback(1, [Reason.TOPIC_FILTER_INVALID, Reason(0)])]
+    assert scene.broker.exclusives.claims == []
+
+
 @pytest.mark.parametrize("expiry", [0, 100])
 def test_what_is_granted_to_nobody_is_let_go_of(scene: Scene, expiry: int) -> None:
     peer = connected(scene, expiry=expiry)
