@@ -88,6 +88,7 @@ BRIDGES_CONNECTED: Final = 69
 BRIDGE_CONNECTS: Final = 70
 BRIDGE_DROPPED: Final = 71
 RETAINED_EXPIRED: Final = 72
+AUTO_SUBSCRIPTIONS_REFUSED: Final = 73
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -241,5 +242,10 @@ TABLE: Final[tuple[Metric, ...]] = (
         "Messages that a bridge did not pass on: they had been here, or belong to no topic of it.",
     ),
     Metric("mqtt_retained_expired", "counter", "Retained messages that have expired."),
+    Metric(
+        "mqtt_auto_subscriptions_refused",
+        "counter",
+        "Subscriptions by rule that a client did not get, because they were refused.",
+    ),
 )
 CELLS: Final = 128

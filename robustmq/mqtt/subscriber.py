@@ -66,7 +66,7 @@ class Subscriber:
     def subscribe_automatically(self) -> None:
         """Subscribe to what the configuration says, where the session does not already."""
         session = self._session
-        missing = []
+        missing: list[Subscription | Refused] = []
         for topic_filter, rule in self._broker.topics.automatic(session.principal):
             one = self._named(
                 Subscription(
@@ -77,7 +77,7 @@ class Subscriber:
                     rule.retain_handling,
                 )
             )
-            if isinstance(one, Subscription) and session.subscription(one.filter.encode()) is None:
+            if isinstance(one, Refused) or session.subscription(one.filter.encode()) is None:
                 missing.append(one)
         if missing:
             self._begin(_NO_ANSWER, missing, b"")
@@ -254,6 +254,9 @@ class Subscriber:
             return
         if request.packet_id != _NO_ANSWER:
             connection.refuse(Suback(request.packet_id, request.reasons), request.sentence)
+        else:
+            refused = sum(map(is_error, request.reasons))
+            self._broker.turn.row[metrics.AUTO_SUBSCRIPTIONS_REFUSED] += refused
         for topic_filter, options, kept in request.retained:
             self._broker.send_retained(self._session.window, topic_filter, options, kept)
 

@@ -161,6 +161,7 @@ def test_rules_subscribe_after_connack_and_send_what_is_retained(scene: Scene) -
     scene.broker.end_turn()
     assert scene.broker.kept == [(b"in/c", kept)]
     assert peer.got() == []
+    assert scene.cell(metrics.AUTO_SUBSCRIPTIONS_REFUSED) == 1
     # The session has them when it returns, but for one that it has ended.
     peer.send(Unsubscribe(1, ["$queue/jobs"]))
     assert peer.got() == [Unsuback(1, [Reason.SUCCESS])]
