@@ -16,14 +16,14 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
-from robustmq.config_admin import Admin
-from robustmq.config_bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
-from robustmq.config_file import Key, Row, Schema, Setting, refused, toml
-from robustmq.config_limits import Ban, PublishLimit
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_topics import wrong_filter
-from robustmq.config_users import User, repeated
 from robustmq.errors import ConfigError
+from robustmq.settings.admin import Admin
+from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
+from robustmq.settings.file import Key, Row, Schema, Setting, refused, toml
+from robustmq.settings.limits import Ban, PublishLimit
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.topics import wrong_filter
+from robustmq.settings.users import User, repeated
 
 Role: TypeAlias = Literal["meta", "broker", "engine"]
 Flush: TypeAlias = Literal["always", "interval", "os"]

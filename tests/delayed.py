@@ -3,7 +3,7 @@
 import msgspec
 
 from robustmq.config import Config
-from robustmq.config_mqtt import MqttDelayed
+from robustmq.settings.mqtt import MqttDelayed
 from tests.fabric import Fabric, Limits, Node
 
 

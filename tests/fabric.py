@@ -18,13 +18,13 @@ from robustmq.broker.assembly import assemble
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config import Config, Runtime, Storage, TopicRule
-from robustmq.config_mqtt import MqttProtocol, MqttRetained, MqttRuntime, MqttShared
-from robustmq.config_topics import Strategy
 from robustmq.errors import Refused
 from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.principal import Principal
+from robustmq.settings.mqtt import MqttProtocol, MqttRetained, MqttRuntime, MqttShared
+from robustmq.settings.topics import Strategy
 from robustmq.storage.memory_table import MemoryTable
 from tests.held_logs import HeldLogs
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from robustmq.config_users import MqttAuth, User
 from robustmq.policy.logins import Logins
 from robustmq.policy.users import Users
+from robustmq.settings.users import MqttAuth, User
 
 Waiting = list[tuple[Callable[[], bool], Callable[[bool], None]]]
 

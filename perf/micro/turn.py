@@ -15,7 +15,6 @@ from robustmq.broker.assembly import assemble
 from robustmq.broker.core import Core
 from robustmq.broker.placement import Placement
 from robustmq.config import Config
-from robustmq.config_users import MqttAuth
 from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
@@ -24,6 +23,7 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.logins import Logins
 from robustmq.policy.principal import Peer
 from robustmq.policy.users import Users
+from robustmq.settings.users import MqttAuth
 from robustmq.storage.memory_table import MemoryTable
 
 ROUNDS = 300

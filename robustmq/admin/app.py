@@ -23,7 +23,7 @@ from robustmq.admin import (
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
 from robustmq.admin.prometheus import Exposition, Snapshot
-from robustmq.config_admin import Admin
+from robustmq.settings.admin import Admin
 
 
 class Metrics(HTTPEndpoint):

@@ -8,11 +8,11 @@ from robustmq._kernel.meter import Meter
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker.timers import Alarm, Timer
-from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refused
 from robustmq.message.record import Record
 from robustmq.policy.logins import Exchange, Login, Logins
 from robustmq.policy.principal import BRIDGE, SERVER, Peer, Principal, client_of
+from robustmq.settings.topics import AutoSubscribe
 from robustmq.storage.log import StoredBatch
 
 __all__ = [

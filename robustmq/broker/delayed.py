@@ -26,12 +26,12 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.router import Router
 from robustmq.broker.state import State
 from robustmq.broker.timers import Alarm
-from robustmq.config_mqtt import MqttDelayed
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import Delay, read_delay
 from robustmq.message.record import QOS_BITS, RETAIN_BIT, Record, expires_at
 from robustmq.policy.admission import Admission
 from robustmq.policy.principal import Principal
+from robustmq.settings.mqtt import MqttDelayed
 
 KEY: Final = struct.Struct(">cQQ")
 """The key of a row: `D`, when it is due, its number."""

@@ -15,8 +15,8 @@ from robustmq._kernel.batch import slice_of
 from robustmq._kernel.turn import Turn
 from robustmq.broker.filter_log import LAST, Backlog, FilterLog, KnownRow
 from robustmq.broker.state import State
-from robustmq.config_mqtt import MqttInbox
 from robustmq.message.batch import count_of, only, timestamp_of
+from robustmq.settings.mqtt import MqttInbox
 from robustmq.storage.table import Table
 
 LOG_KEY: Final = struct.Struct(">cQQ")

@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 from robustmq import metrics
 from robustmq._kernel.batch import gather, records
 from robustmq.broker.state import State
-from robustmq.config_mqtt import MqttRetained
 from robustmq.message.batch import raw_records
 from robustmq.message.record import NO_HEADERS, RETAIN_BIT, expires_at
 from robustmq.message.topic_map import TopicMap
+from robustmq.settings.mqtt import MqttRetained
 
 _SPARE_EXPIRIES: Final = 1_024
 """Times of records that were replaced, beside one for each topic, before they are swept."""

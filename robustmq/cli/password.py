@@ -6,8 +6,8 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from robustmq.config_users import ITERATIONS_MAX
 from robustmq.policy.passwords import ITERATIONS, METHODS, written
+from robustmq.settings.users import ITERATIONS_MAX
 
 _SALT_BYTES = 16
 _STATUS_FAILED = 1

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from robustmq.config_bridges import BridgedTopics
 from robustmq.errors import ProtocolError
 from robustmq.message.topic import matches
 from robustmq.mqtt import codec
@@ -42,6 +41,7 @@ from robustmq.mqtt.packets import (
     Subscription,
 )
 from robustmq.mqtt.reasons import Reason, is_error
+from robustmq.settings.bridges import BridgedTopics
 
 PATH: Final = "robustmq-path"
 """The user property that names the nodes that a message has passed, separated by commas."""

@@ -3,13 +3,13 @@
 from typing import Final, NamedTuple
 
 from robustmq.broker.api import Broker, Principal
-from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import ProtocolError, Refused
 from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.mqtt.explanation import Wording
 from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
+from robustmq.settings.mqtt import MqttProtocol
 
 _TENANT: Final = "tenant"
 _NO_LIMIT: Final = 65_535

@@ -5,7 +5,6 @@ from typing import Final
 
 from robustmq import metrics
 from robustmq.broker.api import Broker, Gate, Logins, Peer, Principal, Rates
-from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import connect, wire
 from robustmq.mqtt.connect import Tenancy
@@ -17,6 +16,7 @@ from robustmq.mqtt.packets import Connect, PacketType
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import SessionTable
+from robustmq.settings.mqtt import MqttRuntime
 
 PEEK_BYTES: Final = 32_768
 """How many bytes of a stream are looked at for the client id; they fit into any receive buffer."""

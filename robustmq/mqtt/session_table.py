@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq.broker.api import Broker, Principal, Record, Window, client_of
-from robustmq.config_mqtt import MqttProtocol
 from robustmq.errors import Refused
 from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
 from robustmq.mqtt.headers import to_headers
 from robustmq.mqtt.packets import Will
 from robustmq.mqtt.session import DURABLE, NEVER, Recording, Session, Subscribed
 from robustmq.mqtt.session_rows import SessionRow, SessionRows, will_of
+from robustmq.settings.mqtt import MqttProtocol
 
 PROGRESS_EVERY: Final = 10_000
 """Sessions after which a restart says how far it is."""

@@ -14,8 +14,8 @@ import msgspec
 
 from robustmq import metrics
 from robustmq.broker.api import Broker
-from robustmq.config_watch import MqttSlowSubscribe
 from robustmq.mqtt.connection import Connection
+from robustmq.settings.watch import MqttSlowSubscribe
 
 AT_ONCE: Final = 1_000
 """Clients that are looked at in one turn."""

@@ -10,8 +10,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from robustmq.config_tls import MqttTls
 from robustmq.errors import ConfigError
+from robustmq.settings.tls import MqttTls
 
 _OTHERS: Final = 0o077
 _VERIFY: Final = {

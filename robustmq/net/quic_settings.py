@@ -2,7 +2,7 @@
 
 from aioquic.quic.configuration import QuicConfiguration
 
-from robustmq.config_quic import MqttQuic
+from robustmq.settings.quic import MqttQuic
 
 ALPN = "mqtt"
 """The protocol that clients have to ask for."""

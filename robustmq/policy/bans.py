@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from robustmq.config_limits import Ban
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.principal import Principal
+from robustmq.settings.limits import Ban
 
 KIND: Final = "blacklist"
 """The kind of node records that bans are."""

@@ -8,11 +8,11 @@ worth of each core that had not looked for a while.
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from robustmq.config_limits import MqttLimitCluster
-from robustmq.config_listener import MqttListener, MqttListeners
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.principal import Peer, Principal
 from robustmq.policy.token_bucket import TokenBucket
+from robustmq.settings.limits import MqttLimitCluster
+from robustmq.settings.listener import MqttListener, MqttListeners
 
 ALL: Final = "all"
 LISTENERS: Final = tuple(MqttListeners.__struct_fields__)

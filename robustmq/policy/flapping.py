@@ -2,9 +2,9 @@
 
 import hashlib
 
-from robustmq.config_limits import Ban, MqttFlappingDetect
 from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.principal import Principal
+from robustmq.settings.limits import Ban, MqttFlappingDetect
 
 _MINUTE_MS = 60_000
 _NAME_MAX = 256

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from robustmq import metrics
-from robustmq.config_limits import Ban
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.bans import Bans, record_of
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.principal import Peer, Principal
+from robustmq.settings.limits import Ban
 
 
 class Gate:

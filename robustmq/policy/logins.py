@@ -5,13 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from robustmq.config_users import MqttAuth
 from robustmq.errors import Refusal, Refused
 from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import METHODS, Verifier, prepared
 from robustmq.policy.principal import BRIDGE, Peer, Principal
 from robustmq.policy.scram import ScramError, ScramServer
 from robustmq.policy.users import Account, Users
+from robustmq.settings.users import MqttAuth
 
 Check: TypeAlias = Callable[[], bool]
 Later: TypeAlias = Callable[[Check, Callable[[bool], None]], bool]

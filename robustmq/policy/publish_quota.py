@@ -12,11 +12,11 @@ from robustmq._kernel.intake import Intake
 from robustmq._kernel.meter import Meter
 from robustmq._kernel.trie import Trie
 from robustmq._kernel.turn import Turn
-from robustmq.config_limits import MqttLimitClient, PublishLimit
-from robustmq.config_listener import MqttListeners
 from robustmq.policy.connection_quota import LISTENERS, Ledger, SharedRate
 from robustmq.policy.principal import Peer
 from robustmq.policy.token_bucket import TokenBucket
+from robustmq.settings.limits import MqttLimitClient, PublishLimit
+from robustmq.settings.listener import MqttListeners
 
 GRANTS: Final = 20
 """Grants in which the worth of a second is given out."""

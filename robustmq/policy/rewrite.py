@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from robustmq.config_topics import TopicRewrite, compiled
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import is_delayed
 from robustmq.message.topic import inner_filter, is_special, matches, validate_filter, validate_name
 from robustmq.policy.principal import Principal
 from robustmq.policy.template import Template
+from robustmq.settings.topics import TopicRewrite, compiled
 
 
 class _Rule:

@@ -2,8 +2,8 @@
 
 from fnmatch import fnmatchcase
 
-from robustmq.config_mqtt import MqttShared
-from robustmq.config_topics import Strategy
+from robustmq.settings.mqtt import MqttShared
+from robustmq.settings.topics import Strategy
 
 
 class SharedGroups:

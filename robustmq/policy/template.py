@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from robustmq.config_topics import GROUP, PLACEHOLDER
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.principal import Principal
+from robustmq.settings.topics import GROUP, PLACEHOLDER
 
 _UNSAFE: Final = frozenset("+#/\0")
 """With one of these a name would be more than a part of a level."""

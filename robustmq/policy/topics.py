@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import ProtocolError, Refusal, Refused
 from robustmq.message.delay import is_delayed
 from robustmq.message.tenancy import DEFAULT_TENANT, MARK, qualified, qualified_filter
@@ -13,6 +11,8 @@ from robustmq.policy.rewrite import Rewriting
 from robustmq.policy.shared_groups import SharedGroups
 from robustmq.policy.template import Template
 from robustmq.policy.topic_rules import TopicRules
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.topics import AutoSubscribe
 
 _MARKED = Refused(Refusal.TOPIC_INVALID, "no topic that begins with $ may hold $ before U+0001")
 _TOO_LONG = Refused(

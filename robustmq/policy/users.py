@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from robustmq.config_users import User
 from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import ITERATIONS, METHODS, Verifier, verifier
+from robustmq.settings.users import User
 
 _SALT_BYTES: Final = 16
 

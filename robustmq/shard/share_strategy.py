@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from robustmq.config_topics import Strategy
 from robustmq.message.topic import stable_hash
+from robustmq.settings.topics import Strategy
 
 Shares = dict[int, list[bytes]]
 """Records by the member that takes them, each in the order that it came."""

@@ -6,7 +6,6 @@ from typing import Any, Final, TypeAlias
 
 from robustmq.broker.core import Core
 from robustmq.config import Config
-from robustmq.config_limits import Ban
 from robustmq.policy.bans import KIND, Bans, record_of
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
@@ -14,6 +13,7 @@ from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
 from robustmq.policy.publish_quota import PublishQuota
 from robustmq.policy.users import Users
+from robustmq.settings.limits import Ban
 from robustmq.shm.ledger import LedgerRow
 from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance

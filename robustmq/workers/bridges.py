@@ -13,7 +13,6 @@ from robustmq._kernel.poller import Poller
 from robustmq.broker.api import BRIDGE, SERVER, Peer, Record, Timer
 from robustmq.broker.core import Core
 from robustmq.config import Config
-from robustmq.config_bridges import MqttBridge, bridged, endpoint_of
 from robustmq.errors import ProtocolError
 from robustmq.mqtt.bridge import CLIENT_IDS, Bridge, BridgeTerms
 from robustmq.mqtt.packets import V5, Connect, Properties
@@ -21,6 +20,7 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.net.layer import Broken, Facts, Layer, Stack
 from robustmq.net.tls import TlsLayer
 from robustmq.net.transport import Pipeline
+from robustmq.settings.bridges import MqttBridge, bridged, endpoint_of
 from robustmq.workers import log
 from robustmq.workers.entrance import LocalEnd
 

@@ -13,7 +13,6 @@ from aioquic.quic.configuration import QuicConfiguration
 from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
-from robustmq.config_mqtt import MqttRuntime
 from robustmq.net import quic_settings
 from robustmq.net.certificates import Certificates
 from robustmq.net.quic_link import LinkLimits
@@ -22,6 +21,7 @@ from robustmq.net.quic_server import QuicServer, ServerLimits
 from robustmq.net.quic_socket import QuicSocket
 from robustmq.net.quic_steering import ConnectionIds
 from robustmq.net.quic_stream import QuicStream
+from robustmq.settings.mqtt import MqttRuntime
 from robustmq.workers.entrance import Entrance, LocalEnd
 from robustmq.workers.relays import AcceptedStream
 

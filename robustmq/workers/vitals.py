@@ -10,8 +10,8 @@ from cryptography import x509
 from robustmq import metrics
 from robustmq.admin.alarms import Reading
 from robustmq.admin.prometheus import Core, Snapshot
-from robustmq.config_tls import MqttTls
-from robustmq.config_watch import MqttSystemMonitor
+from robustmq.settings.tls import MqttTls
+from robustmq.settings.watch import MqttSystemMonitor
 
 
 class Vitals:

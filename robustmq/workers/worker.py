@@ -19,7 +19,6 @@ from robustmq.broker.assembly import assemble
 from robustmq.broker.delayed_view import DelayedView
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
-from robustmq.config_limits import Ban
 from robustmq.errors import ConfigError
 from robustmq.mqtt.announcements import Announcements
 from robustmq.mqtt.census import Census
@@ -32,6 +31,7 @@ from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
 from robustmq.policy.bans import ANY_TENANT, KIND
 from robustmq.policy.principal import Principal
+from robustmq.settings.limits import Ban
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout

@@ -10,22 +10,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
 PACKAGES = (
-    "_kernel", "admin", "broker", "cli", "message", "mqtt", "net", "policy", "shard", "shm",
-    "storage", "workers",
+    "_kernel", "admin", "broker", "cli", "message", "mqtt", "net", "policy", "settings", "shard",
+    "shm", "storage", "workers",
 )  # fmt: skip
 TOP_MODULES = tuple(path.stem for path in (ROOT / "robustmq").glob("[!_]*.py"))
 MODULES = (
     *TOP_MODULES, "broker/api", "broker/core", "mqtt/codec", "mqtt/packets", "mqtt/properties",
     "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring", "net/tcp",
     "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
-    "admin/app",
+    "admin/app", "settings/file",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
 FORBIDDEN = [
     ("layers", "broker/core", "robustmq.mqtt.session"),
     ("layers", "errors", "robustmq.config"),
-    ("layers", "config_file", "robustmq.config"),
+    ("layers", "settings/file", "robustmq.config"),
     ("layers", "mqtt/session", "robustmq.admin.app"),
     ("layers", "message/record", "robustmq.storage.log"),
     ("layers", "telemetry/__init__", "robustmq.errors"),

@@ -6,9 +6,9 @@ from typing import Final, get_args
 
 import pytest
 
-from robustmq.config_topics import Strategy
 from robustmq.mqtt.packets import V5, Properties, Publish
 from robustmq.mqtt.reasons import Reason
+from robustmq.settings.topics import Strategy
 from tests.integration.homes import name_on
 from tests.integration.supervised import Node, until
 from tests.integration.wire_client import VERSIONS, Client, numbered, serve

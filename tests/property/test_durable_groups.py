@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from robustmq.broker import share_leads, shares
 from robustmq.broker.api import Options
-from robustmq.config_topics import Strategy
+from robustmq.settings.topics import Strategy
 from tests.books import check_books
 from tests.durable import DurableClient
 from tests.fabric import Answer, Client, Fabric, Limits, decode

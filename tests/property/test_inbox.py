@@ -14,9 +14,9 @@ from robustmq._kernel.batch import BatchBuilder, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.state import State
-from robustmq.config_mqtt import MqttInbox
 from robustmq.message.batch import HEADER
 from robustmq.message.record import NO_HEADERS
+from robustmq.settings.mqtt import MqttInbox
 from robustmq.storage.memory_table import MemoryTable
 
 FILTERS = [b"a", b"a/+", b"#"]

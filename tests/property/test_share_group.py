@@ -6,8 +6,8 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmq.config_topics import Strategy
 from robustmq.message.record import CLIENT, header_block
+from robustmq.settings.topics import Strategy
 from robustmq.shard.share_group import ShareGroup
 from robustmq.shard.share_strategy import RoundRobin
 from tests.books import check_books

@@ -6,7 +6,7 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustmq.config_topics import Strategy
+from robustmq.settings.topics import Strategy
 from robustmq.shard.share_group import ShareGroup
 from robustmq.shard.share_strategy import make
 

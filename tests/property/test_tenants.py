@@ -5,8 +5,6 @@ from typing import Final, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_users import MqttAuth
 from robustmq.mqtt import codec
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.framing import scan
@@ -26,6 +24,8 @@ from robustmq.mqtt.packets import (
 )
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.principal import Peer
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.users import MqttAuth
 from tests.fabric import Fabric, Node
 from tests.logins import ScriptedLogins
 

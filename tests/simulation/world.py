@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 from robustmq.broker import cursors, filter_log, inbox
 from robustmq.config import Config, Flush, Runtime, Storage
-from robustmq.config_mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
 from robustmq.mqtt.packets import V5, V311, Publish, Will
 from robustmq.mqtt.reasons import Reason
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import Opened
 from robustmq.policy.principal import Principal
+from robustmq.settings.mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
 from tests.simulation.account import Account, Message
 from tests.simulation.client import V3_EXPIRY, Client, Plan
 from tests.simulation.machine import FULL, PLACES, Budget, Core, Died, Machine

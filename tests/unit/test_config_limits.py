@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from robustmq.config import load
-from robustmq.config_limits import Ban, PublishLimit
 from robustmq.errors import ConfigError
+from robustmq.settings.limits import Ban, PublishLimit
 from tests.unit.settings import NOTHING, written
 
 LISTS = """

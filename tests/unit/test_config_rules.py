@@ -16,9 +16,9 @@ from robustmq.config import (
     load,
     manual,
 )
-from robustmq.config_topics import AutoSubscribe, TopicRewrite, wrong_filter
 from robustmq.errors import ProtocolError
 from robustmq.message.topic import validate_filter
+from robustmq.settings.topics import AutoSubscribe, TopicRewrite, wrong_filter
 from tests.unit.settings import NOTHING, refused, written
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from robustmq.admin import app
 from robustmq.admin.alarms import CALM_LOOKS, Alarms, Reading
-from robustmq.config_admin import Admin
+from robustmq.settings.admin import Admin
 from tests.unit.admin.test_app import CLOSED, Shown
 from tests.unit.admin.workforce import Workforce
 

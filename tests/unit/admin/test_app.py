@@ -9,7 +9,7 @@ from robustmq import metrics
 from robustmq.admin import app
 from robustmq.admin.console import WebSocketListeners
 from robustmq.admin.prometheus import Core, Usage
-from robustmq.config_admin import Admin
+from robustmq.settings.admin import Admin
 from tests.unit.admin.workforce import Workforce
 
 CLOSED = WebSocketListeners(ws=None, wss=None, path="/mqtt")

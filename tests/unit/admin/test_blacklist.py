@@ -7,8 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from robustmq.admin import app
-from robustmq.config_admin import Admin
 from robustmq.errors import Refusal, Refused
+from robustmq.settings.admin import Admin
 from tests.unit.admin.test_app import CLOSED, Shown
 from tests.unit.admin.workforce import Workforce
 

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from robustmq.admin import app
 from robustmq.admin.node import Replies
-from robustmq.config_admin import Admin
+from robustmq.settings.admin import Admin
 from tests.unit.admin.test_app import CLOSED, Shown
 from tests.unit.admin.workforce import Workforce
 

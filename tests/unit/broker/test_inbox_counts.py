@@ -2,7 +2,7 @@
 
 from robustmq import metrics
 from robustmq.broker.api import Options
-from robustmq.config_mqtt import MqttInbox
+from robustmq.settings.mqtt import MqttInbox
 from tests.durable import DurableClient
 from tests.fabric import Fabric
 

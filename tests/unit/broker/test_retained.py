@@ -7,8 +7,8 @@ from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.retained import Retained
 from robustmq.broker.state import State
-from robustmq.config_mqtt import MqttRetained
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
+from robustmq.settings.mqtt import MqttRetained
 from robustmq.storage.memory_table import MemoryTable
 
 

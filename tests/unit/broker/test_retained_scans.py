@@ -13,9 +13,9 @@ from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import EPOCH_SHIFT
 from robustmq.broker.state import State
-from robustmq.config_mqtt import MqttRetained
 from robustmq.message.record import EXPIRES_AT, NO_HEADERS, RETAIN_BIT, header_block
 from robustmq.metrics import CELLS, RETAINED_MESSAGES
+from robustmq.settings.mqtt import MqttRetained
 from robustmq.storage.memory_table import MemoryTable
 from tests.books import check_books
 from tests.fabric import START_MS, Answer, Client, Fabric, Limits

@@ -15,10 +15,10 @@ from robustmq.broker.inbox import Inbox
 from robustmq.broker.overlap import copies, overlap
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
-from robustmq.config_mqtt import MqttInbox
 from robustmq.message.record import NO_HEADERS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.topic_rules import TopicRules
+from robustmq.settings.mqtt import MqttInbox
 from robustmq.storage.memory_table import MemoryTable
 from tests.fabric import decode
 

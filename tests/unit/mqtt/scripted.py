@@ -22,7 +22,6 @@ from robustmq.broker.api import (
 )
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
-from robustmq.config_mqtt import MqttKeepAlive, MqttRuntime
 from robustmq.errors import Refused
 from robustmq.metrics import CELLS
 from robustmq.mqtt import codec
@@ -33,6 +32,7 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy import principal
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
+from robustmq.settings.mqtt import MqttKeepAlive, MqttRuntime
 from robustmq.storage.memory_table import MemoryTable
 from tests.explanations import apart
 from tests.logins import ScriptedLogins

@@ -3,7 +3,6 @@
 import pytest
 
 from robustmq import metrics
-from robustmq.config_users import User
 from robustmq.mqtt.packets import (
     V5,
     V31,
@@ -20,6 +19,7 @@ from robustmq.mqtt.packets import (
 )
 from robustmq.mqtt.reasons import Reason
 from robustmq.policy.passwords import METHODS, written
+from robustmq.settings.users import User
 from tests.logins import ScriptedLogins
 from tests.scram_client import ScramClient
 from tests.unit.mqtt.scripted import Peer, Scene

@@ -2,7 +2,6 @@
 
 import pytest
 
-from robustmq.config_bridges import bridged, endpoint_of
 from robustmq.errors import ProtocolError
 from robustmq.mqtt import codec
 from robustmq.mqtt.bridge import PATH, Bridge, BridgeTerms
@@ -26,6 +25,7 @@ from robustmq.mqtt.packets import (
     Subscribe,
 )
 from robustmq.mqtt.reasons import Reason
+from robustmq.settings.bridges import bridged, endpoint_of
 
 
 def packets(data: bytes, version: int) -> list[Packet]:

@@ -6,8 +6,6 @@ import pytest
 
 from robustmq import metrics
 from robustmq._kernel.intake import CLAIM
-from robustmq.config_listener import MqttListener, MqttListeners
-from robustmq.config_mqtt import MqttRuntime
 from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.packets import (
@@ -31,6 +29,8 @@ from robustmq.mqtt.packets import (
     Will,
 )
 from robustmq.mqtt.reasons import Reason
+from robustmq.settings.listener import MqttListener, MqttListeners
+from robustmq.settings.mqtt import MqttRuntime
 from tests.unit.mqtt.scripted import Peer, Scene, connected
 
 VERSIONS = (V31, V311, V5)

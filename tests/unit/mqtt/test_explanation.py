@@ -2,7 +2,6 @@
 
 import pytest
 
-from robustmq.config_mqtt import MqttProtocol, MqttRuntime
 from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.explanation import REASON_CHARACTERS, Wording
 from robustmq.mqtt.packets import (
@@ -23,6 +22,7 @@ from robustmq.mqtt.packets import (
     Unsuback,
 )
 from robustmq.mqtt.reasons import SENTENCES, Reason
+from robustmq.settings.mqtt import MqttProtocol, MqttRuntime
 from tests.unit.mqtt.scripted import Peer, Scene
 
 ANSWERS = [

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from robustmq import metrics
-from robustmq.config_mqtt import MqttRuntime, MqttShared
-from robustmq.config_topics import SharedGroup
 from robustmq.errors import Refusal, Refused
 from robustmq.message.record import NO_HEADERS, client_of
 from robustmq.mqtt.headers import describe
@@ -25,6 +23,8 @@ from robustmq.mqtt.packets import (
 from robustmq.mqtt.reasons import PUBLISH_REFUSALS, Reason
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
+from robustmq.settings.mqtt import MqttRuntime, MqttShared
+from robustmq.settings.topics import SharedGroup
 from tests.unit.mqtt.scripted import Peer, Scene, connected
 
 NOBODY = Reason.NO_MATCHING_SUBSCRIBERS

@@ -4,10 +4,10 @@ import pytest
 
 from robustmq import metrics
 from robustmq.broker.api import Options, Principal
-from robustmq.config_mqtt import MqttProtocol
 from robustmq.mqtt.packets import Properties, Will
 from robustmq.mqtt.session import NEVER, Session, Subscribed
 from robustmq.mqtt.session_table import SessionTable
+from robustmq.settings.mqtt import MqttProtocol
 from tests.unit.mqtt.scripted import ScriptedBroker
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from robustmq import metrics
 from robustmq._kernel.window import Run
-from robustmq.config_watch import MqttSlowSubscribe
 from robustmq.mqtt import slow_subscribers
 from robustmq.mqtt.packets import Connect, Properties, Puback, Publish
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
+from robustmq.settings.watch import MqttSlowSubscribe
 from tests.datapath import publish
 from tests.unit.mqtt.scripted import Peer, Scene, connected
 

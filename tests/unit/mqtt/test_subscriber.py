@@ -4,8 +4,6 @@ import pytest
 
 from robustmq import metrics
 from robustmq.broker.api import Kept, Options
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_topics import AutoSubscribe, TopicRewrite
 from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.packets import (
     V5,
@@ -21,6 +19,8 @@ from robustmq.mqtt.packets import (
 from robustmq.mqtt.reasons import Reason
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.topics import AutoSubscribe, TopicRewrite
 from tests.unit.mqtt.scripted import Scene, connected
 
 

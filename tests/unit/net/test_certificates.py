@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from robustmq.config_tls import MqttTls
 from robustmq.errors import ConfigError
 from robustmq.net.certificates import Certificates
+from robustmq.settings.tls import MqttTls
 from tests import authority
 
 

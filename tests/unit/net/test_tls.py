@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from robustmq.config_tls import MqttTls
 from robustmq.net.certificates import Certificates
 from robustmq.net.layer import Broken, Facts
 from robustmq.net.tls import TlsLayer
+from robustmq.settings.tls import MqttTls
 from tests import authority
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from robustmq.config_limits import Ban
 from robustmq.errors import Refusal
 from robustmq.policy.bans import Bans, ban_of, is_over, record_of
 from robustmq.policy.principal import Principal
+from robustmq.settings.limits import Ban
 
 NOW_MS = 1_700_000_000_000
 

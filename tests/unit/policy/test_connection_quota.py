@@ -3,13 +3,13 @@
 import pytest
 
 from robustmq.config import Config
-from robustmq.config_limits import MqttLimitCluster
-from robustmq.config_listener import MqttListener, MqttListeners
 from robustmq.errors import Refusal
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.limit_names import ledger_names
 from robustmq.policy.principal import Peer
 from robustmq.policy.token_bucket import TokenBucket
+from robustmq.settings.limits import MqttLimitCluster
+from robustmq.settings.listener import MqttListener, MqttListeners
 from robustmq.shm.ledger import Ledger
 
 NOW_MS = 1_700_000_000_000

@@ -1,9 +1,9 @@
 """Clients that come again and again, within a window and a bounded memory."""
 
-from robustmq.config_limits import MqttFlappingDetect
 from robustmq.policy.bans import ban_of, record_of
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.principal import Principal
+from robustmq.settings.limits import MqttFlappingDetect
 
 NOW_MS = 1_700_000_000_500
 

@@ -4,12 +4,12 @@ from typing import Literal
 
 import pytest
 
-from robustmq.config_users import MqttAuth, User
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.logins import Login, Step
 from robustmq.policy.passwords import METHODS, written
 from robustmq.policy.principal import Peer, Principal
 from robustmq.policy.users import Users
+from robustmq.settings.users import MqttAuth, User
 from tests.logins import ScriptedLogins
 from tests.scram_client import ScramClient
 

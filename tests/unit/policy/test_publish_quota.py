@@ -10,12 +10,12 @@ from robustmq._kernel.meter import Meter
 from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.turn import Turn
 from robustmq.config import Config
-from robustmq.config_limits import MqttLimitClient, PublishLimit
-from robustmq.config_listener import MqttListener, MqttListeners
 from robustmq.metrics import CELLS
 from robustmq.policy.limit_names import ledger_names
 from robustmq.policy.principal import Peer
 from robustmq.policy.publish_quota import PublishQuota
+from robustmq.settings.limits import MqttLimitClient, PublishLimit
+from robustmq.settings.listener import MqttListener, MqttListeners
 from robustmq.shm.ledger import Ledger
 
 NOW_MS = 1_700_000_000_000

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from robustmq.config_topics import TopicRewrite
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.principal import Principal
 from robustmq.policy.rewrite import Rewriting
+from robustmq.settings.topics import TopicRewrite
 
 WHO = Principal("c1", "ann", "10.0.0.7")
 

@@ -1,8 +1,8 @@
 """Which strategy a shared group has."""
 
-from robustmq.config_mqtt import MqttShared
-from robustmq.config_topics import SharedGroup
 from robustmq.policy.shared_groups import SharedGroups
+from robustmq.settings.mqtt import MqttShared
+from robustmq.settings.topics import SharedGroup
 
 
 def test_the_first_rule_that_fits_holds() -> None:

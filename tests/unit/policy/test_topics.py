@@ -3,12 +3,12 @@
 import pytest
 
 from robustmq.config import TopicRule
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_topics import AutoSubscribe
 from robustmq.errors import Refusal, Refused
 from robustmq.policy.principal import Principal
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topics import Topics
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.topics import AutoSubscribe
 
 WHO = Principal("c1", "ann", "10.0.0.7")
 PLAIN = Topics(MqttRuntime(), TopicRules(()))

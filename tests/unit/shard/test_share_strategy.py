@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from robustmq.config_topics import Strategy
+from robustmq.settings.topics import Strategy
 from robustmq.shard.share_group import ShareGroup
 from robustmq.shard.share_strategy import make
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from robustmq.config import Config
-from robustmq.config_admin import Admin
 from robustmq.errors import ConfigError, Refusal, Refused
 from robustmq.net.channel import Channel, pair
+from robustmq.settings.admin import Admin
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import questions
 from robustmq.workers.administration import Administration

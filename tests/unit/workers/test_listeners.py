@@ -2,9 +2,9 @@ import msgspec
 import pytest
 
 from robustmq.config import Config
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_server import MqttServer
-from robustmq.config_tls import MqttTls
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.server import MqttServer
+from robustmq.settings.tls import MqttTls
 from robustmq.workers.listeners import configured
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from robustmq.admin.node import Replies
 from robustmq.config import Config
-from robustmq.config_mqtt import MqttRuntime
-from robustmq.config_watch import MqttSystemMonitor
+from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.watch import MqttSystemMonitor
 from robustmq.workers.observer import ANNOUNCE, Observer, announce
 from tests.unit.admin.test_app import Shown
 from tests.unit.admin.workforce import Workforce

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from robustmq import metrics
 from robustmq.admin.alarms import Reading
 from robustmq.admin.prometheus import Core
-from robustmq.config_tls import MqttTls
-from robustmq.config_watch import MqttSystemMonitor
+from robustmq.settings.tls import MqttTls
+from robustmq.settings.watch import MqttSystemMonitor
 from robustmq.workers.vitals import Vitals
 from tests.unit.admin.test_app import Shown
 

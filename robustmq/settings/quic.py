@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from robustmq.config_bounds import GIB, between
+from robustmq.settings.bounds import GIB, between
 
 
 class MqttQuic(Struct, frozen=True, kw_only=True):

@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from robustmq.config_bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
-from robustmq.config_bridges import MqttBridge
-from robustmq.config_limits import MqttFlappingDetect, MqttLimit
-from robustmq.config_listener import MqttListeners
-from robustmq.config_quic import MqttQuic
-from robustmq.config_server import MqttServer
-from robustmq.config_tls import MqttTls
-from robustmq.config_topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
-from robustmq.config_users import MqttAuth
-from robustmq.config_watch import MqttEvents, MqttSlowSubscribe, MqttSystemMonitor
+from robustmq.settings.bounds import CENTURY_MS, GIB, TIB, U32_MAX, between
+from robustmq.settings.bridges import MqttBridge
+from robustmq.settings.limits import MqttFlappingDetect, MqttLimit
+from robustmq.settings.listener import MqttListeners
+from robustmq.settings.quic import MqttQuic
+from robustmq.settings.server import MqttServer
+from robustmq.settings.tls import MqttTls
+from robustmq.settings.topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
+from robustmq.settings.users import MqttAuth
+from robustmq.settings.watch import MqttEvents, MqttSlowSubscribe, MqttSystemMonitor
 
 
 class MqttKeepAlive(Struct, frozen=True, kw_only=True):

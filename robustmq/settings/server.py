@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from robustmq.config_bounds import GIB, TIB, between
+from robustmq.settings.bounds import GIB, TIB, between
 
 ListenerName: TypeAlias = Literal["tcp", "tls", "ws", "wss", "quic"]
 

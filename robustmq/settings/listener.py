@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
-from robustmq.config_bounds import TIB, between
+from robustmq.settings.bounds import TIB, between
 
 TENANT_PATTERN = r"^[A-Za-z0-9_.\-]{0,128}$"
 

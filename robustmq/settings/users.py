@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from robustmq.config_bounds import between
-from robustmq.config_listener import TENANT_PATTERN
+from robustmq.settings.bounds import between
+from robustmq.settings.listener import TENANT_PATTERN
 
 ITERATIONS_MAX: Final = 1_000_000
 

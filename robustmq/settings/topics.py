@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import re2
 from msgspec import Meta, Struct
 
-from robustmq.config_bounds import between
+from robustmq.settings.bounds import between
 
 Strategy: TypeAlias = Literal[
     "round_robin",

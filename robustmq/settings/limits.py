@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from robustmq.config_bounds import TIB, U32_MAX, between
-from robustmq.config_topics import wrong_filter
+from robustmq.settings.bounds import TIB, U32_MAX, between
+from robustmq.settings.topics import wrong_filter
 
 BanKind: TypeAlias = Literal["ClientId", "User", "Ip", "ClientIdMatch", "UserMatch", "IPCIDR"]
 

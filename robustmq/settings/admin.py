@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from robustmq.config_bounds import between
+from robustmq.settings.bounds import between
 
 
 class Admin(Struct, frozen=True, kw_only=True):

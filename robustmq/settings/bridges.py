@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Meta, Struct
 
-from robustmq.config_bounds import U32_MAX, between
-from robustmq.config_topics import wrong_filter
+from robustmq.settings.bounds import U32_MAX, between
+from robustmq.settings.topics import wrong_filter
 
 Direction: TypeAlias = Literal["out", "in", "both"]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Struct
 
-from robustmq.config_bounds import between
+from robustmq.settings.bounds import between
 
 
 class MqttSystemMonitor(Struct, frozen=True, kw_only=True):

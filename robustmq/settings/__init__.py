@@ -1,0 +1,1 @@
+"""What can be configured: immutable structs whose docstrings are the manual."""
