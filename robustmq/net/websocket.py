@@ -75,7 +75,7 @@ class WebSocket:
         Close frame is among `outgoing` then. What came before a mistake is returned first: it
         counts, however the stream was cut.
         """
-        if not self.is_open:
+        if data and not self.is_open:
             data = self._shake_hands(data)
         if not data or self._ended:
             return b""

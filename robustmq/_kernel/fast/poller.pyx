@@ -270,10 +270,11 @@ cdef class Stream(Watch):
             self.readable(True)
 
     def close(self):
-        """Send what waits, end our side, and wait for the peer to end its own."""
+        """Send what waits, end our side with the turn, and wait for the peer to end its own."""
         if self.fd >= 0 and not self.closing:
             self.closing = True
-            self.flush_raw()
+            # The peer hears of it when all that follows from it is on its way to other cores.
+            self.poller.turn.outboxes.append(self.outbox)
 
     def abort(self):
         """Close at once; what waits is lost."""

@@ -193,10 +193,11 @@ class Stream(Watch):
             self.outbox.drained()
 
     def close(self) -> None:
-        """Send what waits, end our side, and wait for the peer to end its own."""
+        """Send what waits, end our side with the turn, and wait for the peer to end its own."""
         if self.fd >= 0 and not self.closing:
             self.closing = True
-            self.flush()
+            # The peer hears of it when all that follows from it is on its way to other cores.
+            self._poller._turn.outboxes.append(self.outbox)
 
     def abort(self) -> None:
         """Close at once; what waits is lost."""

@@ -168,6 +168,7 @@ def test_what_a_layer_cannot_send_ends_the_connection(line: Line) -> None:
     line.pipeline.write(b"x!")
     assert (line.said[1:], line.end.losses) == (["it cannot be said"], 1)
     line.pipeline.write(b"more")
+    line.poller.flush()
     assert line.peer.recv(100) == b""
 
 
@@ -184,6 +185,7 @@ def test_close_sends_what_waits_and_the_last_words(line: Line) -> None:
     line.pipeline.write(b"end")
     line.pipeline.close()
     line.pipeline.close()
+    line.poller.flush()
     assert line.peer.recv(100) == b"ENDBYE"
     assert line.peer.recv(100) == b""
     line.peer.sendall(b"MORE")
