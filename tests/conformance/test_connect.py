@@ -51,7 +51,7 @@ def test_another_protocol_name_is_not_served(site: Site) -> None:
 
 @keeps(v311="3.1.2-2 3.2.2-4 3.2.2-5 3.1.4-1")
 def test_a_level_that_is_not_served_is_answered_with_1(site: Site) -> None:
-    for level in (0, 2, 0x83, 0x84, 0xFF):
+    for level in (0, 2, 0x83, 0x85, 0xFF):
         peer = site.peer()
         peer.send(raw.connect(V311, site.name(), level=level), raw.PING)
         (connack,) = peer.rest()
