@@ -136,7 +136,7 @@ class Mqtt:
         """Say why a client may not connect; None when it may."""
         if self._gate is None:
             return None
-        known = self.sessions.get(principal.client_id)
+        known = self.sessions.get(principal.identity)
         replaces = known is not None and known.connection is not None
         return self._gate.admit(principal, self.broker.turn.now_ms, replaces)
 
