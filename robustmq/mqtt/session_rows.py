@@ -15,6 +15,7 @@ import msgspec
 
 from robustmq.broker.api import Options, State
 from robustmq.errors import Corrupt, ProtocolError
+from robustmq.message.session_record import WillRecord
 from robustmq.mqtt import properties
 from robustmq.mqtt.packets import Will
 from robustmq.mqtt.session import Session, Subscribed
@@ -37,16 +38,6 @@ _PLAIN: Final = tuple(
 _PACKER: Final = msgspec.msgpack.Encoder()
 
 
-class WillRow(msgspec.Struct, array_like=True, gc=False):
-    """A will (MQTT5 3.1.2.5); `properties` is its block as in CONNECT, b"" when there is none."""
-
-    topic: bytes
-    payload: bytes
-    qos: int
-    retain: bool
-    properties: bytes
-
-
 class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
     """A session without its subscriptions; `ended_ms` is 0 while it is connected.
 
@@ -58,7 +49,7 @@ class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
     version: int
     ended_ms: int
     username: str | None
-    will: WillRow | None
+    will: WillRecord | None
 
 
 class SubscriptionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -145,11 +136,11 @@ def will_of(row: SessionRow) -> Will | None:
     return Will(will.topic, will.payload, will.qos, will.retain, block)
 
 
-def _will_row(will: Will) -> WillRow:
+def _will_row(will: Will) -> WillRecord:
     block = b""
     if will.properties is not None:
         block = properties.encode(will.properties, properties.WILL)
-    return WillRow(will.topic, will.payload, will.qos, will.retain, block)
+    return WillRecord(will.topic, will.payload, will.qos, will.retain, block)
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[R]", value: bytes, what: str) -> R:
