@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, field
 from robustmq.errors import ConfigError
 from robustmq.settings.admin import Admin
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
+from robustmq.settings.cluster import Cluster
 from robustmq.settings.file import Key, Row, Schema, Setting, refused, toml
 from robustmq.settings.limits import Ban, PublishLimit
 from robustmq.settings.mqtt import MqttRuntime
@@ -198,6 +199,7 @@ class Config(Struct, frozen=True, kw_only=True):
     runtime: Runtime = field(default_factory=Runtime)
     log: Log = field(default_factory=Log)
     cluster_limit: ClusterLimit = field(default_factory=ClusterLimit)
+    cluster: Cluster = field(default_factory=Cluster)
     admin: Admin = field(default_factory=Admin)
     storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)

@@ -130,7 +130,7 @@ class Certificates:
         context.verify_mode = _VERIFY[settings.verify]
         if settings.verify != "none":
             for name in self._trust_files():
-                _trust(context, name)
+                load_authority(context, name)
             if settings.crl_file:
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         context.sni_callback = self._choose
@@ -218,7 +218,13 @@ def _load(context: ssl.SSLContext, pair: Pair) -> None:
         raise ConfigError(f"{pair.cert} or {pair.key} cannot be read: {error.strerror}") from error
 
 
-def _trust(context: ssl.SSLContext, name: str) -> None:
+def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Let a context show a certificate; ConfigError when it or its key cannot be used."""
+    _load(context, _read_pair(cert, key))
+
+
+def load_authority(context: ssl.SSLContext, name: str) -> None:
+    """Let a context trust the certificates or heed the lists in a file; raises ConfigError."""
     try:
         context.load_verify_locations(name)
     except ssl.SSLError as error:
