@@ -14,8 +14,8 @@ BEGIN = "<!-- code map: written by scripts/codemap -->"
 END = "<!-- end of the code map -->"
 # From the processes down to the errors: the order in which imports may point.
 ORDER = (
-    "cli", "workers", "mqtt", "admin", "broker", "policy", "shard", "meta", "storage", "shm",
-    "net", "message", "_kernel",
+    "cli", "workers", "mqtt", "admin", "broker", "policy", "shard", "meta", "raft", "storage",
+    "shm", "net", "rpc", "message", "_kernel",
 )  # fmt: skip
 _PYX_DOCSTRING = re.compile(r'\A(?:\s*#[^\n]*\n|\s*\n)*"""(.+?)"""', re.DOTALL)
 

@@ -13,7 +13,7 @@ SOURCES = ("robustmq", "perf", "tests")
 SUFFIXES = frozenset({".py", ".pyx", ".pxd", ".c", ".h"})
 BANNED_NAMES = frozenset({"base", "common", "helpers", "manager", "misc", "utils", "util"})
 PURE_PACKAGES = (
-    "_kernel", "broker", "message", "mqtt", "policy", "shard", "shm", "storage",
+    "_kernel", "broker", "message", "meta", "mqtt", "policy", "raft", "shard", "shm", "storage",
 )  # fmt: skip
 GENERATED = frozenset({"build", "results", "node_modules", "__pycache__"})
 

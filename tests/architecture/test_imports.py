@@ -10,15 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
 PACKAGES = (
-    "_kernel", "admin", "broker", "cli", "message", "meta", "mqtt", "net", "policy", "settings",
-    "shard", "shm", "storage", "workers",
+    "_kernel", "admin", "broker", "cli", "message", "meta", "mqtt", "net", "policy", "raft", "rpc",
+    "settings", "shard", "shm", "storage", "workers",
 )  # fmt: skip
 TOP_MODULES = tuple(path.stem for path in (ROOT / "robustmq").glob("[!_]*.py"))
 MODULES = (
     *TOP_MODULES, "broker/api", "broker/core", "mqtt/codec", "mqtt/packets", "mqtt/properties",
     "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring", "net/tcp",
     "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
-    "admin/app", "settings/file", "meta/machine",
+    "admin/app", "settings/file", "raft/node", "meta/machine", "rpc/server",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
@@ -40,8 +40,12 @@ FORBIDDEN = [
     ("pure", "shard/shard", "random"),
     ("pure", "storage/log", "socket"),
     ("pure", "shm/ring", "threading"),
-    ("layers", "meta/machine", "robustmq.policy"),
+    ("layers", "raft/node", "robustmq.meta.machine"),
+    ("layers", "meta/machine", "robustmq.broker.core"),
+    ("port", "mqtt/session", "robustmq.meta.machine"),
+    ("pure", "raft/node", "random"),
     ("pure", "meta/machine", "time"),
+    ("concrete", "meta/machine", "robustmq.rpc.server"),
     ("concrete", "broker/core", "robustmq.storage.memory_log"),
     ("concrete", "admin/app", "robustmq.shm.ring"),
     ("concrete", "cli/supervisor", "robustmq.net.tcp"),
@@ -51,6 +55,8 @@ ALLOWED = [
     ("mqtt/codec", "robustmq.mqtt.packets"),
     ("mqtt/codec", "robustmq._kernel"),
     ("shard/shard", "robustmq.storage.log"),
+    ("meta/machine", "robustmq.raft.node"),
+    ("raft/node", "robustmq.storage.log"),
     ("workers/worker", "robustmq.storage.memory_log"),
     ("workers/worker", "asyncio"),
 ]

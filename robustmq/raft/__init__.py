@@ -1,0 +1,1 @@
+"""Raft, without I/O: one replica of one group, its log and its messages."""
