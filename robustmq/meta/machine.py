@@ -1,7 +1,9 @@
 """What a replicated group needs: a store for its state, and the machine that folds commands."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypeAlias
+
+from robustmq.errors import Refused
 
 
 class Store(Protocol):
@@ -50,4 +52,31 @@ class Machine(Protocol):
 
     def reload(self) -> None:
         """Take the store as it is now: after a start, and when a snapshot was installed."""
+        ...
+
+
+class Applied(NamedTuple):
+    """A command was folded at `position` of its group's log, here or on the leader's node."""
+
+    position: int
+    result: bytes
+
+
+Outcome: TypeAlias = Applied | Refused
+"""What became of a proposal. UNAVAILABLE: in its time nobody said, and it may yet be folded."""
+
+
+class Groups(Protocol):
+    """The replicated groups of this node, by name: `metadata`, `offset_<i>`, `data_<i>`."""
+
+    def propose(self, group: str, command: bytes, done: Callable[[Outcome], None]) -> None:
+        """Have a command folded on every node; `done` is called once, with its outcome."""
+        ...
+
+    def read(self, group: str, done: Callable[[Refused | None], None]) -> None:
+        """Call `done(None)` when this node has folded all that anybody knew to be committed."""
+        ...
+
+    def leader(self, group: str) -> int | None:
+        """Return the number of the node that leads; None: nobody is known to."""
         ...
