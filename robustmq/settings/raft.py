@@ -19,6 +19,8 @@ class Raft(Struct, frozen=True, kw_only=True):
     uncommitted_bytes: Bytes of proposals that are not committed, per group; beyond it they are
         refused.
     apply_bytes: Bytes of committed entries that are applied in one turn of a group.
+    pending_reads: Reads that wait at the leader for a majority; beyond it they are refused.
+    promote_entries: Entries that a learner may lag behind when it is let vote.
     cache_bytes: Bytes of the newest entries that are kept in memory per group.
     """
 
@@ -29,4 +31,6 @@ class Raft(Struct, frozen=True, kw_only=True):
     inflight_bytes: Annotated[int, between(1_024, GIB)] = 4 << 20
     uncommitted_bytes: Annotated[int, between(1_024, GIB)] = 16 << 20
     apply_bytes: Annotated[int, between(1_024, GIB)] = 1 << 20
+    pending_reads: Annotated[int, between(1, 10_000_000)] = 100_000
+    promote_entries: Annotated[int, between(0, 10_000_000)] = 1_000
     cache_bytes: Annotated[int, between(0, GIB)] = 8 << 20
