@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from robustmq.errors import ConfigError
+from robustmq.settings.access import AccessRule
 from robustmq.settings.admin import Admin
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.settings.cluster import Cluster
@@ -205,6 +206,7 @@ class Config(Struct, frozen=True, kw_only=True):
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
     topic_rules: tuple[TopicRule, ...] = ()
     users: tuple[User, ...] = ()
+    acl: tuple[AccessRule, ...] = ()
     blacklist: tuple[Ban, ...] = ()
     publish_limits: tuple[PublishLimit, ...] = ()
 
@@ -323,6 +325,10 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
     if strangers := [user.username for user in config.users if user.tenant not in tenants]:
         place = settings["users",].place
         raise ConfigError(f"{place}: the tenant of the user {strangers[0]} {_NO_TENANT}")
+    foreign = (rule.tenant for rule in config.acl if rule.tenant not in {"*", *tenants})
+    if stranger := next(foreign, None):
+        place = settings["acl",].place
+        raise ConfigError(f"{place}: the tenant {stranger} of a rule of access {_NO_TENANT}")
     if twice := repeated(config.users):
         place = settings["users",].place
         raise ConfigError(f"{place}: there are two users {twice}; remove one of the two")

@@ -89,6 +89,9 @@ BRIDGE_CONNECTS: Final = 70
 BRIDGE_DROPPED: Final = 71
 RETAINED_EXPIRED: Final = 72
 AUTO_SUBSCRIPTIONS_REFUSED: Final = 73
+ACL_SUCCESS: Final = 74
+ACL_FAILED: Final = 75
+SUBSCRIPTIONS_REVOKED: Final = 76
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -246,6 +249,21 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_auto_subscriptions_refused",
         "counter",
         "Subscriptions by rule that a client did not get, because they were refused.",
+    ),
+    Metric(
+        "mqtt_acl_success",
+        "counter",
+        "Decisions by the rules of access that let a client publish or subscribe.",
+    ),
+    Metric(
+        "mqtt_acl_failed",
+        "counter",
+        "Decisions by the rules of access that refused a client; each holds for many messages.",
+    ),
+    Metric(
+        "mqtt_subscriptions_revoked",
+        "counter",
+        "Subscriptions ended because the rules of access do not let their client have them.",
     ),
 )
 CELLS: Final = 128

@@ -212,11 +212,13 @@ class Broker(Protocol):
     def logs(self) -> Logs:
         """What this core keeps for readers to come."""
 
-    def route(self, principal: Principal, topic: bytes) -> Handle | Refused | None:
+    def route(
+        self, principal: Principal, topic: bytes, retain: bool = False
+    ) -> Handle | Refused | None:
         """Decide once whether and where this principal's messages to `topic` go.
 
         The handle takes runs of plain messages until it is `stale`. None: they may be published,
-        each by itself.
+        each by itself. With `retain` it is asked about messages that are to be retained.
         """
 
     def publish(

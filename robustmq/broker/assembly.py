@@ -23,6 +23,7 @@ from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Describe, Subscriptions
 from robustmq.broker.topic_logs import LogStore, NoStore, TopicLogs
 from robustmq.config import Config, default_rule
+from robustmq.policy.access import Access
 from robustmq.policy.admission import Admission
 from robustmq.policy.shared_groups import SharedGroups
 from robustmq.policy.topic_rules import TopicRules
@@ -96,7 +97,13 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     log_parts = LogParts(site.rules, site.placement, site.core)
     interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
     router = _router(site, interests, log_parts)
-    admission = Admission(mqtt.protocol.max_topic_levels, site.rules)
+    access = Access(
+        config.acl,
+        mqtt.auth.default_permission,
+        remembered=mqtt.protocol.route_cache,
+        cells=turn.row,
+    )
+    admission = Admission(mqtt.protocol.max_topic_levels, site.rules, access)
     retained = Retained(state, mqtt.retained, turn.row)
     subscriptions = _subscriptions(site, describe)
     inbox = Inbox(turn, state, mqtt.inbox)

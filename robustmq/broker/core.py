@@ -114,12 +114,14 @@ class Core:
 
     # ------------------------------------------------------------------ the port
 
-    def route(self, principal: Principal, topic: bytes) -> Handle | Refused | None:
+    def route(
+        self, principal: Principal, topic: bytes, retain: bool = False
+    ) -> Handle | Refused | None:
         """See `api.Broker.route`."""
         if is_delayed(topic):
-            delay = self._delayed.admit(principal, topic)
+            delay = self._delayed.admit(principal, topic, retain=retain)
             return delay if isinstance(delay, Refused) else None
-        refused = self._admission.publish(principal, topic)
+        refused = self._admission.publish(principal, topic, retain=retain)
         if refused is None and self._admission.limits_size(topic):
             return None
         return refused or Handle(topic, self._router.builder)
@@ -135,7 +137,8 @@ class Core:
         if is_delayed(record.key):
             refused = self._delayed.publish(principal, record, reply)
         else:
-            refused = self._admission.publish(principal, record.key, len(record.value))
+            size = len(record.value)
+            refused = self._admission.publish(principal, record.key, size, record.retain)
             if refused is None and once:
                 refused = self.state.refusal
             if refused is None:

@@ -80,7 +80,9 @@ class Delayed:
 
     # ------------------------------------------------------------------ publishers
 
-    def admit(self, principal: Principal, topic: bytes, size: int = 0) -> Delay | Refused:
+    def admit(
+        self, principal: Principal, topic: bytes, size: int = 0, retain: bool = False
+    ) -> Delay | Refused:
         """Decide whether this principal may publish `size` bytes to a delayed publish's topic.
 
         TOPIC_INVALID when it has no such form, is delayed for too long, or the feature is off.
@@ -101,7 +103,7 @@ class Delayed:
                 f"the delay is longer than {limits.max_delay_seconds} s "
                 "(mqtt_runtime.delayed.max_delay_seconds)",
             )
-        return self._admission.publish(principal, delay.topic, size) or delay
+        return self._admission.publish(principal, delay.topic, size, retain) or delay
 
     def publish(
         self,
@@ -113,7 +115,7 @@ class Delayed:
 
         QUOTA_EXCEEDED when too many are kept; also refused while nothing can be written.
         """
-        delay = self.admit(principal, record.key, len(record.value))
+        delay = self.admit(principal, record.key, len(record.value), record.retain)
         if isinstance(delay, Refused):
             return delay
         if self._count >= self._limits.max_messages:

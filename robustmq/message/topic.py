@@ -1,6 +1,7 @@
 """Topic names and topic filters: the rules that tries, codecs and routes must agree with."""
 
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import Final
 
 import msgspec
@@ -157,6 +158,35 @@ def matches(topic_filter: bytes, topic: bytes) -> bool:
             return False
     # Here `#` was not met: only the same number of levels matches.
     return len(wanted) == len(given)
+
+
+def covers(wide: bytes, topic_filter: bytes) -> bool:
+    """Say whether one valid filter matches every topic that another one matches (MQTT5 4.7)."""
+    outer, inner = levels(wide), levels(topic_filter)
+    if topic_filter.startswith(b"$") and outer[0] in {b"+", b"#"}:
+        return False
+    for position, level in enumerate(outer):
+        if level == b"#":
+            return True
+        if position == len(inner) or inner[position] == b"#":
+            return False
+        if level not in {b"+", inner[position]}:
+            return False
+    return len(outer) == len(inner)
+
+
+def overlap(one: bytes, other: bytes) -> bool:
+    """Say whether there is a topic that two valid filters match (MQTT5 4.7)."""
+    first, second = levels(one), levels(other)
+    for wild, topic_filter in ((first[0], other), (second[0], one)):
+        if wild in {b"+", b"#"} and topic_filter.startswith(b"$"):
+            return False
+    for a, b in zip_longest(first, second):
+        if b"#" in {a, b}:
+            return True
+        if a != b and (None in {a, b} or b"+" not in {a, b}):
+            return False
+    return True
 
 
 def stable_hash(data: bytes) -> int:

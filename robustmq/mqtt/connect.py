@@ -97,7 +97,7 @@ def will_refusal(will: Will | None, principal: Principal, broker: Broker) -> Ref
     topic = broker.topics.name(principal, will.topic)
     if isinstance(topic, Refused):
         return topic
-    decided = broker.route(principal, topic)
+    decided = broker.route(principal, topic, will.retain)
     if isinstance(decided, Refused):
         return decided
     is_text = will.properties is not None and will.properties.payload_format == 1

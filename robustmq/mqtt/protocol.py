@@ -1,6 +1,8 @@
 """MQTT on one core: what its connections share, and whose connection a new one is."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from robustmq import metrics
@@ -173,6 +175,21 @@ class Mqtt:
         if refused is not None:
             self.broker.turn.row[metrics.CONNECTIONS_EXPELLED] += 1
             connection.expel(Reason.ADMINISTRATIVE_ACTION, refused.detail)
+
+    def permissions_changed(self) -> None:
+        """Other rules of access hold: routes are decided anew, subscriptions looked at bit by bit.
+
+        To be said after a restart too: the rules may have changed while the node was down.
+        """
+        for connection in self._connections:
+            connection.forget_routes()
+        self._revoke_some(deque(self.sessions.walk()))
+
+    def _revoke_some(self, sessions: deque[Session]) -> None:
+        for _ in range(min(len(sessions), JUDGED_AT_ONCE)):
+            self.sessions.revoke(sessions.popleft())
+        if sessions:
+            self.broker.at(self.broker.turn.now_ms + 1, partial(self._revoke_some, sessions))
 
     def opened(self, connection: Connection) -> None:
         """A client was accepted."""

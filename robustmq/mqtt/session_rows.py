@@ -50,6 +50,8 @@ class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
     ended_ms: int
     username: str | None
     will: WillRecord | None
+    address: str = ""
+    superuser: bool = False
 
 
 class SubscriptionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -93,6 +95,8 @@ def encode_session(session: Session) -> bytes:
             session.ended_ms,
             session.principal.username,
             None if will is None else _will_row(will),
+            session.principal.address,
+            session.principal.superuser,
         )
     )
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from robustmq import metrics
 from robustmq.broker.api import Broker, Principal, Record, Window, client_of
-from robustmq.errors import Refused
+from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
 from robustmq.mqtt.headers import to_headers
 from robustmq.mqtt.packets import Will
@@ -107,7 +107,9 @@ class SessionTable:
             session = self._create(principal, expiry > 0)
         else:
             self._deadlines.discard(session)
-            session.principal = principal
+            before, session.principal = session.principal, principal
+            if before != principal:
+                self.revoke(session)
         session.expiry = expiry
         session.will = will
         session.version = version
@@ -204,6 +206,20 @@ class SessionTable:
             self._broker.unsubscribe(session.window, subscribed.topic_filter)
         else:
             self._broker.leave(session.window, group, subscribed.topic_filter)
+
+    def revoke(self, session: Session) -> None:
+        """End the subscriptions that the session's client may not have, or not any more."""
+        for subscribed in list(session.subscriptions):
+            refused = self._broker.authorize(session.principal, subscribed.written.decode())
+            if refused is None or refused.code is not Refusal.NOT_AUTHORIZED:
+                continue
+            session.unsubscribe(subscribed.written)
+            self.withdraw(session, subscribed)
+            if session.is_durable:
+                self.rows.delete_subscription(session, subscribed.written)
+            if subscribed.options.no_local and session.connection is not None:
+                session.connection.forget_routes()
+            self._cells[metrics.SUBSCRIPTIONS_REVOKED] += 1
 
     def release(self, session: Session, subscribed: Subscribed) -> None:
         """Let others have a subscription, if it is exclusive."""
@@ -310,7 +326,10 @@ class SessionTable:
 
     def _restore(self, identity: str, row: SessionRow, now_ms: int) -> Session:
         tenant, client_id = client_of(identity)
-        session = self._place(Principal(client_id, row.username, tenant=tenant), row.number)
+        principal = Principal(
+            client_id, row.username, row.address, tenant=tenant, superuser=row.superuser
+        )
+        session = self._place(principal, row.number)
         session.expiry = row.expiry
         # What was in flight is read back in the words of the version that the client spoke.
         session.version = session.window.version = row.version

@@ -68,7 +68,7 @@ class TopicRewrite(Struct, frozen=True, kw_only=True):
             groups = compiled(self.regex).groups
         except re2.error as error:
             raise ValueError(f"its regex cannot be used: {_sentence(error)}") from None
-        if reason := _wrong_template(self.dest_topic):
+        if reason := _wrong_names(self.dest_topic):
             raise ValueError(f"its dest_topic {reason}")
         most = max((int(number) for number in GROUP.findall(self.dest_topic)), default=0)
         if most > groups:
@@ -99,8 +99,7 @@ class AutoSubscribe(Struct, frozen=True, kw_only=True):
     retain_handling: Annotated[int, between(0, 2)] = 0
 
     def __post_init__(self) -> None:
-        reason = _wrong_template(self.topic) or _wrong_levels(PLACEHOLDER.sub("x", self.topic))
-        if reason:
+        if reason := wrong_template(self.topic):
             raise ValueError(f"its topic {reason}")
         if self.no_local and self.topic.startswith(("$share/", "$queue/")):
             raise ValueError("its topic is shared, for which no_local cannot be (MQTT5 3.8.3.1)")
@@ -135,6 +134,11 @@ def wrong_filter(topic_filter: str) -> str | None:
     return _wrong_levels(topic_filter)
 
 
+def wrong_template(text: str) -> str | None:
+    """Say what is wrong with a filter that has placeholders, None when it is good."""
+    return _wrong_names(text) or _wrong_levels(PLACEHOLDER.sub("x", text))
+
+
 def _wrong_levels(topic_filter: str) -> str | None:
     if "\0" in topic_filter:
         return "holds U+0000, which no topic may"
@@ -145,7 +149,7 @@ def _wrong_levels(topic_filter: str) -> str | None:
     return None
 
 
-def _wrong_template(text: str) -> str | None:
+def _wrong_names(text: str) -> str | None:
     if "\0" in text:
         return "holds U+0000, which no topic may"
     for name in PLACEHOLDER.findall(text):

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from robustmq.settings.access import Permission
 from robustmq.settings.bounds import between
 from robustmq.settings.listener import TENANT_PATTERN
 
@@ -31,6 +32,7 @@ class MqttAuth(Struct, frozen=True, kw_only=True):
         it is the user's, and no password is needed; with_password: likewise, but the password is.
     tenants: The tenants beside default, of which nobody sees anything of another; each has at most
         128 letters, digits, _, . and -.
+    default_permission: What holds where no table of [[acl]] does. SIGHUP applies a change.
     max_pending_logins: Passwords that wait in a core to be checked; who comes then is told that
         the server is busy.
     """
@@ -38,6 +40,7 @@ class MqttAuth(Struct, frozen=True, kw_only=True):
     secret_free_login: Literal["auto"] | bool = "auto"
     certificate_as_username: Literal["off", "alone", "with_password"] = "off"
     tenants: tuple[Annotated[str, Meta(pattern=TENANT_PATTERN, min_length=1)], ...] = ()
+    default_permission: Permission = "Allow"
     max_pending_logins: Annotated[int, between(1, 1_000_000)] = 1_000
 
 

@@ -50,6 +50,8 @@ RELOADED_KEYS: Final = frozenset(
         "log.level",
         "mqtt_runtime.auth.secret_free_login",
         "mqtt_runtime.auth.certificate_as_username",
+        "mqtt_runtime.auth.default_permission",
+        "acl",
         "users",
     }
 )
@@ -426,6 +428,7 @@ def _reloaded(old: Config, new: Config) -> Config:
         log=msgspec.structs.replace(old.log, level=new.log.level),
         mqtt_runtime=msgspec.structs.replace(old.mqtt_runtime, auth=auth),
         users=new.users,
+        acl=new.acl,
     )
 
 

@@ -93,6 +93,7 @@ class Worker:
         )
         self._core = assembly.core
         parts = assembly.parts
+        self._access = parts.admission.access
         self._delayed = DelayedView(parts.state, parts.delayed, self._index)
         self._admittance = Admittance(
             inheritance,
@@ -236,6 +237,8 @@ class Worker:
         self._mqtt.sessions.restore(self._watch.restoring)
         self._core.start()
         self._mqtt.sessions.resume()
+        if self._access.denies:
+            self._mqtt.permissions_changed()
         self._watch.recovered(self._stores)
         self._links.answer_bell()
         self._loop.add_signal_handler(signal.SIGTERM, self.drain)
@@ -287,6 +290,9 @@ class Worker:
             new = self._inheritance.reload()
             log.apply_level(new.log)
             self._admittance.replace(new)
+            if self._access.replace(new.acl, new.mqtt_runtime.auth.default_permission):
+                self._poller.tick()
+                self._mqtt.permissions_changed()
         self._certificates.look()
 
     def _resume_on_loop(self, callback: Callable[[], None]) -> None:

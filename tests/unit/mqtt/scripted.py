@@ -124,7 +124,7 @@ class ScriptedBroker:
         self.refusals: dict[bytes, Refused] = {}
         self.blocked = False
 
-    def route(self, principal: Principal, topic: bytes) -> Handle | Refused:
+    def route(self, principal: Principal, topic: bytes, retain: bool = False) -> Handle | Refused:
         refused = self.refusals.get(topic)
         return refused or Handle(topic, BatchBuilder(self.turn, 0, 1 << 20, None))
 

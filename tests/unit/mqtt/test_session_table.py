@@ -4,6 +4,7 @@ import pytest
 
 from robustmq import metrics
 from robustmq.broker.api import Options, Principal
+from robustmq.errors import Refusal, Refused
 from robustmq.mqtt.packets import Properties, Will
 from robustmq.mqtt.session import NEVER, Session, Subscribed
 from robustmq.mqtt.session_table import SessionTable
@@ -131,3 +132,23 @@ def test_a_will_keeps_its_message_and_begins_to_expire_when_published(
     assert (record.value, record.qos, record.retain) == (b"x", 2, True)
     assert record.timestamp >= broker.turn.now_ms - 100
     assert (record.timestamp + 60_000).to_bytes(8, "big") in record.headers
+
+
+def test_who_takes_up_a_session_gets_what_that_client_may_have(
+    broker: ScriptedBroker, table: SessionTable
+) -> None:
+    session = opened(table, expiry=10)
+    for written in (b"a", b"b", b"$share/g/c"):
+        subscribe(table, session, written)
+    broker.turn.row[metrics.SUBSCRIPTIONS] = 3
+    table.detach(session, with_will=False)
+    for refused in (b"a", b"$share/g/c"):
+        broker.refusals[refused] = Refused(Refusal.NOT_AUTHORIZED, "not for the other user")
+    broker.refusals[b"b"] = Refused(Refusal.TOPIC_INVALID, "a limit that is new")
+    assert table.open(Principal("c"), False, expiry=10).session is session
+    assert session.subscription_count == 3
+    table.detach(session, with_will=False)
+    assert table.open(Principal("c", "other"), False, expiry=10).session is session
+    assert [each.written for each in session.subscriptions] == [b"b"]
+    assert broker.turn.row[metrics.SUBSCRIPTIONS] == 1
+    assert broker.turn.row[metrics.SUBSCRIPTIONS_REVOKED] == 2
