@@ -28,7 +28,6 @@ class Cluster(Struct, frozen=True, kw_only=True):
     peer_write_bytes: Bytes that are given to a connection's socket in advance; what is behind them
         can still be overtaken by acknowledgements.
     peer_record_bytes: Bytes of frames that are sent as one, with one checksum.
-    peer_frame_bytes: Bytes of the largest frame that is taken from another core.
     """
 
     secret: str = ""
@@ -44,4 +43,3 @@ class Cluster(Struct, frozen=True, kw_only=True):
     peer_reconnect_max_ms: Annotated[int, between(1, 600_000)] = 2_000
     peer_write_bytes: Annotated[int, between(65_536, GIB)] = 1_048_576
     peer_record_bytes: Annotated[int, between(4_096, 16_777_216)] = 262_144
-    peer_frame_bytes: Annotated[int, between(1_048_576, GIB)] = 536_870_912
