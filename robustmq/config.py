@@ -23,7 +23,10 @@ from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.settings.cluster import Cluster
 from robustmq.settings.file import Key, Row, Schema, Setting, refused, toml
 from robustmq.settings.limits import Ban, PublishLimit
+from robustmq.settings.meta import MetaRuntime
 from robustmq.settings.mqtt import MqttRuntime
+from robustmq.settings.place import Place
+from robustmq.settings.place import faults as place_faults
 from robustmq.settings.topics import wrong_filter
 from robustmq.settings.users import User, repeated
 
@@ -184,9 +187,15 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration; the keys here stand before the first section of the file.
 
     cluster_name: The cluster that this node belongs to, 1 to 255 characters.
-    broker_id: This node's number in the cluster.
+    broker_id: This node's number in the cluster, where it is one from 0 to 62.
     broker_ip: The IPv4 or IPv6 address that every port is bound to; 0.0.0.0: all of IPv4.
-    roles: Parts of a node: meta, broker, engine. In this version all of them always run.
+    roles: Parts of a node: meta, broker, engine. A node without meta follows what the others
+        decide; one without broker takes no clients, and with meta alone there are no workers.
+    meta_addrs: The nodes that the cluster begins with and where their grpc_port is, such as
+        {1="10.0.0.1:1228", 2="10.0.0.2:1228", 3="10.0.0.3:1228"}, the same on every node; a node
+        that is not among them joins later. {}: this node is alone.
+    grpc_port: TCP port over which nodes agree; 0: that of this node's entry of meta_addrs, and
+        1228 when it has none.
     http_port: TCP port of /metrics and /health; 0: any free port, which is printed at start.
     data_path: The directory of this node's data; made when missing.
     """
@@ -195,12 +204,15 @@ class Config(Struct, frozen=True, kw_only=True):
     broker_id: Annotated[int, between(0, I64_MAX)] = 1
     broker_ip: str = "0.0.0.0"
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)] = ("meta", "broker", "engine")
+    meta_addrs: dict[str, str] = field(default_factory=dict)
+    grpc_port: Annotated[int, between(0, 65_535)] = 0
     http_port: Annotated[int, between(0, 65_535)] = 58080
     data_path: Annotated[str, Meta(min_length=1)] = "./data"
     runtime: Runtime = field(default_factory=Runtime)
     log: Log = field(default_factory=Log)
-    cluster_limit: ClusterLimit = field(default_factory=ClusterLimit)
     cluster: Cluster = field(default_factory=Cluster)
+    cluster_limit: ClusterLimit = field(default_factory=ClusterLimit)
+    meta_runtime: MetaRuntime = field(default_factory=MetaRuntime)
     admin: Admin = field(default_factory=Admin)
     storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
@@ -209,6 +221,11 @@ class Config(Struct, frozen=True, kw_only=True):
     acl: tuple[AccessRule, ...] = ()
     blacklist: tuple[Ban, ...] = ()
     publish_limits: tuple[PublishLimit, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where this node stands in its cluster."""
+        return Place(self.broker_id, self.broker_ip, self.meta_addrs, self.cluster)
 
 
 S = TypeVar("S", bound=Struct)
@@ -316,6 +333,7 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
             "is above mqtt_runtime.protocol.max_session_expiry_interval",
         ),
     ]
+    faults += place_faults(config.place, config.roles)
     tenants = {"", "default", *config.mqtt_runtime.auth.tenants}
     listeners = config.mqtt_runtime.listener
     for listener in msgspec.structs.fields(listeners):

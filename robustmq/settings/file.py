@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[str, ...]
 
 VARIABLE_PREFIX: Final = "ROBUST_MQ_SERVER_"
 COMMENT_COLUMNS: Final = 96
-_SECRET: Final = "password"
+_SECRETS: Final = ("password", "secret")
 SHOWN_MAX: Final = 100
 """Characters of a wrong value that an error repeats."""
 
@@ -76,7 +76,9 @@ class Schema:
             elif isinstance(info.type, type) and issubclass(info.type, Struct):
                 inner.append((key, info.type))
             else:
-                self.keys[key] = Known(info.type, info.default)
+                made = info.default_factory
+                default = info.default if made is NODEFAULT else made()
+                self.keys[key] = Known(info.type, default)
         for key, section in inner:
             self.sections[key] = section
             self._walk(section, key)
@@ -250,13 +252,15 @@ class Schema:
 
 def refused(setting: Setting, reason: str) -> ConfigError:
     """Make the sentence that a setting with its value is wrong; `reason` begins with a verb."""
-    value = toml(setting.value) if setting.key[-1] != _SECRET else "..."
+    value = toml(setting.value) if setting.key[-1] not in _SECRETS else "..."
     shown = value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}..."
     return ConfigError(f"{setting.place}: {'.'.join(setting.key)} = {shown} {reason}")
 
 
 def toml(value: object) -> str:
     """Write a value as TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     if isinstance(value, (str, bool)):

@@ -44,7 +44,8 @@ class State:
     """The state line of one endpoint: eight u64 cells on a cache line of their own.
 
     The supervisor writes `epoch`, and all cells before it forks; the endpoint writes the others.
-    Times are nanoseconds of the monotonic clock.
+    Times are nanoseconds of the monotonic clock. `isolated` is the meta process': 1 while it hears
+    of no leader, so that others may have taken over what this node has.
     """
 
     __slots__ = ("cells",)
@@ -54,6 +55,7 @@ class State:
     pid = _Cell(3)
     started_ns = _Cell(4)
     connections = _Cell(5)
+    isolated = _Cell(6)
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells

@@ -15,11 +15,14 @@ from robustmq.policy.limit_names import ledger_names
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.ledger import Ledger
 from robustmq.shm.region import Region
+from robustmq.settings.place import GRPC_PORT, split_address
 from robustmq.workers.inheritance import (
+    GRPC,
     HTTP,
     Inheritance,
     ServerInheritance,
     endpoint_count,
+    meta_endpoint,
     server_endpoint,
 )
 from robustmq.workers.limits import StartError, ring_bytes
@@ -69,8 +72,11 @@ class Estate:
             )
             for listener in configured(config)
         }
+        if config.meta_addrs:
+            self._listeners[GRPC] = [_bind_grpc(config)]
         server = config.mqtt_runtime.server
-        self._unix = UnixSocket(server.unix_path, server.unix_mode) if server.unix_path else None
+        unix = server.unix_path and "broker" in config.roles
+        self._unix = UnixSocket(server.unix_path, server.unix_mode) if unix else None
         if self._unix is not None:
             self._listeners[UNIX.address_name] = [self._unix.listener] * workers
         shown = {name: group[0] for name, group in self._listeners.items()}
@@ -81,6 +87,7 @@ class Estate:
         self._secret = os.urandom(SECRET_BYTES)
         _steer_datagrams(self._listeners.values())
         self._channels = [channel.pair() for _ in range(workers)]
+        self._meta_channels = [channel.pair() for _ in range(meta_endpoint(workers))]
         self._ledger = Ledger(workers, ledger_names(config), os.urandom(16))
 
     def addresses(self) -> dict[str, str]:
@@ -95,12 +102,15 @@ class Estate:
             workers=self.workers,
             region=self.region,
             doorbells=self.doorbells,
-            listeners={name: group[index] for name, group in self._listeners.items()},
+            listeners={
+                name: group[index] for name, group in self._listeners.items() if name != GRPC
+            },
             addresses=self.addresses(),
             supervisor_bell=self.bell,
             reload=self._reload,
             ledger=self._ledger,
             channels=(self._channels[index][1],),
+            meta_channels=(self._meta_channels[index][1],),
             certificates=self._certificates,
             handover_in=self._handover[index][0],
             handover_out=tuple(sender for _, sender in self._handover),
@@ -109,9 +119,10 @@ class Estate:
 
     def of_server(self, config: Config) -> ServerInheritance:
         """Return what the server process inherits."""
+        index = server_endpoint(self.workers)
         return ServerInheritance(
             config=config,
-            index=server_endpoint(self.workers),
+            index=index,
             workers=self.workers,
             region=self.region,
             doorbells=self.doorbells,
@@ -121,6 +132,24 @@ class Estate:
             reload=self._reload,
             ledger=self._ledger,
             channels=tuple(ours for ours, _ in self._channels),
+            meta_channels=(self._meta_channels[index][1],),
+        )
+
+    def of_meta(self, config: Config) -> ServerInheritance:
+        """Return what the meta process inherits; without a cluster it has no listener."""
+        return ServerInheritance(
+            config=config,
+            index=meta_endpoint(self.workers),
+            workers=self.workers,
+            region=self.region,
+            doorbells=self.doorbells,
+            listeners={name: self._listeners[name][0] for name in (GRPC,) if config.meta_addrs},
+            addresses=self.addresses(),
+            supervisor_bell=self.bell,
+            reload=self._reload,
+            ledger=self._ledger,
+            channels=(),
+            meta_channels=tuple(ours for ours, _ in self._meta_channels),
         )
 
     def close_all_but(self, kept: ServerInheritance) -> None:
@@ -134,8 +163,8 @@ class Estate:
                 sender.close()
             if not isinstance(kept, Inheritance) or receiver is not kept.handover_in:
                 receiver.close()
-        for end in itertools.chain.from_iterable(self._channels):
-            if end not in kept.channels:
+        for end in itertools.chain.from_iterable((*self._channels, *self._meta_channels)):
+            if end not in kept.channels and end not in kept.meta_channels:
                 end.close()
 
     def close_protocol_listeners(self) -> None:
@@ -143,9 +172,10 @@ class Estate:
 
         For the drain: without this the kernel would go on to take clients that nobody serves.
         """
-        for group in self._listeners.values():
+        for name, group in self._listeners.items():
             for listener in group:
-                listener.close()
+                if name != GRPC:
+                    listener.close()
 
     def remove_files(self) -> None:
         """Remove what lies in the file system, when the node has ended."""
@@ -217,6 +247,12 @@ def _bind(
         )
         raise StartError(f"cannot listen on {address}:{port} ({key}): {reason}") from error
     return sock
+
+
+def _bind_grpc(config: Config) -> socket.socket:
+    own = config.place.own
+    port = config.grpc_port or (split_address(own)[1] if own else GRPC_PORT)
+    return _bind_alone(config.place.bind_ip, port, "grpc_port")
 
 
 def _handover_pair() -> tuple[socket.socket, socket.socket]:

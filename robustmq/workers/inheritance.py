@@ -1,6 +1,6 @@
 """What the supervisor makes before it forks, and the part of it that each child is given.
 
-Endpoints of the fabric are numbered here and nowhere else: workers 0 to n-1, then the server.
+Endpoints are numbered here and nowhere else: workers 0 to n-1, the server, the meta process.
 """
 
 import socket
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MQTT_TCP = "mqtt_tcp"
 HTTP = "http"
+GRPC = "grpc"
 
 
 def server_endpoint(workers: int) -> int:
@@ -25,14 +26,19 @@ def server_endpoint(workers: int) -> int:
     return workers
 
 
+def meta_endpoint(workers: int) -> int:
+    """Return the endpoint of the meta process on a node with so many workers."""
+    return workers + 1
+
+
 def endpoint_count(workers: int) -> int:
     """Return how many endpoints a node with so many workers has."""
-    return server_endpoint(workers) + 1
+    return meta_endpoint(workers) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInheritance:
-    """What every child is given; the server process gets this and no more.
+    """What every child is given; the server and the meta process get this and no more.
 
     `index` is the child's own endpoint, `workers` their number. `doorbells` has one entry per
     endpoint. `listeners` are bound sockets by name, this child's own; MQTT's are not listening
@@ -41,8 +47,9 @@ class ServerInheritance:
     of the node where it is, "address:port" by its name. `supervisor_bell` wakes the supervisor.
     `reload` reads the configuration again, for SIGHUP; it raises ConfigError. `channels` are its
     ends of the administration (`net.channel`): the server process has one toward each worker, by
-    endpoint, a worker one toward the server process. `ledger` has what the limits of the node
-    count.
+    endpoint, a worker one toward the server process. `meta_channels` are its ends toward the
+    meta process, likewise: that has one toward every other process by endpoint, they have one.
+    `ledger` has what the limits of the node count.
 
     A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
     `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
@@ -59,6 +66,7 @@ class ServerInheritance:
     supervisor_bell: Doorbell
     reload: Callable[[], Config]
     channels: tuple[socket.socket, ...]
+    meta_channels: tuple[socket.socket, ...]
     ledger: Ledger
 
     def enter(self, phase: Phase) -> None:

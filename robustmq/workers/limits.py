@@ -23,7 +23,9 @@ class StartError(Exception):
 
 
 def worker_count(config: Config) -> int:
-    """Return how many workers run: as configured, or one per core that we may use."""
+    """Return how many workers run: as configured, or one per core that we may use; 0: meta alone."""
+    if not {"broker", "engine"} & set(config.roles):
+        return 0
     if isinstance(config.runtime.workers, int):
         return config.runtime.workers
     return min(len(os.sched_getaffinity(0)), WORKERS_MAX)

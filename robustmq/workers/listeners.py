@@ -41,6 +41,8 @@ LISTENERS: Final[tuple[Listener, ...]] = (
 
 def configured(config: Config) -> tuple[Listener, ...]:
     """Return the listeners that this configuration opens."""
+    if "broker" not in config.roles:
+        return ()
     names = config.mqtt_runtime.server.listeners
     tls = config.mqtt_runtime.tls
     return tuple(

@@ -24,7 +24,7 @@ from robustmq.errors import ConfigError, Refused
 from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import limits, log
-from robustmq.workers.inheritance import HTTP, ServerInheritance
+from robustmq.workers.inheritance import HTTP, ServerInheritance, meta_endpoint
 from robustmq.workers.observer import Observer
 from robustmq.workers.questions import Record
 from robustmq.workers.records import Records
@@ -210,15 +210,18 @@ class RegionSnapshot:
     def processes(self) -> Sequence[Usage]:
         """Measure all processes of the node that are alive."""
         pids = {"supervisor": self._supervisor, "server": os.getpid()}
+        pids["meta"] = self._region.state(meta_endpoint(self._workers)).pid
         for number in range(self._workers):
             pids[f"worker {number}"] = self._region.state(number).pid
         return [usage for name, pid in pids.items() if pid and (usage := _usage(name, pid))]
 
     def phases(self) -> dict[str, str]:
-        """Return each worker's phase in lower case, by its name."""
+        """Return the phase in lower case of the meta process and each worker, by its name."""
+        endpoints = {"meta": meta_endpoint(self._workers)}
+        endpoints |= {f"worker {number}": number for number in range(self._workers)}
         return {
-            f"worker {number}": self._region.state(number).phase.name.lower()
-            for number in range(self._workers)
+            name: self._region.state(endpoint).phase.name.lower()
+            for name, endpoint in endpoints.items()
         }
 
     def _core(self, number: int) -> Core:

@@ -38,6 +38,7 @@ from robustmq.workers.process import Process
 PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "server": "robustmq.workers.server",
+        "meta": "robustmq.workers.meta",
         "worker": "robustmq.workers.worker",
         "move": "robustmq.workers.relocation",
     }
@@ -64,7 +65,7 @@ class Supervisor:
     """The life of a node: `run` returns its exit status.
 
     `reload` reads the configuration again for SIGHUP. `programs` names the modules that the
-    children run, by "server" and "worker". Raises StartError where the machine refuses.
+    children run, by "server", "meta" and "worker". Raises StartError where the machine refuses.
     """
 
     def __init__(
@@ -81,15 +82,16 @@ class Supervisor:
         self._lock = limits.lock_data_directory(config.data_path)
         self._estate = Estate(config, self._workers, reload)
         server = Process("server", programs["server"], None, self._of_server)
+        meta = Process("meta", programs["meta"], None, self._of_meta)
         cores = _cores_for(self._workers, config.runtime.pin)
         workers = [
             Process(f"worker {i}", programs["worker"], cores[i], partial(self._of_worker, i))
             for i in range(self._workers)
         ]
         # The order of the start; each stage waits until the one before is ready.
-        self._stages = [[server], workers]
+        self._stages = [[server, meta], workers]
         self._started = 0
-        self._processes = [server, *workers]
+        self._processes = [server, meta, *workers]
         self._stopping: list[list[Process]] | None = None
         self._deadline_ns = 0
         self._clean = True
@@ -108,8 +110,6 @@ class Supervisor:
         self._poll.register(self._estate.bell.fileno(), select.POLLIN)
         # What is alive now stays for good: children need not copy its pages to collect garbage.
         gc.freeze()
-        if set(self._config.roles) != set(Config().roles):
-            _log.warning("roles cannot be chosen yet: all run", roles=self._config.roles)
         try:
             self._prepare_data()
             if self._stopping is None:
@@ -134,6 +134,9 @@ class Supervisor:
         try:
             for core in layout.cores():
                 verify(SystemFiles(), layout.core_path(core), ROCKSDB, ROCKSDB_FORMAT)
+            if not self._workers:
+                # What workers have left is for those of a later start.
+                return
             if layout.workers is None:
                 layout.record(self._workers)
             elif layout.workers != self._workers:
@@ -172,6 +175,9 @@ class Supervisor:
 
     def _of_server(self) -> ServerInheritance:
         return self._estate.of_server(self._config)
+
+    def _of_meta(self) -> ServerInheritance:
+        return self._estate.of_meta(self._config)
 
     def _of_worker(self, index: int) -> ServerInheritance:
         return self._estate.of_worker(self._config, index)

@@ -88,7 +88,7 @@ def test_names_places_and_health_of_a_ready_node(start: Start, tmp_path: Path) -
     assert node.facts["kernel"] in {"compiled", "pure"}
     assert node.facts["pid"] == node.process.pid
     assert node.facts["data_path"] == str(tmp_path / "data0")
-    assert sorted(node.children()) == ["server", "worker 0", "worker 1"]
+    assert sorted(node.children()) == ["meta", "server", "worker 0", "worker 1"]
     title = Path(f"/proc/{node.process.pid}/cmdline").read_bytes().rstrip(b"\0 ")
     assert title == b"robustmq: supervisor"
     assert len([*Path(f"/proc/{node.process.pid}/task").iterdir()]) == 1
@@ -276,7 +276,7 @@ def test_a_stop_is_clean_and_does_not_wait_for_nothing(
     assert time.monotonic() - begin < 30
     assert not node.survivors()
     order = [line["name"] for line in node.seen("process stopped")]
-    assert sorted(order) == ["server", "worker 0", "worker 1"]
+    assert sorted(order) == ["meta", "server", "worker 0", "worker 1"]
     assert order[-1] == "server"
     with socket.socket() as client:
         assert client.connect_ex(node.address()) != 0

@@ -17,6 +17,7 @@ from robustmq.workers.inheritance import (
     MQTT_TCP,
     ServerInheritance,
     endpoint_count,
+    meta_endpoint,
     server_endpoint,
 )
 from robustmq.workers.limits import StartError
@@ -56,7 +57,7 @@ def test_nothing_heavy_is_loaded_and_no_thread_runs_before_the_fork() -> None:
 
 
 def test_the_server_comes_after_the_workers() -> None:
-    assert (server_endpoint(2), endpoint_count(2)) == (2, 3)
+    assert (server_endpoint(2), meta_endpoint(2), endpoint_count(2)) == (2, 3, 4)
 
 
 def test_each_worker_inherits_its_own_listener_on_one_port(estate: Estate) -> None:
