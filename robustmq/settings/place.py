@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
     @property
     def own(self) -> str | None:
-        """This node's own entry of meta_addrs, None when it has none."""
+        """The node's own entry of meta_addrs, None when it has none."""
         return self.addresses.get(str(self.node))
 
     @property
@@ -60,8 +60,8 @@ def join_address(host: str, port: int) -> str:
 def faults(place: Place, roles: tuple[str, ...]) -> Iterator[tuple[bool, str, str]]:
     """Yield (whether it is wrong, key, sentence that begins with a verb) for the cluster's keys."""
     cluster, addresses = place.cluster, place.addresses
-    wrong = next((f"{key}={text}" for key, text in addresses.items() if not _is_entry(key, text)), "")
-    yield bool(wrong), "meta_addrs", 'is wrong: write {1="host:port"}, with nodes from 0 to 62'
+    wrong = not all(_is_entry(key, text) for key, text in addresses.items())
+    yield wrong, "meta_addrs", 'is wrong: write {1="host:port"}, with nodes from 0 to 62'
     yield (
         bool(addresses) and place.node > NODE_MAX,
         "broker_id",
@@ -108,4 +108,3 @@ def _is_loopback(text: str) -> bool:
 
 def _is_wildcard(text: str) -> bool:
     return _is_address(text) and ipaddress.ip_address(text).is_unspecified
->>>>>>> 3d938ba (The meta process: started beside the server, with what a node and its cluster are configured by)

@@ -12,10 +12,10 @@ from robustmq.config import Config
 from robustmq.errors import ConfigError
 from robustmq.net import channel, quic_steering
 from robustmq.policy.limit_names import ledger_names
+from robustmq.settings.place import GRPC_PORT, split_address
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.ledger import Ledger
 from robustmq.shm.region import Region
-from robustmq.settings.place import GRPC_PORT, split_address
 from robustmq.workers.inheritance import (
     GRPC,
     HTTP,

@@ -23,7 +23,10 @@ class StartError(Exception):
 
 
 def worker_count(config: Config) -> int:
-    """Return how many workers run: as configured, or one per core that we may use; 0: meta alone."""
+    """Return how many workers run: as configured, or one per core that we may use.
+
+    None when the node has no role but meta.
+    """
     if not {"broker", "engine"} & set(config.roles):
         return 0
     if isinstance(config.runtime.workers, int):
