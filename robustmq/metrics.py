@@ -92,6 +92,7 @@ AUTO_SUBSCRIPTIONS_REFUSED: Final = 73
 ACL_SUCCESS: Final = 74
 ACL_FAILED: Final = 75
 SUBSCRIPTIONS_REVOKED: Final = 76
+CLUSTER_PARTS_LOST: Final = 77
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -264,6 +265,11 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_subscriptions_revoked",
         "counter",
         "Subscriptions ended because the rules of access do not let their client have them.",
+    ),
+    Metric(
+        "cluster_parts_lost",
+        "counter",
+        "Batches that a core had not confirmed to keep when its node left or was fenced.",
     ),
 )
 CELLS: Final = 128

@@ -8,7 +8,7 @@ def check_books(fabric: Fabric) -> None:
     """At rest, every core knows exactly the interests of all, and nobody waits."""
     for node in fabric.nodes:
         core, interests = node.core, node.interests
-        assert not core._waits
+        assert not core._wants._waits
         assert not core._fetches._fetches
         assert not core._fetches._heard
         assert not node.shares._joins
@@ -24,7 +24,7 @@ def check_books(fabric: Fabric) -> None:
         assert not interests.awaited
         assert not interests._unconfirmed
         assert not node.router.blocked
-        assert not any(peer.calls or peer.unanswered for peer in node.router._peers)
+        assert not any(peer.calls or peer.unanswered for peer in node.router._peers.values())
         wanted: dict[bytes, list[int]] = {}
         for peer in fabric.nodes:
             for topic_filter in peer.subscriptions.filters():

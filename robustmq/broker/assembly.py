@@ -112,6 +112,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     )
     handovers = Handovers(
         core=site.core,
+        placement=site.placement,
         fabric=site.fabric,
         state=state,
         rules=site.rules,
@@ -172,7 +173,7 @@ def _subscriptions(site: _Site, describe: Describe) -> Subscriptions:
     protocol = site.config.mqtt_runtime.protocol
     return Subscriptions(
         site.turn,
-        workers=site.placement.workers,
+        placement=site.placement,
         describe=describe,
         rules=site.rules,
         route_cache=protocol.route_cache,
@@ -186,6 +187,8 @@ def _leads(
 ) -> ShareLeads:
     return ShareLeads(
         site.turn,
+        core=site.core,
+        placement=site.placement,
         fabric=site.fabric,
         subscriptions=subscriptions,
         handovers=handovers,

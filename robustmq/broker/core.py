@@ -1,6 +1,6 @@
 """One core of the broker: it routes between the sides, and decides nothing itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -13,13 +13,14 @@ from robustmq.broker import frames
 from robustmq.broker.api import Kept, Options
 from robustmq.broker.deposits import REPEATED, Deposits
 from robustmq.broker.frames import Kind
+from robustmq.broker.lives import Lives
 from robustmq.broker.parts import Parts
-from robustmq.broker.placement import Placement
+from robustmq.broker.placement import REMOTE, Life, Placement
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import Committer
 from robustmq.broker.timers import Alarm, Timer, Timers
-from robustmq.broker.wait import Wait
+from robustmq.broker.wants import Wants
 from robustmq.config import Storage
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
@@ -70,10 +71,25 @@ class Core:
         self._storage = storage
         self._noting: Timer | None = None
         self._deposits = Deposits(parts.state)
-        self._unanswered: list[tuple[int, int, bytes]] = []
-        self._waits: dict[int, Wait] = {}
-        self._last_call = 0
         self._fetches = RetainedFetches(placement, parts.subscriptions)
+        self._wants = Wants(
+            placement=placement,
+            fabric=fabric,
+            interests=parts.interests,
+            router=parts.router,
+            subscriptions=parts.subscriptions,
+            deposits=self._deposits,
+            send=self._send,
+        )
+        self._lives = Lives(
+            core=core,
+            placement=placement,
+            fabric=fabric,
+            parts=parts,
+            wants=self._wants,
+            fetches=self._fetches,
+            deposits=self._deposits,
+        )
         self._handlers = self._connect()
 
     def _connect(self) -> dict[int, Callable[[int, bytes], None]]:
@@ -86,27 +102,28 @@ class Core:
         self._fetches.send = self._send
         here = partial(self.receive, core)
         self._router.receive_here = self._scans.receive_here = here
-        shares.leads.want = lambda topic_filter, reply: self._want(
+        wants = self._wants
+        shares.leads.want = lambda topic_filter, reply: wants.want(
             topic_filter, None, False, lambda _: reply()
         )
-        shares.leads.unwant = self._unwant
+        shares.leads.unwant = wants.unwant
         return self.exclusives.handlers | {
             Kind.STORE: self._on_store,
             Kind.RETAIN: self._on_retain,
             Kind.CONFIRM: self._on_confirm,
             Kind.DELIVER: self._on_deliver,
-            Kind.WANT: self._on_want,
-            Kind.UNWANT: self._on_unwant,
+            Kind.WANT: wants.on_want,
+            Kind.UNWANT: wants.on_unwant,
             Kind.RETAINED: lambda _, frame: self._fetches.arrived(*frames.read_retained(frame)),
-            Kind.WANTED: self._on_wanted,
+            Kind.WANTED: wants.on_wanted,
             Kind.JOIN: lambda core, frame: shares.leads.on_join(core, *frames.read_join(frame)),
             Kind.JOINED: lambda _, frame: shares.joined(frames.read_joined(frame)),
-            Kind.LOAD: lambda _, frame: shares.leads.on_load(*frames.read_load(frame)),
-            Kind.LEAVE: lambda _, frame: shares.leads.on_leave(*frames.read_leave(frame)),
-            Kind.ASSIGN: lambda _, frame: shares.assigned(*frames.read_assign(frame)),
+            Kind.LOAD: lambda core, frame: shares.leads.on_load(core, *frames.read_load(frame)),
+            Kind.LEAVE: lambda core, frame: shares.leads.on_leave(core, *frames.read_leave(frame)),
+            Kind.ASSIGN: lambda core, frame: shares.assigned(core, *frames.read_assign(frame)),
             Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
             Kind.SCAN: self._on_scan,
-            Kind.TOLD: self._on_told,
+            Kind.TOLD: self._lives.on_told,
             Kind.KEEP: logs.on_keep,
             Kind.HAND: self._handovers.receive,
             Kind.TAKEN: self._handovers.taken,
@@ -167,11 +184,11 @@ class Core:
         """See `api.Broker.subscribe`."""
         # What was published here before goes before: it is not for this subscription.
         self._router.flush()
-        call = self._last_call + 1
+        call = self._wants.next_call
         self._subscriptions.add(window, topic_filter, options, call, self.position)
         if retained:
             self._fetches.listen(window, topic_filter)
-        self._want(topic_filter, window, retained, reply)
+        self._wants.want(topic_filter, window, retained, reply)
 
     @property
     def position(self) -> int:
@@ -207,7 +224,7 @@ class Core:
         """See `api.Broker.unsubscribe`."""
         self._fetches.forget(window, topic_filter)
         self._subscriptions.remove(window, topic_filter)
-        self._unwant(topic_filter)
+        self._wants.unwant(topic_filter)
 
     def join(
         self,
@@ -252,12 +269,14 @@ class Core:
 
     # ------------------------------------------------------------------ the turn
 
-    def start(self) -> None:
+    def start(self, nodes: Mapping[int, Life] | None = None) -> None:
         """Begin, with the sessions of the last life restored: tell what they want, and hear it.
 
         Until all the others have told what they want nothing is appended here: somebody may be
-        owed it.
+        owed it. `nodes` are the live nodes, if the cluster is known by now (see `update`).
         """
+        if nodes and self._placement.node in nodes:
+            self._placement.update(nodes)
         self._deposits.restore()
         self._retained.restore()
         self._shares.restore()
@@ -266,29 +285,17 @@ class Core:
         self._router.restore()
         self._delayed.restore()
         self.logs.restore()
-        cores = range(self._placement.workers)
-        self._interests.await_from(core for core in cores if core != self._core)
-        for topic_filter in self._subscriptions.filters():
-            self._interests.want(
-                self._core, topic_filter, self._subscriptions.is_durable(topic_filter)
-            )
-        self._shares.start()
-        self.exclusives.start()
-        for core in cores:
-            if core != self._core:
-                self._tell_all(core)
-        if self._interests.awaited:
-            self._router.hold()
+        self._lives.start()
 
-    def _tell_all(self, core: int) -> None:
-        """Tell a core everything that is wanted here."""
-        for topic_filter in self._subscriptions.filters():
-            durable = self._subscriptions.is_durable(topic_filter)
-            self._fabric.send(core, frames.want(0, durable, False, topic_filter))
-        self._router.resend(core)
-        self._shares.tell(core)
-        self.exclusives.tell(core)
-        self._fabric.send(core, frames.told(self._router.retained))
+    def update(self, nodes: Mapping[int, Life]) -> None:
+        """Learn which nodes are live, whenever that has changed.
+
+        The links must know of those that are new already. Cores of nodes that are not live any
+        more have departed: what they had to answer counts as answered. While this node is not
+        among them nothing is appended here, and when it is again, or in another incarnation, not
+        before all the others have told what they want.
+        """
+        self._lives.update(nodes)
 
     @property
     def busy(self) -> bool:
@@ -304,8 +311,7 @@ class Core:
         self._router.flush()
         self._leads.run()
         self._shares.report()
-        if self._unanswered and not self._router.has_replays:
-            self._answer_wants()
+        self._wants.answer_late()
         self._scans.run()
 
     def commit(self) -> None:
@@ -356,47 +362,12 @@ class Core:
 
     def receive(self, source: int, frame: bytes) -> None:
         """Take a frame from another core (or from this one)."""
-        self._handlers[frame[0]](source, frame)
+        if source < REMOTE or self._placement.is_live(source):
+            self._handlers[frame[0]](source, frame)
 
     def replaced(self, core: int) -> None:
         """Core `core` was replaced: say again what its predecessor knew or had not answered."""
-        self._interests.replaced(core)
-        self._scans.drop_core(core)
-        self._fetches.drop_core(core)
-        for call, wait in self._waits.items():
-            if core in wait.owing:
-                durable = self._subscriptions.is_durable(wait.topic_filter)
-                frame = frames.want(call, durable, wait.retained, wait.topic_filter)
-                self._fabric.send(core, frame)
-                if not self._subscriptions.is_wanted(wait.topic_filter):
-                    self._fabric.send(core, frames.unwant(wait.topic_filter))
-        self._shares.drop_core(core)
-        self.exclusives.replaced(core)
-        self._tell_all(core)
-
-    # ------------------------------------------------------------------ interest
-
-    def _want(
-        self,
-        topic_filter: bytes,
-        window: Window | None,
-        retained: bool,
-        reply: Callable[[list[Kept]], None],
-    ) -> None:
-        cores = list(range(self._placement.workers))
-        self._last_call += 1
-        call = self._last_call
-        self._waits[call] = Wait(topic_filter, cores, window, retained, reply)
-        durable = self._subscriptions.is_durable(topic_filter)
-        self._tell(frames.want(call, durable, retained, topic_filter))
-
-    def _unwant(self, topic_filter: bytes) -> None:
-        if not self._subscriptions.is_wanted(topic_filter):
-            self._tell(frames.unwant(topic_filter))
-
-    def _tell(self, frame: bytes) -> None:
-        for core in range(self._placement.workers):
-            self._fabric.send(core, frame)
+        self._lives.replaced(core)
 
     def _send(self, core: int, frame: bytes) -> None:
         # What concerns deliveries keeps their order, and those for this core take no detour.
@@ -434,7 +405,7 @@ class Core:
 
     def _confirm_kept(self, source: int, call: int, batch: bytes) -> None:
         """Confirm when what was put is durable; refuse when writing fails before that."""
-        confirm = partial(self._confirm, source, call)
+        confirm = partial(self._confirm_to, source, self._fabric.epoch(source), call)
 
         def give_up(code: int) -> None:
             if any(record[0] & QOS_BITS == 2 for record in records(batch)):
@@ -444,6 +415,11 @@ class Core:
                 confirm(code)
 
         self.state.then(partial(confirm, 0), give_up)
+
+    def _confirm_to(self, core: int, life: int, call: int, code: int) -> None:
+        # The next life of that core numbers its calls anew.
+        if self._fabric.epoch(core) == life:
+            self._confirm(core, call, code)
 
     def _confirm(self, core: int, call: int, code: int) -> None:
         if core == self._core:
@@ -457,45 +433,5 @@ class Core:
     def _on_deliver(self, source: int, frame: bytes) -> None:
         self._subscriptions.deliver(source, frame[1:])
 
-    def _on_want(self, source: int, frame: bytes) -> None:
-        call, durable, retained, topic_filter = frames.read_want(frame)
-        self._interests.want(source, topic_filter, durable)
-        if call and retained and self._router.has_replays:
-            # What the last life retained is sent first: who asks now will not hear it live.
-            self._unanswered.append((source, call, topic_filter))
-        elif call:
-            so_far = self._router.retained_so_far(topic_filter) if retained else (0, [])
-            self._send(source, frames.wanted(call, self._router.sent, *so_far))
-
-    def _answer_wants(self) -> None:
-        for source, call, topic_filter in self._unanswered:
-            so_far = self._router.retained_so_far(topic_filter)
-            self._send(source, frames.wanted(call, self._router.sent, *so_far))
-        self._unanswered.clear()
-
-    def _on_unwant(self, source: int, frame: bytes) -> None:
-        self._interests.unwant(source, frame[1:])
-
-    def _on_wanted(self, source: int, frame: bytes) -> None:
-        call, number, position, sent = frames.read_wanted(frame)
-        self._deposits.passed(source, number)
-        wait = self._waits.get(call)
-        if wait is None or source not in wait.owing:
-            return
-        wait.owing.discard(source)
-        if wait.retained:
-            wait.kept.append(Kept(source, position, sent))
-        if wait.window is not None:
-            self._subscriptions.settle(wait.window, wait.topic_filter, call, source)
-        if not wait.owing:
-            del self._waits[call]
-            wait.reply(wait.kept)
-
     def _on_scan(self, source: int, frame: bytes) -> None:
         self._scans.ask(source, *frames.read_scan(frame))
-
-    def _on_told(self, source: int, frame: bytes) -> None:
-        self._interests.told(source)
-        self._leads.told(source)
-        self.exclusives.told(source)
-        self._scans.arrived(source, frames.read_told(frame))

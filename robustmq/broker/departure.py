@@ -17,8 +17,8 @@ from robustmq.broker.cursors import CURSOR_KEY
 from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, NUMBER_KEY, OWNERS, owners_of, read_row
+from robustmq.broker.membership import MEMBER_LOGS, member_of
 from robustmq.broker.position_blocks import PositionBlocks
-from robustmq.broker.shares import MEMBER_LOGS, member_of
 from robustmq.storage.table import Table
 
 _TARGET_BYTES = 1 << 20

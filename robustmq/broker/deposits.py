@@ -54,6 +54,10 @@ class Deposits:
         if source not in self._owed and not self._taken.has(source, number):
             self._taken.add(source, number, has_rows=False)
 
+    def departed(self, source: int) -> None:
+        """A core is gone with its node: it waits for nothing. What was taken stays known."""
+        self._owed.pop(source, None)
+
     def took(self, source: int, number: Number, has_rows: bool) -> None:
         """Learn that a part was kept; `has_rows`: some of it is to be written."""
         self._taken.add(source, number, has_rows)

@@ -1,6 +1,6 @@
-"""Exclusive subscriptions (`$exclusive/filter`, as in EMQX): one session of the node has a filter.
+"""Exclusive subscriptions (`$exclusive/filter`, as in EMQX): one session of all has a filter.
 
-The core of the filter's hash grants it. Nothing of that is on disk: the cores say what their
+The core that the placement names grants it. Nothing of that is on disk: the cores say what their
 sessions hold, which durable sessions know from their subscriptions, and until all have said so
 nothing new is granted.
 """
@@ -20,8 +20,9 @@ from robustmq.broker.state import State
 
 
 class _Claim(NamedTuple):
-    """What a session of this core has asked for; `reply` is told whether it has it."""
+    """What a session of this core has asked of `owner`; `reply` is told whether it has it."""
 
+    owner: int
     member: int
     topic_filter: bytes
     reply: Callable[[bool], None]
@@ -66,8 +67,12 @@ class Exclusives:
         self._asked: list[_Asked] = []
         self.handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.CLAIM: lambda source, frame: self._on_claim(source, *frames.read_claim(frame)),
-            Kind.CLAIMED: lambda _, frame: self._on_claimed(*frames.read_claimed(frame)),
-            Kind.RELEASE: lambda _, frame: self._on_release(*frames.read_release(frame)),
+            Kind.CLAIMED: lambda source, frame: self._on_claimed(
+                source, *frames.read_claimed(frame)
+            ),
+            Kind.RELEASE: lambda source, frame: self._on_release(
+                source, *frames.read_release(frame)
+            ),
         }
 
     # ------------------------------------------------------------------ sessions of this core
@@ -75,7 +80,8 @@ class Exclusives:
     def claim(self, window: Window, topic_filter: bytes, reply: Callable[[bool], None]) -> None:
         """Ask for a filter; `reply(True)` when the session has it, and no other can."""
         self._last_call += 1
-        self._claims[self._last_call] = _Claim(window.key, topic_filter, reply)
+        owner = self._owner(topic_filter)
+        self._claims[self._last_call] = _Claim(owner, window.key, topic_filter, reply)
         self._send_claim(self._last_call, window.key, topic_filter)
 
     def restore(self, window: Window, topic_filter: bytes) -> None:
@@ -114,10 +120,12 @@ class Exclusives:
     def _send_claim(self, call: int, member: int, topic_filter: bytes) -> None:
         self._fabric.send(self._owner(topic_filter), frames.claim(call, member, topic_filter))
 
-    def _on_claimed(self, call: int, granted: bool) -> None:
-        claim = self._claims.pop(call, None)
-        if claim is None:
+    def _on_claimed(self, source: int, call: int, granted: bool) -> None:
+        claim = self._claims.get(call)
+        if claim is None or claim.owner != source:
+            # Another core grants the filter now, and was asked.
             return
+        del self._claims[call]
         if granted:
             self._hold(claim.member, claim.topic_filter)
         claim.reply(granted)
@@ -129,15 +137,15 @@ class Exclusives:
             # It was granted by an earlier life of this core.
             self._holders.setdefault(topic_filter, _Holder(member, source))
             self._unconfirmed.get(source, set()).discard(topic_filter)
-        elif self._awaited:
+        elif self._awaited or self._owner(topic_filter) != self._core:
             self._asked.append(_Asked(source, call, member, topic_filter))
         else:
-            holder = self._holders.setdefault(topic_filter, _Holder(member, source))
-            self._fabric.send(source, frames.claimed(call, holder.member == member))
+            who = _Holder(member, source)
+            holder = self._holders.setdefault(topic_filter, who)
+            self._fabric.send(source, frames.claimed(call, holder == who))
 
-    def _on_release(self, member: int, topic_filter: bytes) -> None:
-        holder = self._holders.get(topic_filter)
-        if holder is not None and holder.member == member:
+    def _on_release(self, source: int, member: int, topic_filter: bytes) -> None:
+        if self._holders.get(topic_filter) == _Holder(member, source):
             del self._holders[topic_filter]
 
     # ------------------------------------------------------------------ lives
@@ -147,7 +155,7 @@ class Exclusives:
         for member, topic_filter in self._held:
             if self._owner(topic_filter) == self._core:
                 self._on_claim(self._core, 0, member, topic_filter)
-        self._awaited = {core for core in range(self._placement.workers) if core != self._core}
+        self._awaited = {core for core in self._placement.cores if core != self._core}
 
     def tell(self, core: int) -> None:
         """Tell a core what the sessions here hold of its filters, and ask again for the rest."""
@@ -166,11 +174,47 @@ class Exclusives:
             topic_filter for topic_filter, holder in self._holders.items() if holder.core == core
         }
 
+    def departed(self, core: int) -> None:
+        """A core is gone with its node: what its sessions held is free."""
+        self._unconfirmed.pop(core, None)
+        self._asked = [asked for asked in self._asked if asked.source != core]
+        held = [each for each, holder in self._holders.items() if holder.core == core]
+        for topic_filter in held:
+            del self._holders[topic_filter]
+
+    def placed(self, awaited: set[int]) -> None:
+        """Other cores may grant what others did; `awaited` have not told by the same placement."""
+        self._awaited = set(awaited)
+        for topic_filter in [each for each in self._holders if self._owner(each) != self._core]:
+            del self._holders[topic_filter]
+        for member, topic_filter in self._held:
+            self._send_claim(0, member, topic_filter)
+        for call, claim in list(self._claims.items()):
+            owner = self._owner(claim.topic_filter)
+            if owner != claim.owner:
+                self._claims[call] = claim._replace(owner=owner)
+                self._send_claim(call, claim.member, claim.topic_filter)
+        self._answer()
+
     def told(self, core: int) -> None:
-        """A core has told all that its sessions hold: what it has not named is free."""
+        """A core has told all that its sessions hold: what it has not named is free.
+
+        It knows who grants what: what it has asked for in error it has asked for elsewhere.
+        """
         self._awaited.discard(core)
         for topic_filter in self._unconfirmed.pop(core, ()):
             self._holders.pop(topic_filter, None)
+        for topic_filter, holder in list(self._holders.items()):
+            if holder.core == core and self._owner(topic_filter) != self._core:
+                del self._holders[topic_filter]
+        self._asked = [
+            asked
+            for asked in self._asked
+            if asked.source != core or self._owner(asked.topic_filter) == self._core
+        ]
+        self._answer()
+
+    def _answer(self) -> None:
         if not self._awaited:
             asked, self._asked = self._asked, []
             for each in asked:

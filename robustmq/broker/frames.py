@@ -1,6 +1,6 @@
 """What crosses from one core to another: a kind, a few integers, and bytes.
 
-All integers are little-endian; frames never leave this machine's memory.
+All integers are little-endian, because frames go to other machines too.
 """
 
 import enum
@@ -20,6 +20,7 @@ _LOAD: Final = struct.Struct("<BBQQQ")
 _POSITION: Final = struct.Struct("<BBQQ")
 _WANTED: Final = struct.Struct("<BQIQQ")
 _U64: Final = struct.Struct("<Q")
+_TOLD: Final = struct.Struct("<BBQQ")
 _SCAN: Final = struct.Struct("<BBQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
@@ -81,17 +82,19 @@ def read_store(frame: bytes) -> tuple[Number, bool, bytes]:
     return Number(epoch, call), bool(is_owed), frame[_STORE.size :]
 
 
-def told(position: int) -> bytes:
+def told(position: int, digest: int) -> bytes:
     """Say to a core that it knows now all that the sender wants, and has its retained messages.
 
-    `position` is how far they have come in the sender's stream.
+    `position` is how far they have come in the sender's stream; `digest` is of the placement by
+    which the sender has told what is led there (`Placement.digest`).
     """
-    return _CALL.pack(Kind.TOLD, 0, position)
+    return _TOLD.pack(Kind.TOLD, 0, position, digest)
 
 
-def read_told(frame: bytes) -> int:
-    """Return the position."""
-    return int(_CALL.unpack(frame)[2])
+def read_told(frame: bytes) -> tuple[int, int]:
+    """Return (position, digest)."""
+    _, _, position, digest = _TOLD.unpack(frame)
+    return position, digest
 
 
 def without_qos_0(frame: bytes) -> bytes:

@@ -13,10 +13,10 @@ from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.handovers import ROW_KEY, TAKEN, decode
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, Row, read_row
+from robustmq.broker.membership import MEMBER_LOGS, member_of
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
 from robustmq.broker.share_leads import GROUP_LOGS, filter_of
-from robustmq.broker.shares import MEMBER_LOGS, member_of
 from robustmq.broker.taken import taken_rows
 from robustmq.broker.unconfirmed import Unconfirmed
 from robustmq.message.batch import count_of
@@ -39,7 +39,8 @@ class GroupRelocation:
         self._new = new
         self._unconfirmed = unconfirmed
         self._tick = tick
-        self._groups: dict[bytes, tuple[int, int]] = {}
+        self._groups: dict[bytes, tuple[int, int] | None] = {}
+        """The old core that led a group, and the log there; None when another node led it."""
         self._members: dict[bytes, list[tuple[int, int, int]]] = {}
         self._handed: dict[bytes, list[tuple[int, bytes]]] = {}
 
@@ -74,21 +75,28 @@ class GroupRelocation:
                 member, group = member_of(key[1:])
                 number = int.from_bytes(value, "big")
                 self._members.setdefault(group, []).append((core, member, number))
+                self._groups.setdefault(group, None)
             for key, value in table.walk(b"A", b"B"):
                 _, epoch, call = ROW_KEY.unpack(key)
                 handover = decode(value)
-                if taken[handover.core].get(core, (0, 0)) < (epoch, call):
+                is_here = handover.core < len(taken)
+                # What another node has taken nobody here knows.
+                if not (is_here and taken[handover.core].get(core, (0, 0)) >= (epoch, call)):
                     self._handed.setdefault(handover.key, []).append((core, key))
+                    self._groups.setdefault(handover.key, None)
 
     def _owed(self, key: bytes) -> Iterator[bytes]:
         """Yield what the group is owed, in batches of one run."""
-        leader, log = self._groups[key]
         for core, member, number in self._members.get(key, ()):
             yield from self._unacknowledged(core, member, number)
         for core, row in self._handed.get(key, ()):
             value = self._old[core].get(row)
             assert value is not None, "a table that is moved does not change"
             yield decode(value).batch
+        led = self._groups[key]
+        if led is None:
+            return
+        leader, log = led
         for each in self._rows(leader, log):
             yield each.batch
         topic_filter = filter_of(key)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from robustmq._kernel.batch import records
 from robustmq.broker import frames
 from robustmq.broker.frames import Number
+from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 from robustmq.broker.taken import Taken
@@ -51,13 +52,22 @@ class Handovers:
     A handover is written before it leaves, is numbered in this core's stream, and is sent again
     when the other core is replaced; that takes each number once. One that stays on this core is
     taken at once, with the commit of this turn. `take(member, key, batch)` is who takes.
+    What a departed core has not taken, or not said so, is handed to `reroute(key, batch)`.
     `full`: more than `pressure_bytes` wait for their answers, so that the rest may wait on disk.
     """
 
     def __init__(
-        self, *, core: int, fabric: Fabric, state: State, rules: TopicRules, pressure_bytes: int
+        self,
+        *,
+        core: int,
+        placement: Placement,
+        fabric: Fabric,
+        state: State,
+        rules: TopicRules,
+        pressure_bytes: int,
     ) -> None:
         self._core = core
+        self._placement = placement
         self._fabric = fabric
         self._state = state
         self._rules = rules
@@ -72,6 +82,7 @@ class Handovers:
         self.handed = 0
         """How many handovers there were in this life."""
         self.take: Callable[[int, bytes, bytes], None]
+        self.reroute: Callable[[bytes, bytes], None]
 
     @property
     def full(self) -> bool:
@@ -107,7 +118,11 @@ class Handovers:
 
     def _leave(self, number: tuple[int, int], handover: Handover) -> None:
         self._unanswered -= len(handover.batch)
-        self._fabric.send(handover.core, self._expect(number, handover))
+        frame = self._expect(number, handover)
+        if self._placement.is_live(handover.core):
+            self._fabric.send(handover.core, frame)
+        else:
+            self.departed(handover.core)
 
     def _expect(self, number: tuple[int, int], handover: Handover) -> bytes:
         _, member, key, batch = handover
@@ -128,6 +143,20 @@ class Handovers:
         if asked is not None:
             self._unanswered -= len(asked)
             self._state.delete(ROW_KEY.pack(b"A", *number))
+
+    def departed(self, core: int) -> None:
+        """A core is gone with its node: others get what it was handed and has not answered."""
+        self.drop_core(core)
+        for number, frame in self._asked.pop(core, {}).items():
+            self._unanswered -= len(frame)
+            self._state.delete(ROW_KEY.pack(b"A", *number))
+            _, _, _, key, batch = frames.read_hand(frame)
+            self.reroute(key, batch)
+
+    def start(self) -> None:
+        """All is restored: see whose nodes are not live."""
+        for core in [core for core in self._asked if not self._placement.is_live(core)]:
+            self.departed(core)
 
     # ------------------------------------------------------------------ the other side
 

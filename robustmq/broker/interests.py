@@ -1,4 +1,4 @@
-"""What the cores of this node want to hear: filters, and the cores behind each topic."""
+"""What all cores want to hear: filters, and the cores behind each topic."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -47,9 +47,14 @@ class Interests:
         """Whether some core has not told yet what it wants."""
         return bool(self._awaited)
 
+    @property
+    def awaiting(self) -> set[int]:
+        """The cores that have to tell what they want."""
+        return set(self._awaited)
+
     def await_from(self, cores: Iterable[int]) -> None:
         """Learn which cores have to tell what they want (`told`) before anything is appended."""
-        self._awaited = set(cores)
+        self._awaited.update(cores)
 
     def told(self, core: int) -> None:
         """Core `core` has told all that it wants: what its predecessor wanted beyond is void."""
@@ -59,10 +64,21 @@ class Interests:
 
     def replaced(self, core: int) -> None:
         """Core `core` has a new life: what it wants is to be confirmed."""
-        self._unconfirmed[core] = {
+        self._unconfirmed[core] = self._wanted_by(core)
+
+    def departed(self, core: int) -> None:
+        """Core `core` is gone, and nothing is wanted there."""
+        self._awaited.discard(core)
+        self._unconfirmed.pop(core, None)
+        for topic_filter in self._wanted_by(core):
+            self.unwant(core, topic_filter)
+
+    def _wanted_by(self, core: int) -> set[bytes]:
+        durable = core | DURABLE
+        return {
             topic_filter
             for topic_filter, targets in self._filters.items()
-            if core in targets or core | DURABLE in targets
+            if core in targets or durable in targets
         }
 
     def split(self, batch: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int, int]]]:

@@ -1,39 +1,110 @@
-"""Which core keeps what on this node: the same answer in every process, without asking."""
+"""Which core keeps or leads what: the same answer in every process that knows the same nodes.
+
+A core of this node has its index as number, on this node; for all others core `index` of node
+`n` is `(n + 1) << 10 | index`.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from robustmq.message.topic import is_wildcard, stable_hash
 
+NODE_SHIFT: Final = 10
+"""A core of another node has the number of its node, and one, in the bits from here on."""
+
+REMOTE: Final = 1 << NODE_SHIFT
+"""Numbers below are those of cores of this node."""
+
+
+class Life(NamedTuple):
+    """A node that is live: its incarnation, higher with every life and fence, and its cores."""
+
+    incarnation: int
+    workers: int
+
+
+def number_of(node: int, index: int) -> int:
+    """The number by which other nodes know core `index` of node `node` (0 to 62)."""
+    return (node + 1) << NODE_SHIFT | index
+
 
 class Placement:
-    """Sessions, retained topics and shared groups over the `workers` cores.
+    """Sessions, retained topics, shared groups and exclusive filters over cores.
 
-    A message that is published is appended by the core of its publisher's session (ADR 0015).
+    Sessions, retained messages and logs are placed over the `workers` cores of this node; what
+    one core of the cluster leads, over all cores of the live `nodes`. A message that is published
+    is appended by the core of its publisher's session (ADR 0015). Without a `node` number this
+    node is alone.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, node: int | None = None) -> None:
         self.workers = workers
+        self.node = node
+        self.nodes: dict[int, Life] = {}
+        """The live nodes, this one among them; empty while it is alone."""
+        self.cores: tuple[int, ...] = tuple(range(workers))
+        """All cores by number, those of this node first."""
+        self.digest = 0
+        """The same number for all who know the same nodes in the same lives."""
+        self._remote: frozenset[int] = frozenset()
+
+    def update(self, nodes: Mapping[int, Life]) -> None:
+        """Learn which nodes are live; this one must be among them."""
+        assert self.node in nodes, "a node that is not live places nothing"
+        self.nodes = dict(sorted(nodes.items()))
+        remote = [
+            number_of(node, index)
+            for node, life in self.nodes.items()
+            if node != self.node
+            for index in range(life.workers)
+        ]
+        self.cores = (*range(self.workers), *remote)
+        self._remote = frozenset(remote)
+        said = b"".join(b"%d %d %d;" % (node, *life) for node, life in self.nodes.items())
+        self.digest = stable_hash(said)
+
+    @property
+    def remote(self) -> tuple[int, ...]:
+        """The cores of the other live nodes."""
+        return self.cores[self.workers :]
+
+    def is_live(self, core: int) -> bool:
+        """Say whether a core is of this node, or of another one that is live."""
+        return core < REMOTE or core in self._remote
 
     def home_of(self, client_id: bytes) -> int:
-        """The core on which a client's session lives."""
+        """The core of this node on which a client's session lives, when it lives here."""
         return stable_hash(client_id) % self.workers
 
     def group_core(self, group_key: bytes) -> int:
         """The core that leads a shared group."""
-        return stable_hash(group_key) % self.workers
+        return self._leader(group_key)
 
     def exclusive_core(self, topic_filter: bytes) -> int:
         """The core that grants an exclusive subscription to a filter."""
-        return stable_hash(topic_filter) % self.workers
+        return self._leader(topic_filter)
 
     def retained_core(self, topic: bytes) -> int:
-        """The core that keeps a topic's retained message."""
+        """The core of this node that keeps a topic's retained message."""
         return stable_hash(topic) % self.workers
 
     def retained_cores(self, topic_filter: bytes) -> list[int]:
-        """The cores that keep retained messages which a filter can match."""
+        """The cores of this node that keep retained messages which a filter can match."""
         if is_wildcard(topic_filter):
             return list(range(self.workers))
         return [self.retained_core(topic_filter)]
 
     def log_core(self, topic: bytes) -> int:
-        """The core that keeps the log which a topic has of its own."""
+        """The core of this node that keeps the log which a topic has of its own."""
         return stable_hash(topic) % self.workers
+
+    def _leader(self, name: bytes) -> int:
+        """A node by rendezvous, and of its cores the one that it had chosen alone.
+
+        When a node goes, only what it led moves, and when one comes, only what it leads then.
+        """
+        if not self._remote:
+            return stable_hash(name) % self.workers
+        node = max(self.nodes, key=lambda node: stable_hash(b"%d\0" % node + name))
+        index = stable_hash(name) % self.nodes[node].workers
+        return index if node == self.node else number_of(node, index)

@@ -29,7 +29,10 @@ ONCE_KEY: Final = struct.Struct(">cIQ")
 
 
 class Fabric(Protocol):
-    """How frames reach the other cores; a core's own number is as good as any other."""
+    """How frames reach the other cores; a core's own number is as good as any other.
+
+    What is sent to a core whose node is not live goes nowhere.
+    """
 
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame for a core; it leaves at the end of the turn, in order."""
@@ -147,7 +150,7 @@ class Router:
         self._once: list[int] = []
         """Which records of the batch that is being built are to be delivered once."""
         self._pressure_bytes = pressure_bytes
-        self._peers = [_Peer() for _ in range(placement.workers)]
+        self._peers = {number: _Peer() for number in range(placement.workers)}
         self._behind: set[int] = set()
         self._last_call = 0
         self.sent = Number(0, 0)
@@ -351,9 +354,25 @@ class Router:
             answered.append.confirm(code)
 
     def _ask_again(self, core: int, call: int) -> None:
-        asked = self._peers[core].calls.get(call)
+        peer = self._peers.get(core)
+        asked = peer.calls.get(call) if peer is not None else None
         if asked is not None:
             self._send_frame(core, asked.frame)
+
+    def joined(self, core: int) -> None:
+        """A core of another node is there, and can be asked."""
+        self._peers.setdefault(core, _Peer())
+
+    def departed(self, core: int) -> None:
+        """A core is gone with its node: publishers are answered as if nobody there had wanted it.
+
+        Whether it has kept what it had not answered nobody knows.
+        """
+        peer = self._peers.pop(core)
+        self._behind.discard(core)
+        for asked in peer.calls.values():
+            self._turn.row[metrics.CLUSTER_PARTS_LOST] += 1
+            asked.append.confirm(0)
 
     def resend(self, core: int) -> None:
         """Ask the successor of a core for what its predecessor owed an answer for.

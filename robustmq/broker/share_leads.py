@@ -1,5 +1,9 @@
 """The shared groups that a core leads: who takes what, and what waits for somebody who can.
 
+A core leads whatever group members ask it to lead, because they may know earlier than it does
+that it is the leader, and until they have left: then it passes on what waits to the leader that
+the placement names.
+
 A group with a durable member has a log in the inbox, so that what its publishers were told to be
 safe outlives this core. Row `F` NUL `g` group key -> the number of that log: the group's only row.
 """
@@ -13,8 +17,9 @@ from robustmq._kernel.batch import cut, gather, records
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
 from robustmq.broker.filter_log import FilterLog, GroupLog
-from robustmq.broker.handovers import Handovers
+from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox
+from robustmq.broker.placement import REMOTE, Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Sharing, Subscriptions, Tap
@@ -29,6 +34,8 @@ GROUP_LOGS: Final = b"\0g"
 _PAGE: Final = 1_000
 """Records of a group's log that are given to members in one turn."""
 _ANYWHERE: Final = -1
+_KEY_BITS: Final = 64
+_KEY: Final = (1 << _KEY_BITS) - 1
 """In the place of the publisher's core: it is not known any more."""
 
 Want = Callable[[bytes, Callable[[], None]], None]
@@ -37,8 +44,8 @@ Want = Callable[[bytes, Callable[[], None]], None]
 class Led:
     """A group that this core leads; `joining` waits until its filter is settled everywhere.
 
-    `log` is that of a durable group; `cores` are the homes of the members, `unconfirmed` those
-    members whose core was replaced and has not told of them again.
+    `log` is that of a durable group; `cores` are the homes of the members (see `_member`),
+    `unconfirmed` those members whose core was replaced and has not told of them again.
     """
 
     def __init__(self, group: ShareGroup) -> None:
@@ -65,6 +72,8 @@ class ShareLeads:
         self,
         turn: Turn,
         *,
+        core: int,
+        placement: Placement,
         fabric: Fabric,
         subscriptions: Subscriptions,
         handovers: Handovers,
@@ -75,6 +84,8 @@ class ShareLeads:
         chance: Callable[[int], int],
     ) -> None:
         self._turn = turn
+        self._core = core
+        self._placement = placement
         self._fabric = fabric
         self._subscriptions = subscriptions
         self._handovers = handovers
@@ -85,6 +96,8 @@ class ShareLeads:
         self._chance = chance
         self.led: dict[bytes, Led] = {}
         self._behind: set[bytes] = set()
+        self._passed_on: dict[bytes, FilterLog] = {}
+        """Logs of groups that others lead now, on their way to them."""
         self._awaited: set[int] = set()
         self.joined: Callable[[int, int], None]
         self.want: Want
@@ -96,12 +109,12 @@ class ShareLeads:
         self, source: int, call: int, member: int, ready: bool, durable: bool, key: bytes
     ) -> None:
         """A core adds a member, or says whether it is ready."""
+        member = _member(source, member)
         led = self.led.get(key)
         if led is None:
             led = self._lead(key, durable)
         elif durable and led.log is None:
-            self._subscriptions.untap(filter_of(key), led.tap)
-            self._keep(key, led)
+            self._make_durable(key, led)
         led.group.join(member, ready, source)
         led.cores[member] = source
         led.unconfirmed.discard(member)
@@ -111,28 +124,44 @@ class ShareLeads:
         for waiting in led.group.take_waiting():
             self._share(key, led, waiting.batch, [waiting.raw])
 
-    def on_leave(self, member: int, key: bytes) -> None:
+    def on_leave(self, source: int, member: int, key: bytes) -> None:
         """A member is gone; with the last one the group ends."""
         led = self.led.get(key)
         if led is not None:
-            led.leave(member)
+            led.leave(_member(source, member))
             self._end_if_empty(key, led)
 
-    def on_load(self, member: int, received: int, outstanding: int, key: bytes) -> None:
+    def on_load(
+        self, source: int, member: int, received: int, outstanding: int, key: bytes
+    ) -> None:
         """A member's core reports what it has."""
         led = self.led.get(key)
         if led is not None:
-            led.group.strategy.report(member, received, outstanding)
+            led.group.strategy.report(_member(source, member), received, outstanding)
 
     def on_return(self, key: bytes, batch: bytes) -> None:
         """A member that left had these records; somebody else takes them."""
         led = self.led.get(key)
+        leader = self._placement.group_core(key)
+        if led is None and leader != self._core:
+            self._fabric.send(leader, frames.give_back(key, batch))
+            return
+        if led is None and self._awaited:
+            # Members may be on their way to here.
+            led = self._lead(key, False)
         if led is not None:
             self._share(key, led, batch, cut(batch, HEADER, count_of(batch)))
 
     def given_back(self, key: bytes, batch: bytes) -> None:
         """As `on_return`, of what a durable group must not lose."""
         led = self.led.get(key)
+        leader = self._placement.group_core(key)
+        if led is None and leader != self._core:
+            self._handovers.send(leader, LEADER, key, batch)
+            return
+        if self._awaited:
+            # Whether it is durable is not known before all members are.
+            led = self._lead(key, True) if led is None else self._make_durable(key, led)
         if led is None:
             return
         if led.log is None:
@@ -152,17 +181,33 @@ class ShareLeads:
                     led.unconfirmed.add(member)
             led.joining = [waiting for waiting in led.joining if waiting[0] != core]
 
+    def departed(self, core: int) -> None:
+        """A core is gone with its node, and its members with it; `placed` follows."""
+        for led in self.led.values():
+            for member in [each for each, home in led.cores.items() if home == core]:
+                led.leave(member)
+            led.joining = [waiting for waiting in led.joining if waiting[0] != core]
+
+    def placed(self, awaited: set[int]) -> None:
+        """Other cores may lead what others did; `awaited` have not told by the same placement."""
+        self._awaited = set(awaited)
+
     def told(self, core: int) -> None:
         """A core has told of all its members: those that it has not named are gone."""
         self._awaited.discard(core)
-        for key, led in list(self.led.items()):
+        for led in self.led.values():
             for member in [each for each in led.unconfirmed if led.cores[each] == core]:
                 led.leave(member)
+        self.end_empty()
+
+    def end_empty(self) -> None:
+        """End all groups that have no member."""
+        for key, led in list(self.led.items()):
             self._end_if_empty(key, led)
 
-    def restore(self, cores: range) -> None:
-        """After a restart: lead the durable groups of the last life, until all `cores` told."""
-        self._awaited = set(cores)
+    def restore(self) -> None:
+        """After a restart: lead the durable groups of the last life, until all have told."""
+        self._awaited = set(self._placement.cores)
         for name in self._inbox.names(GROUP_LOGS):
             key = name[len(GROUP_LOGS) :]
             led = self._new(key)
@@ -194,8 +239,15 @@ class ShareLeads:
             self._settle(key, led)
         return led
 
+    def _make_durable(self, key: bytes, led: Led) -> Led:
+        if led.log is None:
+            self._subscriptions.untap(filter_of(key), led.tap)
+            self._keep(key, led)
+        return led
+
     def _keep(self, key: bytes, led: Led) -> None:
         """From now on nothing that the group is owed may be lost."""
+        self._passed_on.pop(key, None)
         led.log = self._inbox.log(GROUP_LOGS + key, GroupLog)
         self._subscriptions.share(filter_of(key), led.sharing)
         self._settle(key, led)
@@ -222,7 +274,7 @@ class ShareLeads:
         led.joining.clear()
 
     def _end_if_empty(self, key: bytes, led: Led) -> None:
-        if len(led.group) or (led.log is not None and self._awaited):
+        if len(led.group) or self._awaited:
             return
         del self.led[key]
         self._behind.discard(key)
@@ -231,9 +283,47 @@ class ShareLeads:
             self._subscriptions.untap(topic_filter, led.tap)
         else:
             self._subscriptions.unshare(topic_filter, led.sharing)
-            self._inbox.remove(GROUP_LOGS + key)
+        self._pass_on(key, led)
         self.unwant(topic_filter)
         self._turn.row[metrics.SHARED_GROUPS] = len(self.led)
+
+    def _pass_on(self, key: bytes, led: Led) -> None:
+        """A group has ended here: what waits goes to its leader, or nobody is owed it."""
+        leader = self._placement.group_core(key)
+        if leader != self._core:
+            for batch, raw in led.group.withdraw():
+                self._fabric.send(leader, frames.give_back(key, gather(batch, [raw])))
+            if led.log is not None:
+                self._passed_on[key] = led.log
+        elif led.log is not None:
+            self._inbox.remove(GROUP_LOGS + key)
+
+    def _pass_on_logs(self) -> None:
+        for key, log in list(self._passed_on.items()):
+            leader = self._placement.group_core(key)
+            if leader == self._core:
+                self._take_back(key)
+                continue
+            for row in self._inbox.take(log):
+                self._handovers.send(leader, LEADER, key, row.batch)
+                if self._handovers.full:
+                    return
+            if not self._inbox.waiting(log):
+                del self._passed_on[key]
+                self._inbox.remove(GROUP_LOGS + key)
+
+    def _take_back(self, key: bytes) -> None:
+        """The lead has come back while the log went away."""
+        del self._passed_on[key]
+        led = self.led.get(key)
+        if led is not None:
+            self._make_durable(key, led)
+        elif self._awaited:
+            self._lead(key, True)
+        else:
+            self._inbox.remove(GROUP_LOGS + key)
+            return
+        self._behind.add(key)
 
     # ------------------------------------------------------------------ messages
 
@@ -242,7 +332,8 @@ class ShareLeads:
     ) -> None:
         dropped = led.group.dropped
         for member, share in _divide(led.group, batch, raws, source).items():
-            self._fabric.send(led.cores[member], frames.assign(member, key, gather(batch, share)))
+            frame = frames.assign(member & _KEY, key, gather(batch, share))
+            self._fabric.send(led.cores[member], frame)
         self._turn.row[metrics.MESSAGES_DROPPED_QUEUE] += led.group.dropped - dropped
 
     def _take(  # noqa: PLR0917
@@ -261,12 +352,14 @@ class ShareLeads:
         self, key: bytes, led: Led, batch: bytes, raws: list[bytes], source: int = _ANYWHERE
     ) -> None:
         for member, share in _divide(led.group, batch, raws, source).items():
-            self._handovers.send(led.cores[member], member, key, gather(batch, share))
+            self._handovers.send(led.cores[member], member & _KEY, key, gather(batch, share))
 
     @property
     def busy(self) -> bool:
         """Whether something that waits can be taken."""
-        return self._can_go_on and any(self.led[key].group.has_ready for key in self._behind)
+        return self._can_go_on and (
+            bool(self._passed_on) or any(self.led[key].group.has_ready for key in self._behind)
+        )
 
     @property
     def _can_go_on(self) -> bool:
@@ -275,8 +368,9 @@ class ShareLeads:
 
     def run(self) -> None:
         """Once a turn: give members a page of what waits."""
-        if not (self._behind and self._can_go_on):
+        if not ((self._behind or self._passed_on) and self._can_go_on):
             return
+        self._pass_on_logs()
         for key in list(self._behind):
             led = self.led[key]
             if led.log is None or not self._inbox.waiting(led.log):
@@ -291,6 +385,11 @@ class ShareLeads:
             left -= row.records
             if left <= 0 or self._handovers.full or not led.group.has_ready:
                 return
+
+
+def _member(source: int, key: int) -> int:
+    """The number of a member here: keys of sessions are told apart by their node."""
+    return key if source < REMOTE else source << _KEY_BITS | key
 
 
 def group_key(group: bytes, topic_filter: bytes) -> bytes:

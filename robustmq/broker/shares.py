@@ -5,7 +5,7 @@ until it is acknowledged or goes back to the leader. Row `F` NUL `m` member, gro
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from robustmq._kernel.batch import cut, gather
 from robustmq._kernel.window import Window
@@ -14,9 +14,10 @@ from robustmq.broker.api import Options
 from robustmq.broker.cursor import Unsent
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.exchanges import EXCHANGE_KEY
-from robustmq.broker.filter_log import LAST, FilterLog
+from robustmq.broker.filter_log import LAST
 from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox, Row
+from robustmq.broker.membership import MEMBER_LOGS, Given, Join, Membership, member_of
 from robustmq.broker.placement import Placement
 from robustmq.broker.route import route_to
 from robustmq.broker.router import Fabric
@@ -28,65 +29,10 @@ from robustmq.policy.shared_groups import SharedGroups
 
 KEY_SHIFT: Final = 48
 """A new session's key has its home core in the bits from here on."""
-MEMBER_LOGS: Final = b"\0m"
-"""The names of members' logs begin so, which no filter does."""
-_NUMBER: Final = 8
 _MOST: Final = 4_000
 """Messages that a member has at a time; then the others take its share until it has half of it."""
 _MOST_BYTES: Final = 4 << 20
 _UNKNOWN: Final = -1
-
-
-class _Membership:
-    """One session's place in one group; it is the origin of the runs that came from there."""
-
-    def __init__(self, window: Window, options: Options) -> None:
-        self.window = window
-        self.options = options
-        self.is_full = False
-        self.is_measured = False
-        self.received = 0
-        """Messages that it was given in this life of its leader."""
-        self.route = route_to(window, options, self)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it takes messages now."""
-        return self.window.outbox is not None and not self.is_full
-
-    def refresh(self) -> None:
-        """The session may speak another version of its protocol now."""
-        self.route = route_to(self.window, self.options, self)
-
-
-class _Given:
-    """What a member was given and has not acknowledged; it is the origin of its stored runs.
-
-    `window` is None when the session has ended: then `unsent` is what it was. `left`: it is a
-    member no more, and the log goes when the rest is acknowledged.
-    """
-
-    def __init__(self, member: int, key: bytes, window: Window | None) -> None:
-        self.member = member
-        self.key = key
-        self.window = window
-        self.log: FilterLog
-        self.unsent: Unsent | None = None
-        self.withdrawn: set[int] = set()
-        self.left = False
-
-    @property
-    def name(self) -> bytes:
-        """The name of its log."""
-        return MEMBER_LOGS + self.member.to_bytes(_NUMBER, "big") + self.key
-
-
-class _Join(NamedTuple):
-    """A join that its group's leader has not answered."""
-
-    member: int
-    key: bytes
-    reply: Callable[[], None]
 
 
 class Shares:
@@ -117,16 +63,17 @@ class Shares:
         self._inbox = inbox
         self._cursors = cursors
         self._state = state
-        self._memberships: dict[tuple[int, bytes], _Membership] = {}
+        self._memberships: dict[tuple[int, bytes], Membership] = {}
         self._groups_of: dict[int, list[bytes]] = {}
-        self._joins: dict[int, _Join] = {}
+        self._joins: dict[int, Join] = {}
         self._last_call = 0
-        self._given: dict[int, dict[bytes, _Given]] = {}
-        self._returning: dict[_Given, int] = {}
-        self._watched: set[_Given] = set()
+        self._given: dict[int, dict[bytes, Given]] = {}
+        self._returning: dict[Given, int] = {}
+        self._watched: set[Given] = set()
         self._groups = groups
         self._reported: dict[tuple[int, bytes], int] = {}
         handovers.take = self._take
+        handovers.reroute = self._return
         leads.joined = self._send_joined
 
     # ------------------------------------------------------------------ memberships
@@ -141,9 +88,13 @@ class Shares:
     ) -> None:
         """Make a session a member; `reply` when nothing that is published later is missed."""
         key = self.restore_member(window, group, topic_filter, options)
+        self._ask(window.key, key, reply)
+
+    def _ask(self, member: int, key: bytes, reply: Callable[[], None] | None) -> None:
         self._last_call += 1
-        self._joins[self._last_call] = _Join(window.key, key, reply)
-        self._send_join(self._last_call, window.key, key)
+        leader = self._memberships[member, key].leader
+        self._joins[self._last_call] = Join(leader, member, key, reply)
+        self._send_join(self._last_call, member, key)
 
     def restore_member(
         self, window: Window, group: bytes, topic_filter: bytes, options: Options
@@ -153,7 +104,8 @@ class Shares:
         known = self._memberships.get((window.key, key))
         if known is None:
             self._groups_of.setdefault(window.key, []).append(key)
-            known = self._memberships[window.key, key] = _Membership(window, options)
+            leader = self._placement.group_core(key)
+            known = self._memberships[window.key, key] = Membership(window, options, leader)
             known.is_measured = self._groups.strategy(group) == "least_inflight"
         else:
             known.options = options
@@ -174,11 +126,8 @@ class Shares:
         keys.remove(key)
         if not keys:
             del self._groups_of[window.key]
-        leader = self._placement.group_core(key)
-        if leader == self._core:
-            self.leads.on_leave(window.key, key)
-        else:
-            self._fabric.send(leader, frames.leave(window.key, key))
+        for leader in (membership.leader, *membership.former):
+            self._send_leave(leader, window.key, key)
         self._return_live(membership, key)
         given = self._given_to(window.key, key)
         if given is not None:
@@ -208,12 +157,19 @@ class Shares:
     def _send_join(self, call: int, member: int, key: bytes) -> None:
         membership = self._memberships[member, key]
         durable = membership.window in self._cursors and membership.options.qos > 0
-        leader = self._placement.group_core(key)
+        ready = membership.is_ready
+        for leader in (membership.leader, *membership.former):
+            answer = call if leader == membership.leader else 0
+            if leader == self._core:
+                self.leads.on_join(self._core, answer, member, ready, durable, key)
+            else:
+                self._fabric.send(leader, frames.join(answer, member, ready, durable, key))
+
+    def _send_leave(self, leader: int, member: int, key: bytes) -> None:
         if leader == self._core:
-            self.leads.on_join(self._core, call, member, membership.is_ready, durable, key)
+            self.leads.on_leave(self._core, member, key)
         else:
-            frame = frames.join(call, member, membership.is_ready, durable, key)
-            self._fabric.send(leader, frame)
+            self._fabric.send(leader, frames.leave(member, key))
 
     def _send_joined(self, core: int, call: int) -> None:
         if core == self._core:
@@ -224,12 +180,20 @@ class Shares:
     def joined(self, call: int) -> None:
         """The leader has answered a join."""
         join = self._joins.pop(call, None)
-        if join is not None:
+        if join is None:
+            return
+        if join.reply is not None:
             join.reply()
+            return
+        membership = self._memberships.get((join.member, join.key))
+        if membership is not None and membership.leader == join.core:
+            former, membership.former = membership.former, set()
+            for leader in former:
+                self._send_leave(leader, join.member, join.key)
 
     # ------------------------------------------------------------------ loads
 
-    def _count(self, member: int, key: bytes, membership: _Membership, batch: bytes) -> None:
+    def _count(self, member: int, key: bytes, membership: Membership, batch: bytes) -> None:
         """A member was given something, which its leader wants to hear when it goes by loads."""
         if membership.is_measured:
             membership.received += count_of(batch)
@@ -246,37 +210,35 @@ class Shares:
                 continue
             if load:
                 self._reported[member, key] = load
-            leader = self._placement.group_core(key)
-            if leader == self._core:
-                self.leads.on_load(member, membership.received, load, key)
+            if membership.leader == self._core:
+                self.leads.on_load(self._core, member, membership.received, load, key)
             else:
                 frame = frames.load(member, membership.received, load, key)
-                self._fabric.send(leader, frame)
+                self._fabric.send(membership.leader, frame)
 
     @staticmethod
-    def _load(membership: _Membership, given: _Given | None) -> int:
+    def _load(membership: Membership, given: Given | None) -> int:
         if given is not None:
             return given.log.messages
         return membership.window.in_flight + membership.window.queued
 
     # ------------------------------------------------------------------ what is not kept
 
-    def assigned(self, member: int, key: bytes, batch: bytes) -> None:
-        """The leader has chosen a session of this core for these records."""
+    def assigned(self, source: int, member: int, key: bytes, batch: bytes) -> None:
+        """A leader has chosen a session of this core for these records."""
         membership = self._memberships.get((member, key))
-        leader = self._placement.group_core(key)
         if membership is None:
             # The leader may know the member from an earlier life of this core.
-            self._fabric.send(leader, frames.leave(member, key))
-            self._fabric.send(leader, frames.give_back(key, batch))
+            self._fabric.send(source, frames.leave(member, key))
+            self._fabric.send(source, frames.give_back(key, batch))
         elif membership.window.outbox is None:
-            self._fabric.send(leader, frames.give_back(key, batch))
+            self._fabric.send(source, frames.give_back(key, batch))
         else:
             self._count(member, key, membership, batch)
             self._subscriptions.fanout.deliver_to(membership.route, batch)
 
-    def _return_live(self, membership: _Membership, key: bytes) -> None:
-        leader = self._placement.group_core(key)
+    def _return_live(self, membership: Membership, key: bytes) -> None:
+        leader = membership.leader
         for run, index in membership.window.withdraw(membership):
             assert run.source is not None, "a run with an origin has a source"
             batch, start, skipped = run.source
@@ -310,18 +272,18 @@ class Shares:
     def _return(self, key: bytes, batch: bytes) -> None:
         self._handovers.send(self._placement.group_core(key), LEADER, key, batch)
 
-    def _given_to(self, member: int, key: bytes) -> _Given | None:
+    def _given_to(self, member: int, key: bytes) -> Given | None:
         return self._given.get(member, {}).get(key)
 
-    def _open(self, member: int, key: bytes, membership: _Membership) -> _Given:
+    def _open(self, member: int, key: bytes, membership: Membership) -> Given:
         window = membership.window
         self._cursors.admit(window)
-        given = _Given(member, key, window)
+        given = Given(member, key, window)
         given.log = self._cursors.subscribe(window, given.name, membership.options, 0, given)
         self._given.setdefault(member, {})[key] = given
         return given
 
-    def _return_later(self, given: _Given) -> None:
+    def _return_later(self, given: Given) -> None:
         """Give back when all that was put so far can be read."""
         state = self._state
         self._returning[given] = state.next_commit - (not state.is_midway)
@@ -340,7 +302,7 @@ class Shares:
         for given in list(self._watched):
             self._look_after(given)
 
-    def _give_back(self, given: _Given) -> None:
+    def _give_back(self, given: Given) -> None:
         window = given.window
         is_connected = window is not None and window.outbox is not None
         if is_connected and not given.left:
@@ -368,7 +330,7 @@ class Shares:
         elif given.left:
             self._watched.add(given)
 
-    def _close(self, given: _Given) -> None:
+    def _close(self, given: Given) -> None:
         """Its log is empty, and nobody is owed anything by it."""
         self._watched.discard(given)
         self._returning.pop(given, None)
@@ -385,7 +347,7 @@ class Shares:
             membership.is_full = False
             self._send_join(0, given.member, given.key)
 
-    def _look_after(self, given: _Given) -> None:
+    def _look_after(self, given: Given) -> None:
         """See whether a member can take more again, or an old log can go."""
         membership = self._memberships.get((given.member, given.key))
         log = given.log
@@ -403,13 +365,13 @@ class Shares:
     def restore(self) -> None:
         """After a restart, when the sessions are back, before their exchanges are."""
         self._handovers.restore()
-        self.leads.restore(range(self._placement.workers))
+        self.leads.restore()
         names = self._inbox.names(MEMBER_LOGS)
         windows = self._cursors.durable_windows() if names else {}
         for name in names:
             member, key = member_of(name)
             window = windows.get(member)
-            given = _Given(member, key, window)
+            given = Given(member, key, window)
             self._given.setdefault(member, {})[key] = given
             if window is None:
                 given.log = self._inbox.log(name)
@@ -428,6 +390,7 @@ class Shares:
 
     def start(self) -> None:
         """All is restored: give back what nobody here can be given now."""
+        self._handovers.start()
         for mine in list(self._given.values()):
             for given in list(mine.values()):
                 self._give_back(given)
@@ -437,7 +400,7 @@ class Shares:
     def tell(self, core: int) -> None:
         """Tell a core of the members of the groups that it leads, and hand over what it lacks."""
         for (member, key), membership in self._memberships.items():
-            if self._placement.group_core(key) == core:
+            if membership.leader == core:
                 membership.received = 0
                 self._send_join(0, member, key)
         self._handovers.resend(core)
@@ -446,25 +409,54 @@ class Shares:
         """A core was replaced: what it had not answered is asked again."""
         self._handovers.drop_core(core)
         self.leads.drop_core(core)
+        self._repeat(core)
+
+    def _repeat(self, core: int) -> None:
+        """Ask again for answers of a core that were lost; a session that has left needs none."""
         for call, join in list(self._joins.items()):
-            if self._placement.group_core(join.key) == core:
-                self._repeat(call, join)
+            if join.core != core:
+                continue
+            membership = self._memberships.get((join.member, join.key))
+            if membership is not None:
+                self._joins[call] = join._replace(core=membership.leader)
+                self._send_join(call, join.member, join.key)
+            else:
+                self.joined(call)
 
-    def _repeat(self, call: int, join: _Join) -> None:
-        """Ask again for an answer that was lost; a session that has left needs none."""
-        if (join.member, join.key) in self._memberships:
-            self._send_join(call, join.member, join.key)
+    def departed(self, core: int) -> None:
+        """A core is gone with its node; `placed` follows."""
+        self._handovers.departed(core)
+        self.leads.departed(core)
+
+    def placed(self, awaited: set[int]) -> None:
+        """Other cores may lead what others did: tell the new ones of the members here.
+
+        A leader that is there still leads on until the new one misses nothing. `awaited` have not
+        told of theirs by the same placement.
+        """
+        self.leads.placed(awaited)
+        gone = {join.core for join in self._joins.values()}
+        for (member, key), membership in list(self._memberships.items()):
+            leader = self._placement.group_core(key)
+            if leader != membership.leader:
+                self._move(member, key, membership, leader)
+        for core in gone:
+            if not self._placement.is_live(core):
+                self._repeat(core)
+        self.leads.end_empty()
+
+    def _move(self, member: int, key: bytes, membership: Membership, leader: int) -> None:
+        former = {membership.leader, *membership.former}
+        membership.former = {each for each in former if self._placement.is_live(each)} - {leader}
+        membership.leader = leader
+        membership.received = 0
+        if membership.former:
+            self._ask(member, key, None)
         else:
-            self.joined(call)
+            self._send_join(0, member, key)
 
 
-def member_of(name: bytes) -> tuple[int, bytes]:
-    """Return the member and the group's key of a member's log by its name."""
-    rest = name[len(MEMBER_LOGS) :]
-    return int.from_bytes(rest[:_NUMBER], "big"), rest[_NUMBER:]
-
-
-def _withdraw(given: _Given) -> set[int]:
+def _withdraw(given: Given) -> set[int]:
     """Take what may go to others out of the window; returns its positions."""
     if given.window is None:
         return set()

@@ -21,6 +21,7 @@ from robustmq.broker.members import (
     without_member,
 )
 from robustmq.broker.overlap import copies
+from robustmq.broker.placement import Placement
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules
 
@@ -74,7 +75,7 @@ class Subscriptions:
         self,
         turn: Turn,
         *,
-        workers: int,
+        placement: Placement,
         describe: Describe,
         rules: TopicRules,
         route_cache: int,
@@ -84,7 +85,7 @@ class Subscriptions:
         self.fanout = Fanout(turn, self._resolve, describe, route_cache)
         self.cursors: Cursors
         self._rules = rules
-        self._workers = workers
+        self._placement = placement
         self.source = 0
         """The core that has published what is being delivered."""
         self._provisional: list[bytes] = []
@@ -125,7 +126,7 @@ class Subscriptions:
             self.forget(topic_filter)
         else:
             self._unsettled.setdefault(topic_filter, {})[window] = _Unsettled(
-                call, set(range(self._workers))
+                call, set(self._placement.cores)
             )
 
     def settle(self, window: Window, topic_filter: bytes, call: int, core: int) -> None:

@@ -75,8 +75,10 @@ class ShareGroup:
 
     def take_waiting(self) -> list[Waiting]:
         """What waits, when a member is ready to take it."""
-        if not self.has_ready:
-            return []
+        return self.withdraw() if self.has_ready else []
+
+    def withdraw(self) -> list[Waiting]:
+        """What waits, for another to share."""
         waiting = list(self._pending)
         self._pending.clear()
         return waiting

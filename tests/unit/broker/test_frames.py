@@ -41,7 +41,7 @@ def test_what_is_retained(  # noqa: PLR0917
     last: bool,
     name: bytes,
 ) -> None:
-    assert frames.read_told(frames.told(position)) == position
+    assert frames.read_told(frames.told(position, 7)) == (position, 7)
     number = Number(last, position)
     wanted = frames.wanted(call, number, position, sent)
     assert frames.read_wanted(wanted) == (call, number, position, sent)
@@ -89,7 +89,7 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.assign(1, b"g", b""),
         frames.give_back(b"g", b""),
         frames.scan(1, [], b"a"),
-        frames.told(1),
+        frames.told(1, 0),
         frames.retain(1, 1, b""),
         frames.keep(1, b"", b""),
         frames.hand(1, 1, 1, b"g", b""),

@@ -60,8 +60,11 @@ def test_what_was_to_be_delivered_once_is_owed_to_groups_too() -> None:
     assert payloads(new, GROUP) == [b"unseen"]
 
 
-def test_what_a_group_that_has_ended_was_owed_is_gone() -> None:
-    old = {MEMBER: u64(4), **log_row(4, 20, 0, batch(("s/2", "", 1))), **session(7, b"c", 20)}
-    old |= on_its_way(1, 6, 1, 7, batch(("s/1", "", 1)))
+def test_what_a_group_is_owed_that_is_led_elsewhere_waits_for_who_leads_it() -> None:
+    old = {MEMBER: u64(4), **log_row(4, 20, 0, batch(("s/2", "given", 1)))}
+    old |= session(7, b"c", 20)
+    old |= on_its_way(1, 6, 1_025, LEADER, batch(("s/1", "on its way back", 1)))
+    old |= {b"H\4\1": (1).to_bytes(4, "big") + u64(5)}
     (new,) = moved([old, {}], 1)
-    assert not {key[:1] for key in new} & {b"A", b"F", b"L"}
+    assert sorted(payloads(new, GROUP)) == [b"given", b"on its way back"]
+    assert not {key[:1] for key in new} & {b"A", b"H"}

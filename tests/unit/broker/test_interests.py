@@ -285,3 +285,20 @@ def test_a_core_tells_a_replacement_all_that_it_wants_before_it_says_so() -> Non
     assert node.interests._awaited == {1}
     fabric.settle()
     check_books(fabric)
+
+
+def test_a_departed_core_wants_nothing_and_is_not_waited_for(interests: Interests) -> None:
+    interests.await_from([1_024, 1_025])
+    interests.want(1_024, b"a/+", True)
+    interests.want(1_024, b"a/b", False)
+    interests.want(1_025, b"a/b", False)
+    interests.replaced(1_024)
+    assert targets(interests, b"a/b") == [1_025, 1_024 | DURABLE]
+    interests.departed(1_024)
+    assert targets(interests, b"a/b") == [1_025]
+    assert interests.awaiting == {1_025}
+    interests.departed(1_025)
+    assert not interests.awaited
+    assert targets(interests, b"a/b") == []
+    interests.told(1_024)
+    assert targets(interests, b"a/b") == []

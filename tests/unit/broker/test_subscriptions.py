@@ -13,6 +13,7 @@ from robustmq.broker.api import Options
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.overlap import copies, overlap
+from robustmq.broker.placement import Placement
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.message.record import NO_HEADERS
@@ -34,7 +35,7 @@ def turn() -> Turn:
 def subscriptions(turn: Turn) -> Subscriptions:
     subscriptions = Subscriptions(
         turn,
-        workers=WORKERS,
+        placement=Placement(WORKERS),
         describe=describe,
         rules=TopicRules(()),
         route_cache=100,
