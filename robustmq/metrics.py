@@ -93,6 +93,15 @@ ACL_SUCCESS: Final = 74
 ACL_FAILED: Final = 75
 SUBSCRIPTIONS_REVOKED: Final = 76
 CLUSTER_PARTS_LOST: Final = 77
+LINKS_CONNECTED: Final = 78
+LINK_CONNECTS: Final = 79
+LINKS_REFUSED: Final = 80
+LINK_BYTES_SENT: Final = 81
+LINK_BYTES_RECEIVED: Final = 82
+LINK_FRAMES_SENT: Final = 83
+LINK_FRAMES_RECEIVED: Final = 84
+LINK_RECORDS_RESENT: Final = 85
+LINK_BACKLOG_BYTES: Final = 86
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -270,6 +279,19 @@ TABLE: Final[tuple[Metric, ...]] = (
         "cluster_parts_lost",
         "counter",
         "Batches that a core had not confirmed to keep when its node left or was fenced.",
+    ),
+    Metric("link_connected", "gauge", "Links to cores of other nodes that are connected."),
+    Metric("link_connects", "counter", "Times that such a link was connected."),
+    Metric("link_refused", "counter", "Connections of other nodes that were turned away."),
+    Metric("link_bytes_sent", "counter", "Bytes sent to cores of other nodes."),
+    Metric("link_bytes_received", "counter", "Bytes received from cores of other nodes."),
+    Metric("link_frames_sent", "counter", "Frames sent to cores of other nodes."),
+    Metric("link_frames_received", "counter", "Frames received from cores of other nodes."),
+    Metric("link_records_resent", "counter", "Records that a link sent again after it had broken."),
+    Metric(
+        "link_backlog_bytes",
+        "gauge",
+        "Bytes for cores of other nodes that were not sent or not acknowledged.",
     ),
 )
 CELLS: Final = 128

@@ -28,7 +28,8 @@ class Link:
     and signs of life pass between its pieces. A frame has at most `max_frame_bytes`.
     `backlog_bytes` counts what waits or is not acknowledged: nothing is ever dropped, whoever
     feeds the link stops when it has grown. `received` is the last record that was taken, and
-    `owed_bytes` what was taken since the other side was last told so.
+    `owed_bytes` what was taken since the other side was last told so. `frames` and `resent` count
+    the frames and the repeated records until somebody sets them to 0.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Link:
         "_queue_bytes",
         "_record_bytes",
         "_sent",
+        "frames",
         "owed_bytes",
         "received",
         "resent",
@@ -52,6 +54,7 @@ class Link:
     def __init__(self, record_bytes: int, max_frame_bytes: int) -> None:
         self._record_bytes = record_bytes
         self._max_frame_bytes = max_frame_bytes
+        self.frames = 0
         self.resent = 0
         self._queue: deque[bytes] = deque()
         self._kept: deque[Record] = deque()
@@ -86,6 +89,7 @@ class Link:
             raise ValueError(f"a frame of {len(frame)} bytes exceeds {self._max_frame_bytes}")
         self._queue.append(frame)
         self._queue_bytes += len(frame)
+        self.frames += 1
 
     def take(self) -> Record | None:
         """Return the next record to be sent on the present connection."""

@@ -84,7 +84,7 @@ class Door:
     `home(first bytes)` is the core for a stream, or None when it cannot be told yet; `arrived`
     takes a descriptor, its core, and what is known of the peer. `refused(facts, why)` hears of
     what was turned away or was silent for `timeout_ms`. `header` reads the PROXY header of those
-    who must send one; it is taken from the stream.
+    who must send one; it is taken from the stream. `what` names what belongs nowhere.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Door:
         arrived: Callable[[int, int, Facts], None],
         refused: Callable[[Facts, str], None],
         header: Callable[[bytes, Facts], int | None],
+        what: Callable[[bytes], str] | None = None,
     ) -> None:
         self._poller = poller
         self._clock = clock
@@ -109,6 +110,7 @@ class Door:
         self._arrived = arrived
         self._refused = refused
         self._header = header
+        self._what = what or _what
         self._waiting: dict[int, _Caller] = {}
         self._timed = False
 
@@ -143,7 +145,7 @@ class Door:
             # What has come meanwhile is all that there will ever be.
             core, why = self._look(fd, caller)
             if core is None:
-                core, why = NOBODY, "it ended within its CONNECT"
+                core, why = NOBODY, "it ended before it was known whose it is"
         self._waiting.pop(fd, None)
         if caller.watch is not None:
             caller.watch.cancel()
@@ -170,7 +172,7 @@ class Door:
             return NOBODY, "it said nothing"
         # A TLS record could pass for a CONNECT that is wrong.
         core = NOBODY if beginning.startswith(_TLS) else self._home(beginning)
-        return core, _what(beginning)
+        return core, self._what(beginning)
 
     def _without_header(self, fd: int, caller: "_Caller", beginning: bytes) -> bytes | None:
         """Take the header from the stream; return what has come behind it, None for nothing."""

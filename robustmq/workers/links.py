@@ -1,25 +1,30 @@
-"""The fabric of one worker: rings to and from its peers, and what it tells itself."""
+"""The fabric of one worker: rings and links to its peers, and what it tells itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from robustmq import metrics
 from robustmq.errors import Corrupt
+from robustmq.message.core_number import FIRST_REMOTE
 from robustmq.shm.frame import EPOCH_MASK
 from robustmq.shm.receiver import Receiver
 from robustmq.shm.region import State
 from robustmq.shm.sender import Sender
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
+from robustmq.workers.peer_line import Line
+from robustmq.workers.peers import Peers
 
 _log = log.EventLog("links")
 
 
 class Links:
-    """Frames to and from every worker of this node, in order per pair; a `router.Fabric`.
+    """Frames to and from every worker of the cluster, in order per pair; a `router.Fabric`.
 
     `handle(source, frame)` takes what comes in, `replaced(core)` hears of a peer's new life:
     after all that the earlier one said, before anything that the new one says. What comes from
-    a life that had ended before this process began is dropped.
+    a life that had ended before this process began is dropped. Cores of other nodes have numbers
+    from `core_number.FIRST_REMOTE` on: `joined(core)` and `departed(core)` hear of them, and what
+    is sent to one that is not there is dropped.
     """
 
     def __init__(self, inheritance: Inheritance) -> None:
@@ -34,6 +39,10 @@ class Links:
         self._broken: set[int] = set()
         self.handle: Callable[[int, bytes], None]
         self.replaced: Callable[[int], None]
+        self.joined: Callable[[int], None] = _unheard
+        self.departed: Callable[[int], None] = _unheard
+        self._peers: Peers | None = None
+        self._remote: Mapping[int, Line] = {}
         mine = inheritance.region.state(inheritance.index)
         self._own_epoch = mine.epoch
         for peer in range(inheritance.workers):
@@ -47,19 +56,36 @@ class Links:
                 into = inheritance.region.ring(peer, self._index)
                 self._receivers[peer] = Receiver(into, state, mine, bell)
 
+    def attach(self, peers: Peers) -> None:
+        """Reach the cores of other nodes, too; who hears of what comes in is known by then."""
+        self._peers = peers
+        self._remote = peers.lines
+        peers.handle, peers.replaced = self.handle, self.replaced
+        peers.joined, peers.departed = self.joined, self.departed
+
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""
         if core == self._index:
             self._local.append(frame)
-        else:
+        elif core < FIRST_REMOTE:
             self._senders[core].send(frame)
+        else:
+            line = self._remote.get(core)
+            if line is not None:
+                line.send(frame)
 
     def backlog(self, core: int) -> int:
-        """Bytes that wait for room in the ring to a core."""
+        """Bytes that wait for room in the ring to a core, or for another node to take them."""
+        if core >= FIRST_REMOTE:
+            line = self._remote.get(core)
+            return line.backlog_bytes if line is not None else 0
         return 0 if core == self._index else self._senders[core].backlog_bytes
 
     def epoch(self, core: int) -> int:
-        """The number of the life that a core is in, as far as this one has met it."""
+        """The number of the life that a core is in, as far as this one has met it; 0: not yet."""
+        if core >= FIRST_REMOTE:
+            line = self._remote.get(core)
+            return line.epoch if line is not None else 0
         return self._epochs.get(core, self._own_epoch)
 
     def receive(self) -> bool:
@@ -74,6 +100,8 @@ class Links:
                 elif self._states[peer].epoch != self._epochs[peer]:
                     # A new life speaks before its bell was answered.
                     self._meet(peer, frames)
+        if self._peers is not None and self._peers.receive():
+            return True
         return handled
 
     def _handle(self, peer: int, frames: list[bytes]) -> None:
@@ -106,6 +134,8 @@ class Links:
         """Push what was queued; what finds no room goes when the peer has made some."""
         for sender in self._senders.values():
             sender.flush()
+        if self._peers is not None:
+            self._peers.flush()
 
     def answer_bell(self) -> None:
         """Somebody rang: frames, room in a ring, or a peer that was replaced.
@@ -137,7 +167,7 @@ class Links:
 
     def sleep(self) -> bool:
         """Announce to every peer that we sleep; False when something is there to be received."""
-        if self._local:
+        if self._local or (self._peers is not None and self._peers.has_events):
             return False
         for receiver in self._receivers.values():
             if not receiver.sleep():
@@ -149,3 +179,7 @@ class Links:
         """Peers need not ring."""
         for receiver in self._receivers.values():
             receiver.awake()
+
+
+def _unheard(core: int) -> None:
+    """Learn of a core of another node, where nobody asks for it."""

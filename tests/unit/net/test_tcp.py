@@ -177,7 +177,7 @@ def test_a_peer_that_ends_within_its_beginning_is_turned_away_at_once(house: Hou
     house.until(lambda: house.door.waiting == 1)
     peer.shutdown(socket.SHUT_WR)
     house.until(lambda: house.refused == 1)
-    assert house.reasons == ["it ended within its CONNECT"]
+    assert house.reasons == ["it ended before it was known whose it is"]
     assert house.door.waiting == 0
 
 

@@ -1,6 +1,7 @@
 """Who belongs to the cluster: secrets and certificates, and what is not listened for without."""
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,4 @@ def test_with_certificates_both_ends_show_one(tmp_path: Path) -> None:
     for context in (trust.server, trust.client):
         assert context is not None
         assert context.get_ca_certs()
+        assert context.verify_mode == ssl.CERT_REQUIRED
