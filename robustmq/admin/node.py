@@ -27,6 +27,10 @@ class Node(Protocol):
         """Ask all workers, or some; raises ValueError with a sentence when one refuses."""
         ...
 
+    async def ask_cluster(self, kind: str, arguments: dict[str, Any]) -> object:
+        """Ask the meta process of this node; raises ValueError with a sentence, or TimeoutError."""
+        ...
+
     def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
         """Return the node's records of a kind by their names."""
         ...

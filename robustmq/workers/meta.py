@@ -3,34 +3,58 @@
 import asyncio
 import signal
 import time
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import uvloop
 
+from robustmq.errors import ConfigError
+from robustmq.net.channel import Channel
 from robustmq.shm.region import Phase
 from robustmq.workers import log
+from robustmq.workers.cluster_desk import Answered, Asked, asked, encode
+from robustmq.workers.identity import IdentityFile
 from robustmq.workers.inheritance import ServerInheritance
+from robustmq.workers.limits import StartError
+from robustmq.workers.member import Member
 
 HEARTBEATS_PER_TIMEOUT: Final = 5
+_STATUS_FAILED: Final = 1
 
 _log = log.EventLog("meta")
 
 
 def run(inheritance: ServerInheritance) -> None:
     """Take part until SIGTERM; what the supervisor calls in the forked meta process."""
-    uvloop.run(_serve(inheritance))
+    try:
+        identity = IdentityFile(inheritance.config.data_path, inheritance.config.broker_id)
+        uvloop.run(_serve(inheritance, identity))
+        return
+    except (ConfigError, StartError) as error:
+        reason = str(error)
+    # Said here: within the except clause a traceback would go with it.
+    _log.error("the meta service cannot run", reason=reason)
+    raise SystemExit(_STATUS_FAILED)
 
 
-async def _serve(inheritance: ServerInheritance) -> None:
+async def _serve(inheritance: ServerInheritance, identity: IdentityFile) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
     interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
     beating = asyncio.create_task(_beat(inheritance, interval))
-    inheritance.enter(Phase.READY)
-    await stopping.wait()
+    member = Member(inheritance, identity)
+    desk = Desk(inheritance, member)
+    desk.start()
+    living = asyncio.create_task(member.live(partial(inheritance.enter, Phase.READY)))
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait((living, waiting), return_when=asyncio.FIRST_COMPLETED)
     inheritance.enter(Phase.DRAINING)
+    if living.done():
+        living.result()
+    await member.stop()
+    living.cancel()
     beating.cancel()
     inheritance.enter(Phase.STOPPED)
 
@@ -40,3 +64,47 @@ async def _beat(inheritance: ServerInheritance, interval: float) -> None:
     while True:
         state.heartbeat_ns = time.monotonic_ns()
         await asyncio.sleep(interval)
+
+
+class Desk:
+    """The channels toward the other processes of the node."""
+
+    def __init__(self, inheritance: ServerInheritance, member: Member) -> None:
+        self._member = member
+        self._channels = [
+            Channel(end, partial(self._blocked, endpoint))
+            for endpoint, end in enumerate(inheritance.meta_channels)
+        ]
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Listen to them."""
+        loop = asyncio.get_running_loop()
+        for endpoint, channel in enumerate(self._channels):
+            loop.add_reader(channel.fileno(), self._receive, endpoint)
+
+    def _receive(self, endpoint: int) -> None:
+        for data in self._channels[endpoint].receive():
+            if question := asked(data):
+                task = asyncio.create_task(self._answer(endpoint, question))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, endpoint: int, question: Asked) -> None:
+        value: Any = None
+        error = None
+        try:
+            value = await self._member.ask(question.kind, question.arguments)
+        except ValueError as refusal:
+            error = str(refusal)
+        self._channels[endpoint].send(encode(Answered(question.number, value, error)))
+
+    def _blocked(self, endpoint: int) -> None:
+        loop = asyncio.get_running_loop()
+        channel = self._channels[endpoint]
+
+        def writable() -> None:
+            loop.remove_writer(channel.fileno())
+            channel.flush()
+
+        loop.add_writer(channel.fileno(), writable)

@@ -24,6 +24,7 @@ from robustmq.errors import ConfigError, Refused
 from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import limits, log
+from robustmq.workers.cluster_desk import ClusterDesk
 from robustmq.workers.inheritance import HTTP, ServerInheritance, meta_endpoint
 from robustmq.workers.observer import Observer
 from robustmq.workers.questions import Record
@@ -142,6 +143,10 @@ class Workforce:
         config = inheritance.config
         self.workers = inheritance.workers
         self._roster = Roster(inheritance, self._image)
+        end = inheritance.meta_channels[0]
+        life = inheritance.region.state(inheritance.index).epoch
+        self._desk = ClusterDesk(end, life)
+        self._cluster_seconds = config.meta_runtime.raft_write_timeout_sec + GRACE_SECONDS
         self._earned: dict[str, dict[str, Any]] = {}
         self._writing: asyncio.Task[None] | None = None
         self._roster.noticed[KIND] = self._banned
@@ -152,6 +157,11 @@ class Workforce:
     def start(self) -> None:
         """Begin to talk to the workers."""
         self._roster.start()
+        self._desk.start()
+
+    async def ask_cluster(self, kind: str, arguments: dict[str, Any]) -> object:
+        """See `admin.node.Node`."""
+        return await self._desk.ask(kind, arguments, self._cluster_seconds)
 
     async def ask(
         self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None

@@ -17,6 +17,8 @@ class Workforce:
         self.kept: dict[str, dict[str, dict[str, Any]]] = {}
         self.refusal: Refused | None = None
         self.budget = 3
+        self.cluster: dict[str, object] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
 
     async def ask(
         self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None
@@ -26,6 +28,14 @@ class Workforce:
         wanted = set(range(self.workers) if cores is None else cores)
         values = {core: self._page(kind, core, arguments) for core in wanted - self.silent}
         return Replies(values, sorted(wanted & self.silent))
+
+    async def ask_cluster(self, kind: str, arguments: dict[str, Any]) -> object:
+        """Answer what `cluster` has for the question; an exception is raised."""
+        self.asked.append((kind, arguments))
+        found = self.cluster[kind]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _page(self, kind: str, core: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
         start, skip, limit = (arguments.get(key, 0) for key in ("start", "skip", "limit"))
