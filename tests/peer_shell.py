@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from robustmq._kernel.poller import Poller
@@ -47,7 +47,9 @@ class Shell:
         settings: Cluster = SETTINGS,
         port: int = 0,
     ) -> None:
+        self.node = node
         self.core = global_core(node, index)
+        self.known: set[int] = set()
         self.row = memoryview(array("Q", bytes(8 * CELLS)))
         turn = Turn(self.row)
         self.timers = Timers(10)
@@ -78,10 +80,15 @@ class Shell:
         )
         self.peers.handle = lambda source, frame: self.heard.append((source, frame))
         self.peers.replaced = lambda core: self.heard.append((core, "replaced"))
-        self.peers.joined = lambda core: self.heard.append((core, "joined"))
-        self.peers.departed = lambda core: self.heard.append((core, "departed"))
+        self.peers.changed = self._changed
         self.peers.listen(self.listener, lambda *handed: self.handed.append(handed))
         self.failures: list[Exception] = []
+
+    def _changed(self, nodes: Mapping[int, PeerNode]) -> None:
+        now = set(nodes) - {self.node}
+        self.heard += [(global_core(node, 0), "departed") for node in sorted(self.known - now)]
+        self.heard += [(global_core(node, 0), "joined") for node in sorted(now - self.known)]
+        self.known = now
 
     def _fail(self, error: Exception) -> None:
         self.failures.append(error)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from robustmq import metrics
+from robustmq.broker.placement import Life
 from robustmq.errors import Corrupt
 from robustmq.message.core_number import FIRST_REMOTE
 from robustmq.shm.frame import EPOCH_MASK
@@ -11,7 +12,7 @@ from robustmq.shm.region import State
 from robustmq.shm.sender import Sender
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
-from robustmq.workers.peer_line import Line
+from robustmq.workers.peer_line import Line, PeerNode
 from robustmq.workers.peers import Peers
 
 _log = log.EventLog("links")
@@ -23,8 +24,8 @@ class Links:
     `handle(source, frame)` takes what comes in, `replaced(core)` hears of a peer's new life:
     after all that the earlier one said, before anything that the new one says. What comes from
     a life that had ended before this process began is dropped. Cores of other nodes have numbers
-    from `core_number.FIRST_REMOTE` on: `joined(core)` and `departed(core)` hear of them, and what
-    is sent to one that is not there is dropped.
+    from `core_number.FIRST_REMOTE` on: `changed(nodes)` hears which nodes are live, and what is
+    sent to a core of another node is dropped.
     """
 
     def __init__(self, inheritance: Inheritance) -> None:
@@ -39,8 +40,7 @@ class Links:
         self._broken: set[int] = set()
         self.handle: Callable[[int, bytes], None]
         self.replaced: Callable[[int], None]
-        self.joined: Callable[[int], None] = _unheard
-        self.departed: Callable[[int], None] = _unheard
+        self.changed: Callable[[Mapping[int, Life]], None]
         self._peers: Peers | None = None
         self._remote: Mapping[int, Line] = {}
         mine = inheritance.region.state(inheritance.index)
@@ -61,7 +61,12 @@ class Links:
         self._peers = peers
         self._remote = peers.lines
         peers.handle, peers.replaced = self.handle, self.replaced
-        peers.joined, peers.departed = self.joined, self.departed
+        peers.changed = self._changed
+
+    def _changed(self, nodes: Mapping[int, PeerNode]) -> None:
+        self.changed(
+            {number: Life(node.incarnation, node.workers) for number, node in nodes.items()}
+        )
 
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame; it leaves with `flush`, or with the next `receive` when it is ours."""
@@ -179,7 +184,3 @@ class Links:
         """Peers need not ring."""
         for receiver in self._receivers.values():
             receiver.awake()
-
-
-def _unheard(core: int) -> None:
-    """Learn of a core of another node, where nobody asks for it."""

@@ -21,9 +21,10 @@ from robustmq.workers import log
 
 _log = log.EventLog("peers")
 
-_UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
-_PAST: Final = 64
+PAST: Final = 64
 """Lives that are remembered as over, since a word of theirs may still be on its way."""
+
+_UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
 _ACK_BYTES: Final = 65_536
 """Bytes that are taken until this is acknowledged at once; what is less waits a moment."""
 _ACK_MS: Final = 20
@@ -97,7 +98,7 @@ class Line:
         self.stream = settings.stream
         self.is_dialer = settings.is_dialer
         self.life: Life | None = None
-        self.past: deque[bytes] = deque(maxlen=_PAST)
+        self.past: deque[bytes] = deque(maxlen=PAST)
         self.connection: PeerConnection | None = None
         self.is_marked = False
         self.since_ms = office.now_ms()

@@ -8,37 +8,32 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from robustmq import metrics
-from robustmq._kernel.poller import Poller, peer_address
+from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.api import Timer
 from robustmq.message.core_number import global_core
 from robustmq.net.layer import Facts, Layer, Stack
-from robustmq.net.peer_connection import NO_PEER, PeerConnection, Preamble, Stage
+from robustmq.net.peer_connection import PeerConnection, Preamble, Stage
 from robustmq.net.peer_handshake import (
     NONCE_BYTES,
-    PREAMBLE_BYTES,
     STREAM_BYTES,
     VERSION,
     Hello,
     Life,
-    wanted,
 )
-from robustmq.net.tcp import Acceptor, Door
 from robustmq.net.tls import TlsLayer
 from robustmq.net.transport import Pipeline
 from robustmq.net.trust import Trust
 from robustmq.settings.cluster import Cluster
 from robustmq.workers import log
-from robustmq.workers.peer_line import Line, PeerNode, Terms
+from robustmq.workers.peer_door import BACKLOG, Clock, PeerDoor, address_in
+from robustmq.workers.peer_line import PAST, Line, PeerNode, Terms
 
 _log = log.EventLog("peers")
 
-NOTE: Final = b"\xc1peer "
-"""How the note begins that goes with a socket of a link; no MessagePack does (its 0xc1 is none)."""
-BACKLOG: Final = 128
 BOOT_BYTES: Final = 8
 
 _LINGER_MS: Final = 1_000
@@ -46,20 +41,14 @@ _REFUSALS_MS: Final = 10_000
 """Milliseconds in which one refusal is logged; the others are only counted."""
 
 
-class Clock(Protocol):
-    """What calls back later."""
-
-    def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
-        """Call back at a time of the turn's clock."""
-
-
 class Peers:
     """The links of core `index` of node `node`; what they bring comes up as it does from a ring.
 
-    `handle(core, frame)` takes what comes in; `joined(core)` and `departed(core)` hear of cores
-    that the cluster has gained and lost, `replaced(core)` of a new life of one: after all that
-    the earlier one said, before anything that the new one says. All are called from `receive`
-    alone. Cores are known by their global numbers (`message.core_number`).
+    `handle(core, frame)` takes what comes in; `changed(nodes)` hears which nodes are live, this one
+    among them, and `replaced(core)` of a new life of a core: after all that the earlier ones said,
+    before anything that the new ones say. All are called from `receive` alone. Cores are known by
+    their global numbers (`message.core_number`). A node that has another incarnation, or was
+    started again, is gone in one call of `changed` and there again in the next.
 
     `boot` is the same for all cores of this node and nobody else, `epoch` that of this core's
     life. `row` are this core's counters, `clock` and `now_ms` those of its turns, `chance(n)` is
@@ -100,19 +89,18 @@ class Peers:
         self.now_ms = now_ms
         self.chance = chance
         self._cluster = ""
-        self._incarnation: int | None = None
+        self._nodes: Mapping[int, PeerNode] = {}
+        self._boots: dict[int, bytes] = {}
+        self._past_boots: deque[bytes] = deque(maxlen=PAST)
         self._events: deque[Callable[[], None]] = deque()
         self._marked: list[Line] = []
         self._owners: dict[PeerConnection, Line | None] = {}
-        self._acceptor: Acceptor | None = None
-        self._door: Door | None = None
-        self._hand_over: Callable[[int, int, bytes], None]
+        self._door: PeerDoor | None = None
         self._silent_until_ms = 0
         self.lines: dict[int, Line] = {}
         self.handle: Callable[[int, bytes], None]
         self.replaced: Callable[[int], None]
-        self.joined: Callable[[int], None]
-        self.departed: Callable[[int], None]
+        self.changed: Callable[[Mapping[int, PeerNode]], None]
         self._row[metrics.LINKS_CONNECTED] = self._row[metrics.LINK_BACKLOG_BYTES] = 0
         self._look()
 
@@ -121,34 +109,49 @@ class Peers:
     def update(self, cluster: str, nodes: Sequence[PeerNode]) -> None:
         """Learn who belongs to the cluster, this node among them; it shows with `receive`.
 
-        Cores of nodes that are not live, or have another incarnation, depart; while this node
-        itself is not live, or its own incarnation has changed, all do.
+        Cores of nodes that are not live, or have another incarnation, are gone; while this node
+        itself is not live, or when its own incarnation has changed, all of them are.
         """
         self._events.append(partial(self._apply, cluster, tuple(nodes)))
         self.tick()
 
     def _apply(self, cluster: str, nodes: Sequence[PeerNode]) -> None:
         live = {node.node: node for node in nodes if node.is_live}
-        mine = live.pop(self._node, None)
-        incarnation = mine.incarnation if mine is not None else None
-        is_same = (cluster, incarnation) == (self._cluster, self._incarnation)
-        self._cluster, self._incarnation = cluster, incarnation
-        wanted_cores = {
-            global_core(node.node, index): (node, index)
-            for node in (live.values() if mine is not None else ())
-            for index in range(node.workers)
+        is_same = cluster == self._cluster and _life(live, self._node) == _life(
+            self._nodes, self._node
+        )
+        self._cluster = cluster
+        kept = {
+            number: node
+            for number, node in live.items()
+            if number == self._node
+            or (is_same and _life(live, number) == _life(self._nodes, number))
         }
+        self._leave(kept)
+        self._meet_nodes(live)
+
+    def _leave(self, kept: Mapping[int, PeerNode]) -> None:
+        """Forget the nodes that are not among `kept`."""
+        before, self._nodes = self._nodes, kept
         for core, line in list(self.lines.items()):
-            node, _ = wanted_cores.get(core, (None, 0))
-            if is_same and node is not None and node.incarnation == line.node.incarnation:
-                line.node = node
+            if self._node in kept and line.node.node in kept:
+                line.node = kept[line.node.node]
             else:
                 del self.lines[core]
                 line.shut()
-                self.departed(core)
-        for core, (node, index) in wanted_cores.items():
-            if core not in self.lines:
-                self._join(node, index)
+                self._boots.pop(line.node.node, None)
+        if any(_life(kept, number) != _life(before, number) for number in before):
+            self.changed(kept)
+
+    def _meet_nodes(self, live: Mapping[int, PeerNode]) -> None:
+        """Know the nodes that are live, and no others."""
+        before, self._nodes = self._nodes, live
+        for node in live.values() if self._node in live else ():
+            for index in range(node.workers):
+                if node.node != self._node and global_core(node.node, index) not in self.lines:
+                    self._join(node, index)
+        if _lives(before) != _lives(live):
+            self.changed(live)
 
     def _join(self, node: PeerNode, index: int) -> None:
         settings = self._settings
@@ -165,7 +168,6 @@ class Peers:
         self.lines[line.core] = line
         if terms.is_dialer:
             line.dial()
-        self.joined(line.core)
 
     # ------------------------------------------------------------------ turns
 
@@ -255,34 +257,23 @@ class Peers:
 
     def listen(self, listener: socket.socket, hand_over: Callable[[int, int, bytes], None]) -> None:
         """Take connections; `hand_over(core, fd, note)` gives one to another core of this node."""
-        self._hand_over = hand_over
-        listener.listen(BACKLOG)
-        self._door = Door(
+        self._door = PeerDoor(
             self._poller,
+            listener,
+            index=self._index,
+            workers=self._workers,
             clock=self._clock,
             now_ms=self.now_ms,
-            peek_bytes=PREAMBLE_BYTES,
             timeout_ms=self._settings.peer_handshake_timeout_ms,
-            home=self._home,
-            arrived=self._arrived,
-            refused=self._refuse,
-            header=lambda _beginning, _facts: None,
-            what=lambda _beginning: NO_PEER,
-        )
-        self._acceptor = Acceptor(
-            self._poller,
-            clock=self._clock,
-            now_ms=self.now_ms,
-            listener=listener,
-            met=self._meet_socket,
+            accept=self._accept,
+            hand_over=hand_over,
             full=lambda: self.is_full,
-            refused=lambda: self._refuse(Facts(), "too many connections are being made"),
+            refused=self._refuse,
         )
 
     def shut(self) -> None:
         """Let nobody in any more; links that are there go on."""
-        if self._acceptor is not None and self._door is not None:
-            self._acceptor.shut()
+        if self._door is not None:
             self._door.shut()
 
     @property
@@ -291,23 +282,9 @@ class Peers:
         waiting = self._door.waiting if self._door is not None else 0
         return len(self._owners) + waiting >= 2 * len(self.lines) + BACKLOG
 
-    def _meet_socket(self, fd: int) -> None:
-        assert self._door is not None
-        self._door.meet(fd, Facts(peer_address(fd), "peer"))
-
-    def _home(self, beginning: bytes) -> int | None:
-        index = wanted(beginning)
-        return index if index is None or index < self._workers else -1
-
-    def _arrived(self, fd: int, index: int, facts: Facts) -> None:
-        if index == self._index:
-            self._accept(fd, facts.address)
-        else:
-            self._hand_over(index, fd, NOTE + facts.address.encode())
-
     def adopt(self, fd: int, note: bytes) -> None:
         """Take a socket that another core of this node has accepted for this one."""
-        self._accept(fd, note.removeprefix(NOTE).decode())
+        self._accept(fd, address_in(note))
 
     def _accept(self, fd: int, address: str) -> None:
         if self.is_full:
@@ -382,7 +359,7 @@ class Peers:
             self._cluster,
             self._node,
             self._index,
-            self._incarnation or 0,
+            self._nodes[self._node].incarnation,
             Life(self._boot, self._epoch, line.stream),
             line.node.node,
             line.index,
@@ -403,7 +380,7 @@ class Peers:
             expected is not None and expected is not line
         ):
             return f"{whom} wants another core than this, or is another than was wanted"
-        agreed = line.node.incarnation, self._incarnation
+        agreed = line.node.incarnation, self._nodes[self._node].incarnation
         if (hello.incarnation, hello.to_incarnation) != agreed:
             return (
                 f"{whom} knows the incarnations {hello.incarnation} and {hello.to_incarnation}, "
@@ -411,7 +388,7 @@ class Peers:
             )
         if expected is None and line.is_dialer:
             return f"{whom} has to be dialled, and does not dial"
-        if hello.life.stream in line.past:
+        if hello.life.stream in line.past or hello.life.boot in self._past_boots:
             return f"{whom} has had another life since"
         self._owners[connection] = line
         return self._hello(line)
@@ -424,26 +401,29 @@ class Peers:
         line, hello = self._owners.get(connection), connection.hello
         if line is None or hello is None:
             return  # It has ended meanwhile.
-        if self.lines.get(line.core) is not line or hello.life.stream in line.past:
+        life = hello.life
+        is_past = life.stream in line.past or life.boot in self._past_boots
+        if self.lines.get(line.core) is not line or is_past:
             connection.refuse("the cluster has changed meanwhile")
             return
-        if line.life is not None and line.life != hello.life:
-            self._replace(line, line.life, hello.life)
-        line.life = hello.life
+        node = line.node.node
+        if self._boots.setdefault(node, life.boot) != life.boot:
+            # The cluster did not notice; its cores count from the beginning again.
+            connection.refuse(f"node {node} has started again: all that was said is forgotten")
+            self._past_boots.append(self._boots[node])
+            nodes = self._nodes
+            self._leave({number: each for number, each in nodes.items() if number != node})
+            self._meet_nodes(nodes)
+            self._boots[node] = life.boot
+            return
+        if line.life is not None and line.life != life:
+            line.past.append(line.life.stream)
+            line.link.begin()
+            line.life = life
+            self.replaced(line.core)
+        line.life = life
         line.give_way(connection)
         connection.conclude(line.link)
-
-    def _replace(self, line: Line, before: Life, now: Life) -> None:
-        """What the other side kept is gone: with one of its cores, or with all of its node."""
-        line.past.append(before.stream)
-        line.link.begin()
-        line.life = now
-        if now.boot == before.boot and now.epoch > before.epoch:
-            self.replaced(line.core)
-        else:
-            self.departed(line.core)
-            line.link.begin()
-            self.joined(line.core)
 
     def opened(self, connection: PeerConnection) -> None:
         """Frames flow from now on."""
@@ -496,3 +476,13 @@ class Peers:
                         "trouble": line.trouble,
                     },
                 )
+
+
+def _life(nodes: Mapping[int, PeerNode], number: int) -> tuple[int, int] | None:
+    """Return what makes a node's life: when it differs, what was said before is void."""
+    node = nodes.get(number)
+    return (node.incarnation, node.workers) if node is not None else None
+
+
+def _lives(nodes: Mapping[int, PeerNode]) -> dict[int, tuple[int, int] | None]:
+    return {number: _life(nodes, number) for number in nodes}
