@@ -102,6 +102,12 @@ LINK_FRAMES_SENT: Final = 83
 LINK_FRAMES_RECEIVED: Final = 84
 LINK_RECORDS_RESENT: Final = 85
 LINK_BACKLOG_BYTES: Final = 86
+SESSIONS_SOUGHT: Final = 87
+SESSIONS_FOLLOWED: Final = 88
+SESSION_CHANGES: Final = 89
+SESSION_CHANGES_UNHEARD: Final = 90
+SESSIONS_ADOPTED: Final = 91
+SESSIONS_GIVEN_UP: Final = 92
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -292,6 +298,36 @@ TABLE: Final[tuple[Metric, ...]] = (
         "link_backlog_bytes",
         "gauge",
         "Bytes for cores of other nodes that were not sent or not acknowledged.",
+    ),
+    Metric(
+        "mqtt_sessions_sought",
+        "counter",
+        "Clients that other nodes were asked for, whether they had a session.",
+    ),
+    Metric(
+        "mqtt_connections_relayed_to_nodes",
+        "counter",
+        "Connections relayed to the node that has the client's session.",
+    ),
+    Metric(
+        "mqtt_session_changes",
+        "counter",
+        "Changes of sessions that the cluster was told.",
+    ),
+    Metric(
+        "mqtt_session_changes_unheard",
+        "counter",
+        "Such changes of which nothing was heard in time; they are made again.",
+    ),
+    Metric(
+        "mqtt_sessions_adopted",
+        "counter",
+        "Sessions taken over from nodes that are gone.",
+    ),
+    Metric(
+        "mqtt_sessions_given_up",
+        "counter",
+        "Sessions that this core had and another node has now.",
     ),
 )
 CELLS: Final = 128

@@ -37,8 +37,9 @@ class SessionHead(msgspec.Struct, array_like=True, gc=False):
     """A session without its subscriptions.
 
     `expiry` is in seconds, 0xFFFFFFFF for ever; `ended_ms` is when its last connection ended, 0
-    while there is one; `version` the protocol's that it spoke. One that is not `durable` ends
-    with its connection, and has a row for the sake of its will.
+    while there is one; `version` the protocol's that it spoke; `username`, `address` and
+    `superuser` say who its client was. One that is not `durable` ends with its connection, and
+    has a row for the sake of its will.
     """
 
     durable: bool
@@ -47,6 +48,8 @@ class SessionHead(msgspec.Struct, array_like=True, gc=False):
     version: int
     username: str | None = None
     will: WillRecord | None = None
+    address: str = ""
+    superuser: bool = False
 
 
 class SessionRecord(msgspec.Struct, array_like=True, gc=False):

@@ -9,10 +9,12 @@ from robustmq.broker.api import BRIDGE, Login, Principal
 from robustmq.errors import ProtocolError, Refused
 from robustmq.mqtt import codec, connect
 from robustmq.mqtt.authentication import Authentication
-from robustmq.mqtt.bridge import CLIENT_IDS
-from robustmq.mqtt.framing import answer_version
+from robustmq.mqtt.framing import answer_version, scan
+from robustmq.mqtt.opening import Opening
 from robustmq.mqtt.packets import V5, Auth, Connect, Disconnect, PacketType
+from robustmq.mqtt.passage import Introduction
 from robustmq.mqtt.reasons import LOGIN_REFUSALS, Reason
+from robustmq.mqtt.session import OWN_CLIENTS
 
 if TYPE_CHECKING:
     from robustmq.mqtt.connection import Connection
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 class Arrival:
     """A client on its way in; what its CONNECT says of authentication holds to the end."""
 
-    __slots__ = ("_connection", "authentication")
+    __slots__ = ("_connection", "authentication", "opening")
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
         self.authentication: Authentication | None = None
+        self.opening: Opening | None = None
 
     def again(self, packet: Auth, principal: Principal) -> None:
         """Take AUTH of a client that is connected (MQTT5 4.12.1). Raises ProtocolError."""
@@ -39,6 +42,19 @@ class Arrival:
         """The connection has ended."""
         if self.authentication is not None:
             self.authentication.close()
+        if self.opening is not None:
+            self.opening.abandon()
+
+    def introduced(self, introduction: Introduction) -> None:
+        """Another node brings a client whose session is here, and has asked who it is."""
+        found = scan(introduction.connect, 0, len(introduction.connect))
+        assert found is not None
+        first_byte, start, end = found
+        packet = codec.decode(first_byte, introduction.connect[start:end], 0)
+        assert isinstance(packet, Connect)
+        self._connection.wording = connect.wording(packet)
+        self.opening = Opening(self._connection, packet, introduction.principal, introduction.seal)
+        self.opening.begin()
 
     def packet(self, first_byte: int, body: bytes) -> None:
         """Take a packet of a client that has no session yet."""
@@ -67,10 +83,10 @@ class Arrival:
         connection = self._connection
         connection.wording = connect.wording(packet)
         client_id = packet.client_id or self._assigned(packet)
-        if client_id.startswith(CLIENT_IDS) and connection.peer.listener != BRIDGE:
+        if client_id.startswith(OWN_CLIENTS) and connection.peer.listener != BRIDGE:
             raise ProtocolError(
                 Reason.CLIENT_IDENTIFIER_NOT_VALID,
-                f"client identifiers that begin with {CLIENT_IDS} are the server's own",
+                f"client identifiers that begin with {OWN_CLIENTS} are the server's own",
             )
         tenancy = connection.mqtt.tenant(packet, connection.peer.listener)
         login = Login(connection.peer, client_id, tenancy.username, packet.password, tenancy.tenant)
@@ -114,7 +130,9 @@ class Arrival:
             )
         else:
             self._connection.count(metrics.LOGINS_ACCEPTED)
-            self._connection.open(packet, decided)
+            seal = None if self.authentication is None else self.authentication.seal
+            self.opening = Opening(self._connection, packet, decided, seal)
+            self.opening.begin()
 
     def _assigned(self, packet: Connect) -> str:
         connect.check_anonymous(packet)

@@ -1,7 +1,7 @@
 """Enhanced authentication: a client proves by AUTH packets who it is (MQTT5 4.12)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,22 @@ from robustmq.mqtt.reasons import Reason
 
 if TYPE_CHECKING:
     from robustmq.mqtt.connection import Connection
+
+
+class Seal(NamedTuple):
+    """The end of a proof, as CONNACK tells it."""
+
+    method: str
+    data: bytes
+
+    def put_on(self, connack: Connack) -> Connack:
+        """CONNACK with the method and what the server says last (MQTT5 3.2.2.3.17)."""
+        properties = msgspec.structs.replace(
+            connack.properties or Properties(),
+            authentication_method=self.method,
+            authentication_data=self.data,
+        )
+        return msgspec.structs.replace(connack, properties=properties)
 
 
 class Authentication:
@@ -54,14 +70,10 @@ class Authentication:
             raise ProtocolError(Reason.BAD_AUTHENTICATION_METHOD, "AUTH names another method")
         self._step(_data_of(packet))
 
-    def sealed(self, connack: Connack) -> Connack:
-        """CONNACK with the method and what the server says last (MQTT5 3.2.2.3.17)."""
-        properties = msgspec.structs.replace(
-            connack.properties or Properties(),
-            authentication_method=self._method,
-            authentication_data=self._seal,
-        )
-        return msgspec.structs.replace(connack, properties=properties)
+    @property
+    def seal(self) -> Seal:
+        """The method, and what the server says last."""
+        return Seal(self._method, self._seal)
 
     def again(self, packet: Auth, principal: Principal) -> None:
         """Take AUTH of a client that is connected (MQTT5 4.12.1). Raises ProtocolError."""

@@ -41,13 +41,11 @@ from robustmq.mqtt.packets import (
     Subscription,
 )
 from robustmq.mqtt.reasons import Reason, is_error
+from robustmq.mqtt.session import OWN_CLIENTS
 from robustmq.settings.bridges import BridgedTopics
 
 PATH: Final = "robustmq-path"
 """The user property that names the nodes that a message has passed, separated by commas."""
-
-CLIENT_IDS: Final = "$bridge/"
-"""How the client identifiers of bridges begin on this side; no other client may have one."""
 
 _LARGEST: Final = 268_435_460
 _SUBSCRIBE_ID: Final = 1
@@ -223,7 +221,7 @@ class Bridge:
         limit = (granted.receive_maximum or 65_535) if self._version == V5 else terms.window
         self._tell_local(
             Connect(
-                CLIENT_IDS + terms.name,
+                OWN_CLIENTS + terms.name,
                 clean_start=terms.connect.clean_start,
                 properties=Properties(
                     session_expiry_interval=0xFFFFFFFF,

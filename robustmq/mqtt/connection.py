@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from robustmq import metrics
 from robustmq._kernel.intake import ADMISSION, Handle, Intake
 from robustmq._kernel.outbox import Outbox
-from robustmq.broker.api import Broker, Peer, Principal, Timer
+from robustmq.broker.api import Broker, Peer, Timer
 from robustmq.errors import ProtocolError
-from robustmq.mqtt import codec, connect
+from robustmq.mqtt import codec
 from robustmq.mqtt.arrival import Arrival
 from robustmq.mqtt.connect import Greeting
 from robustmq.mqtt.explanation import Explained, Wording
@@ -24,7 +24,6 @@ from robustmq.mqtt.packets import (
     V5,
     Auth,
     Connack,
-    Connect,
     Disconnect,
     Packet,
     Pingreq,
@@ -37,9 +36,9 @@ from robustmq.mqtt.packets import (
     Subscribe,
     Unsubscribe,
 )
+from robustmq.mqtt.passage import Introduction, Passage
 from robustmq.mqtt.publisher import Publisher
 from robustmq.mqtt.reasons import (
-    CONNECTION_REFUSALS,
     UNKNOWN_PACKET_ID,
     Reason,
     is_error,
@@ -83,6 +82,7 @@ class Connection:
         "_greeted",
         "_keep_alive_ms",
         "_parting",
+        "_passage",
         "_publisher",
         "_subscriber",
         "_timer",
@@ -128,6 +128,7 @@ class Connection:
         # When it was told that it is connected.
         self.greeted_ms = 0
         self._parting = False
+        self._passage: Passage | None = None
         self._unheard = False
         self._keep_alive_ms = 0
         self._timer: Timer | None = self.broker.at(
@@ -139,7 +140,9 @@ class Connection:
     def on_packet(self, first_byte: int, body: bytes) -> None:
         """A packet that the kernel did not handle by itself."""
         try:
-            if self.session is None:
+            if self._passage is not None:
+                self._passage.packet(first_byte, body)
+            elif self.session is None:
                 assert self._arrival is not None
                 self._arrival.packet(first_byte, body)
             else:
@@ -166,41 +169,7 @@ class Connection:
 
     # ------------------------------------------------------------------ CONNECT
 
-    def open(self, packet: Connect, principal: Principal) -> None:
-        """The client is who it says: give it its session, unless something refuses it."""
-        limits = self.mqtt.limits
-        sessions = self.mqtt.sessions
-        refused = self.mqtt.admit(principal) or connect.will_refusal(
-            packet.will, principal, self.broker
-        )
-        if refused is not None:
-            self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
-            return
-        expiry = connect.expiry(packet, limits)
-        refused = sessions.refusal(principal.identity, packet.clean_start, expiry)
-        if refused is not None:
-            self.refuse_connect(packet.version, CONNECTION_REFUSALS[refused.code], refused.detail)
-            return
-        version = self.version = packet.version
-        self.is_bridge = packet.is_bridge
-        session, present, waits = sessions.open(
-            principal, packet.clean_start, expiry=expiry, will=packet.will, version=version
-        )
-        session.connection = self
-        self._serve(session)
-        max_keep_alive = self.mqtt.max_keep_alive(self.peer.listener)
-        greeting = connect.greeting(packet, session, present, limits, max_keep_alive)
-        assert self._arrival is not None
-        if (authentication := self._arrival.authentication) is not None:
-            greeting = greeting._replace(connack=authentication.sealed(greeting.connack))
-        self.mqtt.opened(self)
-        if waits:
-            self.intake.hold(ADMISSION)
-            self.broker.state.then(partial(self._kept, greeting))
-        else:
-            self._greet(greeting)
-
-    def _serve(self, session: Session) -> None:
+    def serve(self, session: Session) -> None:
         """Whose packets these are is known now."""
         self.session = session
         self._publisher = Publisher(self, session)
@@ -217,17 +186,17 @@ class Connection:
             of_client = owner.intake.meters if owner is not self else None
             intake.meters = of_client or self.mqtt.rates.meters(self.peer)
 
-    def _kept(self, greeting: Greeting) -> None:
-        """The session is safe on disk; the connection may be gone."""
+    def kept(self, greeting: Greeting) -> None:
+        """The session is safe; the connection may be gone."""
         if self._parting:
             self.send(greeting.connack)
             if self.version == V5:
                 self.refuse(Disconnect(Reason.SESSION_TAKEN_OVER), _TAKEN_OVER)
             self._leave()
         elif not self.ended:
-            self._greet(greeting)
+            self.greet(greeting)
 
-    def _greet(self, greeting: Greeting) -> None:
+    def greet(self, greeting: Greeting) -> None:
         """Tell the client that it is connected, and let messages flow."""
         session = self.session
         assert session is not None
@@ -256,6 +225,22 @@ class Connection:
             stream.begin()
         if self._subscriber is not None:
             self._subscriber.subscribe_automatically()
+
+    def introduce(self, introduction: Introduction) -> None:
+        """The client has connected to another node, and its session lives here."""
+        assert self._arrival is not None
+        self._arrival.introduced(introduction)
+
+    def follow(self, core: int, introduction: Introduction) -> None:
+        """The session lives on a core of another node: let the client go on there."""
+        assert self.mqtt.roaming is not None
+        self._stop_timer()
+        self._passage = Passage(self)
+        self.intake.max_packet = self.mqtt.limits.max_packet_size
+        self.mqtt.roaming.passages.add(self)
+        self.mqtt.roaming.bring(core, self._passage, introduction)
+        self.outbox.drained = self._passage.endpoint.drained
+        self.intake.let_go(ADMISSION)
 
     @property
     def is_greeted(self) -> bool:
@@ -374,12 +359,28 @@ class Connection:
     # ------------------------------------------------------------------ keep alive
 
     def _watch(self, keep_alive: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._keep_alive_ms = int(keep_alive * 1_000 * self.mqtt.keep_alive.default_timeout)
         if self._keep_alive_ms:
             self._look_again(self.broker.turn.now_ms)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def be_patient(self) -> None:
+        """The cluster is asked where the session is: the client waits as long again."""
+        self._stop_timer()
+        until_ms = self.broker.turn.now_ms + self.mqtt.limits.connect_timeout_ms
+        self._timer = self.broker.at(until_ms, self._unfound)
+
+    def _unfound(self) -> None:
+        self._timer = None
+        sentence = "the session could not be stored in time"
+        if self.session is None:
+            sentence = "the cluster has not said in time where the session is: try again"
+        self.refuse_connect(self.version, Reason.SERVER_BUSY, sentence)
 
     def _look_again(self, last_ms: int) -> None:
         self._timer = self.broker.at(last_ms + self._keep_alive_ms, self._silence)
@@ -403,9 +404,7 @@ class Connection:
         self._timer = None
         if self.session is not None:
             # The disk has not taken the session yet: there is a client to be told.
-            self.refuse_connect(
-                self.version, Reason.SERVER_BUSY, "the session could not be stored in time"
-            )
+            self._unfound()
         else:
             self.count(metrics.CONNECTIONS_REFUSED)
             self.finish(with_will=False)
@@ -439,9 +438,7 @@ class Connection:
         session, self.session = self.session, None
         if session is not None:
             self.mqtt.sessions.suspend(session)
-        if self._greeted and self.version == V5:
-            self.refuse(Disconnect(Reason.SERVER_SHUTTING_DOWN), "the server stops")
-        self.finish(with_will=False)
+        self._close(Reason.SERVER_SHUTTING_DOWN, "the server stops", with_will=False)
 
     def lost(self) -> None:
         """The stream is gone."""
@@ -449,8 +446,13 @@ class Connection:
         self.stream = None
         self.finish(with_will=True)
 
+    @property
+    def _has_client(self) -> bool:
+        """Whether a client is there that knows that it is connected, here or on another node."""
+        return self._greeted or self._passage is not None
+
     def _close(self, reason: Reason, sentence: str, with_will: bool) -> None:
-        if not self.ended and self.version == V5 and self._greeted:
+        if not self.ended and self.version == V5 and self._has_client:
             self.refuse(Disconnect(reason), sentence)
         self.finish(with_will, reason.name.lower())
 
@@ -459,9 +461,7 @@ class Connection:
         if self.ended:
             return
         self.ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.close()
@@ -469,6 +469,10 @@ class Connection:
         self.outbox.drained = None
         for stream in tuple(self.data_streams or ()):
             stream.end()
+        if self._passage is not None:
+            self._passage.endpoint.lost()
+            assert self.mqtt.roaming is not None
+            self.mqtt.roaming.passages.discard(self)
         session, self.session = self.session, None
         if self._greeted:
             self.count(metrics.CONNECTIONS_CLOSED)

@@ -73,7 +73,7 @@ class DataStream(Connection):
         assert session is not None
         self.version = control.version
         self.wording = control.wording
-        self._serve(session)
+        self.serve(session)
         self.intake.window = session.window
         self.intake.open = True
         self.intake.let_go(ADMISSION)

@@ -16,6 +16,7 @@ from robustmq.mqtt.events import Events
 from robustmq.mqtt.framing import Peek, connect_client_id, scan
 from robustmq.mqtt.packets import Connect, PacketType
 from robustmq.mqtt.reasons import Reason
+from robustmq.mqtt.roaming import Roaming
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import SessionTable
 from robustmq.settings.mqtt import MqttRuntime
@@ -70,6 +71,8 @@ class Mqtt:
         self._connections: set[Connection] = set()
         # Who hears what happens to clients; nobody, unless that is wanted.
         self.events: Events | None = None
+        # What a node of several must do for its sessions; None on one that is alone.
+        self.roaming: Roaming | None = None
         self._gate = gate
         self.rates = rates
         self._to_judge: list[Connection] = []
@@ -227,7 +230,22 @@ class Mqtt:
         """The connections that are open now."""
         return self._connections
 
+    def isolated(self) -> None:
+        """The node has lost the cluster: nobody is served here until `Roaming.rejoined`."""
+        assert self.roaming is not None
+        self.roaming.isolated()
+        self._expel_some(deque([*self._connections, *self.roaming.passages]))
+
+    def _expel_some(self, connections: deque[Connection]) -> None:
+        for _ in range(min(len(connections), JUDGED_AT_ONCE)):
+            connections.popleft().expel(
+                Reason.SERVER_SHUTTING_DOWN, "this node has lost the cluster: try another one"
+            )
+        if connections:
+            self.broker.at(self.broker.turn.now_ms + 1, partial(self._expel_some, connections))
+
     def shut_down(self) -> None:
         """Tell every client that the server stops."""
-        for connection in list(self._connections):
+        passages = self.roaming.passages if self.roaming is not None else ()
+        for connection in [*self._connections, *passages]:
             connection.shut_down()

@@ -18,6 +18,9 @@ NEVER: Final = 0xFFFFFFFF
 DURABLE: Final = 1 << 46
 """The bit of a session's number that says that the session is kept on disk."""
 
+OWN_CLIENTS: Final = "$bridge/"
+"""How the client identifiers of the node's own bridges begin; no other client may have one."""
+
 _SHARE: Final = SHARE_PREFIX.encode()
 EXCLUSIVE: Final = EXCLUSIVE_PREFIX.encode()
 
@@ -63,7 +66,8 @@ class Session:
 
     `expiry` is in seconds; 0 ends the session with its connection. `ended_ms` is when the last
     connection ended, 0 while there is one; `version` is that of the last one. `stored` says
-    that it has a row on disk: it is durable, or has a will.
+    that it has a row on disk: it is durable, or has a will. `generation` is its tenure in a
+    cluster (`message.session_record`), 0 for a session that the cluster does not know.
     """
 
     # There are millions that are offline, so what most of them do not have costs no object.
@@ -73,6 +77,7 @@ class Session:
         "connection",
         "ended_ms",
         "expiry",
+        "generation",
         "principal",
         "stored",
         "version",
@@ -87,6 +92,7 @@ class Session:
         self.version = 0
         self.ended_ms = 0
         self.stored = False
+        self.generation = 0
         self.connection: Connection | None = None
         self.will: Will | None = None
         self._subscribed: Subscribed | dict[bytes, Subscribed] | None = None
@@ -102,6 +108,11 @@ class Session:
     def is_durable(self) -> bool:
         """Say whether it is kept on disk with its subscriptions; so from its beginning or never."""
         return bool(self.window.key & DURABLE)
+
+    @property
+    def is_own(self) -> bool:
+        """Say whether it is a bridge's of this node: it never moves to another one."""
+        return self.principal.client_id.startswith(OWN_CLIENTS)
 
     def said_by(self, broker: Broker) -> str:
         """The client id where messages have to say whose they are, else nothing."""

@@ -8,8 +8,8 @@ Numbers are u64 and packet ids u16, big-endian. Values are msgpack arrays that b
 version of their layout. Reading is a fold: the same rows always give the same sessions.
 """
 
-from collections.abc import Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -52,6 +52,7 @@ class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
     will: WillRecord | None
     address: str = ""
     superuser: bool = False
+    generation: int = 0
 
 
 class SubscriptionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -94,9 +95,10 @@ def encode_session(session: Session) -> bytes:
             session.version,
             session.ended_ms,
             session.principal.username,
-            None if will is None else _will_row(will),
+            None if will is None else will_record(will),
             session.principal.address,
             session.principal.superuser,
+            session.generation,
         )
     )
 
@@ -125,9 +127,8 @@ def with_start(value: bytes, start: int) -> bytes:
     return _PACKER.encode(row)
 
 
-def will_of(row: SessionRow) -> Will | None:
+def will_of(will: WillRecord | None) -> Will | None:
     """The will that a row holds. Raises Corrupt."""
-    will = row.will
     if will is None:
         return None
     block = None
@@ -140,7 +141,8 @@ def will_of(row: SessionRow) -> Will | None:
     return Will(will.topic, will.payload, will.qos, will.retain, block)
 
 
-def _will_row(will: Will) -> WillRecord:
+def will_record(will: Will) -> WillRecord:
+    """A will as a row holds it."""
     block = b""
     if will.properties is not None:
         block = properties.encode(will.properties, properties.WILL)
@@ -154,23 +156,57 @@ def _decode(decoder: "msgspec.msgpack.Decoder[R]", value: bytes, what: str) -> R
         raise Corrupt(f"a {what}'s row: {error}") from error
 
 
+class Registrar(Protocol):
+    """Whoever tells the cluster what changes in these rows."""
+
+    def note(self, session: Session) -> None:
+        """The session has begun, or something of it but for its subscriptions has changed."""
+
+    def subscribed(self, session: Session, subscribed: Subscribed) -> None:
+        """The session has a subscription, new or with other options."""
+
+    def unsubscribed(self, session: Session, written: bytes) -> None:
+        """The session has a subscription no more."""
+
+    def end(self, session: Session, ended: Callable[[], None] | None) -> None:
+        """The session is over; `ended()` if that ended its tenure, and not somebody else."""
+
+
 class SessionRows:
-    """Keeps the rows of the sessions of a core; nothing here waits, and `state` writes them."""
+    """Keeps the rows of the sessions of a core; nothing here waits, and `state` writes them.
+
+    The `registrar` of a node in a cluster hears of all that others would take up.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.registrar: Registrar | None = None
 
     def put(self, session: Session) -> None:
         """Write what the session is now, its subscriptions apart."""
+        if self.registrar is not None and not session.is_own:
+            self.registrar.note(session)
+        self.write(session)
+
+    def write(self, session: Session) -> None:
+        """Write what the session is now, which the cluster knows."""
         self._state.put(SESSION + session.principal.identity.encode(), encode_session(session))
 
     def put_subscription(self, session: Session, subscribed: Subscribed) -> None:
         """Write a subscription, new or changed."""
+        if self.registrar is not None and not session.is_own:
+            self.registrar.subscribed(session, subscribed)
+        self.write_subscription(session, subscribed)
+
+    def write_subscription(self, session: Session, subscribed: Subscribed) -> None:
+        """Write a subscription that the cluster knows."""
         key = _prefix(SUBSCRIPTION, session) + subscribed.written
         self._state.put(key, encode_subscription(subscribed))
 
     def delete_subscription(self, session: Session, written: bytes) -> None:
         """The session subscribes to this filter no more."""
+        if self.registrar is not None and not session.is_own:
+            self.registrar.unsubscribed(session, written)
         self._state.delete(_prefix(SUBSCRIPTION, session) + written)
 
     def put_received(self, session: Session, packet_id: int) -> None:
@@ -181,8 +217,15 @@ class SessionRows:
         """The packet id is free."""
         self._state.delete(_prefix(RECEIVED, session) + packet_id.to_bytes(2, "big"))
 
-    def erase(self, session: Session) -> None:
-        """The session has ended: all its rows go."""
+    def erase(self, session: Session, ended: Callable[[], None] | None = None) -> None:
+        """The session has ended: all its rows go.
+
+        `ended()` when nobody can take the session up any more; never, when somebody has.
+        """
+        if self.registrar is not None and session.generation:
+            self.registrar.end(session, ended)
+        elif ended is not None:
+            ended()
         self._state.delete(SESSION + session.principal.identity.encode())
         if not session.is_durable:
             return

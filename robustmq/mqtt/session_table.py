@@ -7,11 +7,13 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from robustmq import metrics
-from robustmq.broker.api import Broker, Principal, Record, Window, client_of
+from robustmq.broker.api import Broker, Principal, Window, client_of
 from robustmq.errors import Refusal, Refused
+from robustmq.message.session_record import SessionRecord, Verdict
 from robustmq.mqtt.deadlines import AT_ONCE, Deadlines
-from robustmq.mqtt.headers import to_headers
+from robustmq.mqtt.last_will import LastWills, will_delay, will_ms
 from robustmq.mqtt.packets import Will
+from robustmq.mqtt.registry import Registrar
 from robustmq.mqtt.session import DURABLE, NEVER, Recording, Session, Subscribed
 from robustmq.mqtt.session_rows import SessionRow, SessionRows, will_of
 from robustmq.settings.mqtt import MqttProtocol
@@ -40,6 +42,7 @@ class SessionTable:
 
     def __init__(self, broker: Broker, limits: MqttProtocol, first_key: int) -> None:
         self.rows = SessionRows(broker.state)
+        self._registrar: Registrar | None = None
         self._broker = broker
         self._limits = limits
         self._sessions: dict[str, Session] = {}
@@ -47,6 +50,7 @@ class SessionTable:
         self._first_number = first_key >> _CORE_SHIFT << _CORE_SHIFT | DURABLE
         self._deadlines = Deadlines(broker, due_ms, self._on_due)
         self._unnoted: deque[Session] = deque()
+        self._wills = LastWills(broker, limits)
         self._cells = broker.turn.row
 
     def __len__(self) -> int:
@@ -59,6 +63,11 @@ class SessionTable:
     def walk(self, start: int = 0) -> Iterator[Session]:
         """The sessions from a number on, in the order in which they came to this core."""
         return islice(self._sessions.values(), start, None)
+
+    def join(self, registrar: Registrar) -> None:
+        """The node is one of several from now on: the cluster knows what is kept here."""
+        self._registrar = self.rows.registrar = registrar
+        registrar.lost = self.give_up
 
     # ------------------------------------------------------------------ opening
 
@@ -83,15 +92,16 @@ class SessionTable:
         expiry: int = 0,
         will: Will | None = None,
         version: int = 0,
+        generation: int = 0,
     ) -> Opened:
         """The client's session, with a new will; a connection that it has is ended.
 
         `expiry` in seconds. MQTT5 3.1.4: the earlier connection gets 0x8E, and with clean start
-        the session with it goes. The client is told when what was put so far is durable, if the
-        session `waits`.
+        the session with it goes. The client is told `when_kept`, if the session `waits`. A new
+        one is of the tenure `generation`, if that is not 0.
         """
         session = self._sessions.get(principal.identity)
-        waits = session is not None and session.stored
+        waits = was_stored = session is not None and session.stored
         if session is not None:
             if session.connection is not None:
                 self._cells[metrics.SESSIONS_TAKEN_OVER] += 1
@@ -105,6 +115,8 @@ class SessionTable:
         present = session is not None
         if session is None:
             session = self._create(principal, expiry > 0)
+            session.generation = generation
+            was_stored = False
         else:
             self._deadlines.discard(session)
             before, session.principal = session.principal, principal
@@ -119,9 +131,33 @@ class SessionTable:
         )
         if session.stored:
             self.rows.put(session)
+        elif was_stored:
+            # It was for the sake of its will.
+            self.rows.erase(session)
+            session.generation = 0
         # Who could come although nothing can be written need not wait until it can.
         waits = (waits or session.stored) and self._broker.state.refusal is None
         return Opened(session, present, waits)
+
+    def when_kept(
+        self, identity: str, kept: Callable[[], None], refused: Callable[[], None]
+    ) -> None:
+        """Call back when what was put of a session is durable, here and in the cluster.
+
+        `refused()` instead when the cluster has not said so in time, or has said no.
+        """
+        if self._registrar is None:
+            self._broker.state.then(kept)
+        else:
+            self._registrar.then(identity, partial(self._known, kept, refused))
+
+    def _known(
+        self, kept: Callable[[], None], refused: Callable[[], None], verdict: Verdict
+    ) -> None:
+        if verdict is Verdict.DONE:
+            self._broker.state.then(kept)
+        else:
+            refused()
 
     def _create(self, principal: Principal, durable: bool) -> Session:
         if durable:
@@ -160,8 +196,9 @@ class SessionTable:
             return
         session.ended_ms = self._broker.turn.now_ms
         if session.will is not None and not will_delay(session.will):
-            self._publish_will(session)
-        self.rows.put(session)
+            self._send_will(session)
+        elif session.stored:
+            self.rows.put(session)
         self._deadlines.add(session)
 
     def suspend(self, session: Session) -> None:
@@ -184,11 +221,14 @@ class SessionTable:
     def end(self, session: Session) -> None:
         """Forget the session; its will is due now if it is not sent yet (MQTT5 3.1.3.2.2)."""
         self._deadlines.discard(session)
-        self._publish_will(session)
+        publish = self._wills.take(session)
+        if publish is not None and not self._is_known(session):
+            publish()
+            publish = None
         for subscribed in session.subscriptions:
             self.withdraw(session, subscribed)
         if session.stored:
-            self.rows.erase(session)
+            self.rows.erase(session, publish)
         self._broker.drop(session.window)
         session.unsubscribe_all()
         session.window.clear()
@@ -196,6 +236,59 @@ class SessionTable:
         if self._sessions.get(session.principal.identity) is session:
             del self._sessions[session.principal.identity]
         self._cells[metrics.SESSIONS] = len(self._sessions)
+
+    def vacate(self, identity: str, clean_start: bool) -> bool:
+        """A client of another node asks for its session; say whether it is to come here.
+
+        What ends with its connection, or with a clean start, ends now (MQTT5 3.1.4).
+        """
+        session = self._sessions.get(identity)
+        if session is not None and session.connection is None:
+            self._catch_up(session)
+            session = self._sessions.get(identity)
+        if session is None:
+            return False
+        if session.expiry and not clean_start:
+            return True
+        if session.connection is not None:
+            self._cells[metrics.SESSIONS_TAKEN_OVER] += 1
+            session.connection.taken_over(clean_start)
+        if self._sessions.get(identity) is session:
+            self.end(session)
+        return False
+
+    def give_up(self, session: Session) -> None:
+        """Another node has the session, as the cluster sees it: forget it, and its client."""
+        self._cells[metrics.SESSIONS_GIVEN_UP] += 1
+        session.will = None
+        session.generation = 0
+        if session.connection is not None:
+            session.connection.taken_over(session_ends=True)
+        else:
+            self.end(session)
+
+    def adopt(self, row: SessionRecord) -> Session:
+        """Make a session, offline and without its subscriptions, that the cluster has given us.
+
+        What was not durable has ended with its node: its will is what is left. Raises Corrupt.
+        """
+        head = row.head
+        if (before := self._sessions.get(row.identity)) is not None:
+            self.give_up(before)
+        tenant, client_id = client_of(row.identity)
+        principal = Principal(
+            client_id, head.username, head.address, tenant=tenant, superuser=head.superuser
+        )
+        session = self._create(principal, head.durable)
+        session.expiry = head.expiry if head.durable else 0
+        session.version = session.window.version = head.version
+        session.ended_ms = head.ended_ms
+        session.will = will_of(head.will)
+        session.stored = True
+        session.generation = row.generation
+        self.rows.write(session)
+        self._deadlines.add(session)
+        return session
 
     def withdraw(self, session: Session, subscribed: Subscribed) -> None:
         """Take back from the broker what the session subscribed to."""
@@ -240,45 +333,34 @@ class SessionTable:
             self._cells[metrics.SESSIONS_EXPIRED] += 1
             self.end(session)
             return
-        will_ms = _will_ms(session)
-        if will_ms is not None and will_ms <= now_ms:
-            self._publish_will(session)
-            self.rows.put(session)
+        due = will_ms(session)
+        if due is not None and due <= now_ms:
+            self._send_will(session)
         self._deadlines.add(session)
 
-    def _publish_will(self, session: Session) -> None:
-        """Publish the will; whoever calls changes the session's row in the same turn.
+    def _is_known(self, session: Session) -> bool:
+        """Say whether others would take the session up, with its will."""
+        return self._registrar is not None and session.stored and session.generation > 0
 
-        So it is published exactly once, also when the server dies now.
+    def _send_will(self, session: Session) -> None:
+        """Publish the will of a session that goes on, and write that it is gone.
+
+        In a cluster it is published when nobody else can take it: until then its row has it.
         """
-        will, session.will = session.will, None
-        if will is None:
+        if self._registrar is not None and self._is_known(session):
+            self.rows.put(session)
+            if (publish := self._wills.take(session)) is not None:
+                self._registrar.take_will(session, partial(self._will_taken, session, publish))
             return
-        now_ms = self._broker.turn.now_ms
-        topic = self._broker.topics.name(session.principal, will.topic)
-        if isinstance(topic, Refused):
-            # The rules were others when the client connected.
-            self._cells[metrics.MESSAGES_DROPPED_REFUSED] += 1
-            return
-        publisher = 0 if session.hears_itself(topic) else session.window.key
-        record = Record(
-            key=topic,
-            value=will.payload,
-            headers=to_headers(
-                will.properties,
-                now_ms,
-                self._limits.max_message_expiry_interval,
-                publisher,
-                session.said_by(self._broker),
-            ),
-            qos=will.qos,
-            retain=will.retain,
-            timestamp=now_ms,
-        )
-        # While the disk fails only those who are connected are told, and maybe again by a restart.
-        once = session.stored and self._broker.state.refusal is None
-        if self._broker.publish(session.principal, record, None, once) is None:
-            self._cells[metrics.WILLS_PUBLISHED] += 1
+        if (publish := self._wills.take(session)) is not None:
+            publish()
+        if session.stored:
+            self.rows.put(session)
+
+    def _will_taken(self, session: Session, publish: Callable[[], None]) -> None:
+        publish()
+        if self._sessions.get(session.principal.identity) is session:
+            self.rows.put(session)
 
     def recorded(
         self, session: Session, packet_id: int, waiting: Recording, code: int, matched: bool
@@ -335,8 +417,9 @@ class SessionTable:
         session.version = session.window.version = row.version
         # One that was connected when the server died is offline since the restart.
         session.ended_ms = row.ended_ms or now_ms
-        session.will = will_of(row)
+        session.will = will_of(row.will)
         session.stored = True
+        session.generation = row.generation
         if session.is_durable:
             self._broker.keep(session.window, None)
         return session
@@ -377,17 +460,8 @@ class SessionTable:
 
 def due_ms(session: Session) -> int | None:
     """When something is due for an offline session, its will or its end; None for never."""
-    times = [when for when in (_will_ms(session), _expires_ms(session)) if when is not None]
+    times = [when for when in (will_ms(session), _expires_ms(session)) if when is not None]
     return min(times, default=None)
-
-
-def will_delay(will: Will) -> int:
-    """Seconds between the end of the connection and the will (MQTT5 3.1.3.2.2)."""
-    return (will.properties.will_delay_interval or 0) if will.properties is not None else 0
-
-
-def _will_ms(session: Session) -> int | None:
-    return None if session.will is None else session.ended_ms + will_delay(session.will) * 1_000
 
 
 def _expires_ms(session: Session) -> int | None:

@@ -10,6 +10,7 @@ from robustmq.settings.limits import MqttFlappingDetect, MqttLimit
 from robustmq.settings.listener import MqttListeners
 from robustmq.settings.quic import MqttQuic
 from robustmq.settings.server import MqttServer
+from robustmq.settings.takeover import MqttTakeover
 from robustmq.settings.tls import MqttTls
 from robustmq.settings.topics import AutoSubscribe, SharedGroup, Strategy, TopicRewrite
 from robustmq.settings.users import MqttAuth
@@ -161,5 +162,6 @@ class MqttRuntime(Struct, frozen=True, kw_only=True):
     slow_subscribe: MqttSlowSubscribe = field(default_factory=MqttSlowSubscribe)
     topic_rewrite: tuple[TopicRewrite, ...] = ()
     auto_subscribe: tuple[AutoSubscribe, ...] = ()
+    takeover: MqttTakeover = field(default_factory=MqttTakeover)
     quic: MqttQuic = field(default_factory=MqttQuic)
     bridges: tuple[MqttBridge, ...] = ()

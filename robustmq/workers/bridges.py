@@ -14,9 +14,10 @@ from robustmq.broker.api import BRIDGE, SERVER, Peer, Record, Timer
 from robustmq.broker.core import Core
 from robustmq.config import Config
 from robustmq.errors import ProtocolError
-from robustmq.mqtt.bridge import CLIENT_IDS, Bridge, BridgeTerms
+from robustmq.mqtt.bridge import Bridge, BridgeTerms
 from robustmq.mqtt.packets import V5, Connect, Properties
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.mqtt.session import OWN_CLIENTS
 from robustmq.net.layer import Broken, Facts, Layer, Stack
 from robustmq.net.tls import TlsLayer
 from robustmq.net.transport import Pipeline
@@ -320,7 +321,7 @@ class Bridges:
         self.lines = [
             Line(settings, self)
             for settings in config.mqtt_runtime.bridges
-            if is_home((CLIENT_IDS + settings.name).encode())
+            if is_home((OWN_CLIENTS + settings.name).encode())
         ]
 
     def start(self) -> None:

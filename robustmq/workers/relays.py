@@ -11,6 +11,8 @@ stream's number, which the accepting core gives:
     ABORT   both: end at once
     JOIN    accepting core, instead of OPEN: a further stream of the client of another one, whose
             number follows
+    BRING   accepting core, instead of OPEN, on another node: an Introduction as MessagePack, of a
+            client that has connected there and whose session is here
 
 Whoever has sent ABORT, or both sent and received END, forgets the stream; what still comes for
 it is passed over. A core that is replaced has ended all its streams.
@@ -24,7 +26,8 @@ from typing import Final, Protocol
 import msgspec
 
 from robustmq.mqtt.connection import Connection
-from robustmq.net.transport import Transport
+from robustmq.mqtt.passage import Introduction, Passage
+from robustmq.net.transport import Endpoint, Transport
 from robustmq.policy.principal import Peer
 
 FIRST_KIND: Final = 224
@@ -45,6 +48,7 @@ class Kind(enum.IntEnum):
     END = 227
     ABORT = 228
     JOIN = 229
+    BRING = 230
 
 
 class Side(enum.IntEnum):
@@ -96,12 +100,30 @@ class _End:
             self._owed = 0
 
 
+class Pipe(Protocol):
+    """What carries the bytes of the peer: a `net.transport.Transport`, or a `Passage`."""
+
+    endpoint: Endpoint
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the peer with the end of the turn."""
+
+    def resume(self) -> None:
+        """Read again: the endpoint is not paused any more."""
+
+    def close(self) -> None:
+        """Send what waits, then end."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
 class AcceptedStream(_End):
     """The accepting core's end: the endpoint of a transport."""
 
     __slots__ = ("_pieces", "_transport")
 
-    def __init__(self, relays: "Relays", core: int, number: int, transport: Transport) -> None:
+    def __init__(self, relays: "Relays", core: int, number: int, transport: Pipe) -> None:
         super().__init__(relays, core, number, Side.ACCEPTING)
         self._pieces: list[bytes] = []
         self._transport = transport
@@ -117,6 +139,10 @@ class AcceptedStream(_End):
         packed = msgspec.msgpack.encode(peer)
         self._on_the_way += len(beginning)
         self._send(Kind.OPEN, _SIZE.pack(len(packed)) + packed + beginning)
+
+    def bring(self, introduction: Introduction) -> None:
+        """Tell the home core who has come, and has been let in."""
+        self._send(Kind.BRING, msgspec.msgpack.encode(introduction))
 
     def join(self, transport: Transport) -> None:
         """Relay a further stream of the same client to its home."""
@@ -227,6 +253,10 @@ class HomeStream(_End):
         """End at once, on both cores."""
         self.abort()
 
+    def introduce(self, introduction: Introduction) -> None:
+        """Let the client in that another node has let in."""
+        self._connection.introduce(introduction)
+
     def beside(self, number: int) -> "HomeStream":
         """Make the home end of a further stream of the same client."""
         stream = self._connection.mqtt.data_stream(self._connection)
@@ -293,6 +323,12 @@ class Relays:
         stream = self.accepted[self._last] = AcceptedStream(self, core, self._last, transport)
         stream.open(peer, beginning)
 
+    def bring(self, core: int, passage: Passage, introduction: Introduction) -> None:
+        """Relay a client that has connected here to the core of another node that it belongs to."""
+        self._last += 1
+        stream = self.accepted[self._last] = AcceptedStream(self, core, self._last, passage)
+        stream.bring(introduction)
+
     def join(self, core: int, control: int, transport: Transport) -> None:
         """Relay a further stream of the client whose stream is `control` to the same core."""
         self._last += 1
@@ -323,6 +359,9 @@ class Relays:
         elif kind == Kind.JOIN:
             self._join(source, number, *_NUMBER.unpack(body))
             return
+        elif kind == Kind.BRING:
+            self._welcome(source, number, body)
+            return
         elif side == Side.HOME:
             stream = self.accepted.get(number)
         else:
@@ -338,12 +377,26 @@ class Relays:
     def _begin(self, source: int, number: int, body: bytes) -> HomeStream | None:
         (size,) = _SIZE.unpack_from(body)
         peer = msgspec.msgpack.decode(body[_SIZE.size : _SIZE.size + size], type=Peer)
+        return self._home(source, number, peer)
+
+    def _home(self, source: int, number: int, peer: Peer) -> HomeStream | None:
         connection = self._arrived(peer)
         if connection is None:
             self.send(source, _HEAD.pack(Kind.ABORT, Side.HOME, number))
             return None
         stream = self.homes[source, number] = HomeStream(self, source, number, connection)
         return stream
+
+    def _welcome(self, source: int, number: int, body: bytes) -> None:
+        introduction = msgspec.msgpack.decode(body, type=Introduction)
+        stream = self._home(source, number, introduction.peer)
+        if stream is None:
+            return
+        try:
+            stream.introduce(introduction)
+        except Exception as error:
+            stream.fail()
+            self._report(error)
 
     def _join(self, source: int, number: int, control: int) -> None:
         stream = self.homes.get((source, control))

@@ -20,6 +20,7 @@ from robustmq.broker.delayed_view import DelayedView
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
+from robustmq.mqtt import seeker
 from robustmq.mqtt.announcements import Announcements
 from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
@@ -320,7 +321,12 @@ class Worker:
         core.run_turn()
         if links.receive_own():
             core.run_turn()
+        roaming = self._mqtt.roaming
+        if roaming is not None:
+            roaming.run()
         core.commit()
+        if roaming is not None:
+            roaming.flush()
         self._watch.look()
         self._reception.handover.flush()
         self._relays.flush()
@@ -343,7 +349,8 @@ class Worker:
             due_ms = quic.alarm_ms
             alarm_ms = min(alarm_ms, due_ms) if alarm_ms and due_ms else alarm_ms or due_ms
         self._poller.alarm_ms = alarm_ms
-        return has_sent and not core.busy and links.sleep()
+        is_busy = core.busy or (roaming is not None and roaming.busy)
+        return has_sent and not is_busy and links.sleep()
 
     def _send_datagrams(self, quic: "QuicDoor") -> bool:
         """Send what QUIC has; False when that has made more to be sent, in another turn."""
@@ -372,7 +379,10 @@ class Worker:
     # ------------------------------------------------------------------ the fabric
 
     def _receive(self, source: int, frame: bytes) -> None:
-        if frame[0] >= relays.FIRST_KIND:
+        if frame[0] >= seeker.FIRST_KIND:
+            if self._mqtt.roaming is not None:
+                self._mqtt.roaming.receive(source, frame)
+        elif frame[0] >= relays.FIRST_KIND:
             self._relays.receive(source, frame)
         else:
             self._core.receive(source, frame)
@@ -380,6 +390,8 @@ class Worker:
     def _replaced(self, core: int) -> None:
         self._core.replaced(core)
         self._relays.replaced(core)
+        if self._mqtt.roaming is not None:
+            self._mqtt.roaming.replaced(core)
 
     def _watch_writable(self, sock: socket.socket, callback: Callable[[], None]) -> None:
         def writable() -> None:

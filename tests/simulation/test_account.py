@@ -8,6 +8,7 @@ from robustmq.broker.deposits import Deposits
 from robustmq.broker.retained import Retained, RetainedRecord
 from robustmq.broker.state import State
 from robustmq.mqtt.connection import Connection
+from robustmq.mqtt.last_will import LastWills
 from robustmq.mqtt.publisher import Publisher
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_rows import SessionRows
@@ -72,7 +73,7 @@ def keep_wills(patch: pytest.MonkeyPatch) -> None:
 
 def lose_wills(patch: pytest.MonkeyPatch) -> None:
     """A will is never sent."""
-    patch.setattr(SessionTable, "_publish_will", lambda *_: None)
+    patch.setattr(LastWills, "_publish", lambda *_: None)
 
 
 def lose_sessions(patch: pytest.MonkeyPatch) -> None:

@@ -120,8 +120,16 @@ class World:
             expiry: int = 0,
             will: Will | None = None,
             version: int = 0,
+            generation: int = 0,
         ) -> Opened:
-            found = really_open(principal, clean_start, expiry=expiry, will=will, version=version)
+            found = really_open(
+                principal,
+                clean_start,
+                expiry=expiry,
+                will=will,
+                version=version,
+                generation=generation,
+            )
             client_id = principal.client_id
             number = int(will.payload[1:]) if will is not None else None
             commit = core.table.next_commit

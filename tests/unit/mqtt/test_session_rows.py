@@ -58,7 +58,7 @@ def test_what_a_session_is_comes_back(session: Session) -> None:
         row = decode_session(encode_session(session))
         assert (row.number, row.expiry, row.version, row.ended_ms) == (NUMBER, 60, 5, 0)
         assert row.username == "user"
-        assert will_of(row) == will
+        assert will_of(row.will) == will
     session.ended_ms = 1_700_000_000_000
     assert decode_session(encode_session(session)).ended_ms == 1_700_000_000_000
 
@@ -76,9 +76,10 @@ def test_options_are_the_byte_of_subscribe(flags: int) -> None:
 def test_the_layouts_of_version_1(session: Session) -> None:
     """Rows that were written once are read for ever."""
     unpacked = msgspec.msgpack.decode(encode_session(session))
-    assert unpacked == [1, NUMBER, 60, 5, 0, "user", None, "1.2.3.4", False]
+    assert unpacked == [1, NUMBER, 60, 5, 0, "user", None, "1.2.3.4", False, 0]
     older = decode_session(msgspec.msgpack.encode(unpacked[:7]))
     assert (older.username, older.address, older.superuser) == ("user", "", False)
+    assert older.generation == 0
     session.will = Will(b"w", b"x", 1, True, Properties(will_delay_interval=7))
     will = msgspec.msgpack.decode(encode_session(session))[6]
     assert will == [b"w", b"x", 1, True, b"\x05\x18\0\0\0\x07"]
@@ -103,7 +104,7 @@ def test_a_will_whose_properties_are_none_is_corrupt(session: Session) -> None:
     assert row.will is not None
     row.will.properties = b"\x05\x18\0"
     with pytest.raises(Corrupt):
-        will_of(row)
+        will_of(row.will)
 
 
 @pytest.mark.parametrize("many", [3, 1_500])

@@ -1,0 +1,149 @@
+"""MQTT on several nodes: one core's part in it, beside what it does alone."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from robustmq.broker.api import Broker
+from robustmq.errors import Refusal, Refused
+from robustmq.message.session_record import SessionRecord
+from robustmq.mqtt.adoption import Adoption
+from robustmq.mqtt.passage import Introduction, Passage
+from robustmq.mqtt.registry import Registrar, Registry
+from robustmq.mqtt.seeker import Cluster, Seeker
+from robustmq.mqtt.session_table import SessionTable
+from robustmq.settings.mqtt import MqttRuntime
+
+if TYPE_CHECKING:
+    from robustmq.mqtt.connection import Connection
+
+_ISOLATED = Refused(
+    Refusal.UNAVAILABLE,
+    "this node has lost the cluster, which may have given it up: try another node, or again",
+)
+_RETURNING = Refused(
+    Refusal.UNAVAILABLE, "this node does not know yet which sessions are its own: try again"
+)
+
+
+class Roaming:
+    """What a core of a cluster must know and do for sessions that others may have.
+
+    `bring(core, passage, introduction)` relays a client's packets to its session's core, and sets
+    the passage's endpoint. Until `restored` nobody is let in.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        sessions: SessionTable,
+        config: MqttRuntime,
+        *,
+        cluster: Cluster,
+        registry: Registry,
+        bring: Callable[[int, Passage, Introduction], None],
+    ) -> None:
+        self.bring = bring
+        self.passages: set[Connection] = set()
+        self._sessions = sessions
+        self._is_isolated = False
+        self._is_restored = False
+        takeover = config.takeover
+        retry_ms = takeover.retry_ms
+        self.registrar = Registrar(
+            broker,
+            registry,
+            cluster.node,
+            at_once=takeover.changes_at_once,
+            retry_ms=retry_ms,
+        )
+        self.adoption = Adoption(
+            broker,
+            sessions,
+            self.registrar,
+            at_once=takeover.adopt_at_once,
+            retry_ms=retry_ms,
+            changed=self.look,
+        )
+        self.seeker = Seeker(
+            broker,
+            sessions,
+            self.registrar,
+            cluster,
+            is_ready=lambda: self.is_ready,
+            retry_ms=retry_ms,
+            patience_ms=config.protocol.connect_timeout_ms,
+        )
+        self.registrar.quieted = self.look
+        sessions.join(self.registrar)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is known here which sessions this core has."""
+        return self._is_restored and not self._is_isolated and self.adoption.is_settled
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why no client may come in now."""
+        if self._is_isolated:
+            return _ISOLATED
+        return None if self._is_restored else _RETURNING
+
+    def look(self) -> None:
+        """Something has changed that somebody may wait for, such as the cluster's version."""
+        self.seeker.look()
+
+    def run(self) -> None:
+        """Go on with what waits for a change; once a turn, before what it puts is committed."""
+        self.seeker.run()
+
+    def flush(self) -> None:
+        """Propose what the turn has changed, also what its commit has led to."""
+        self.registrar.flush()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work for another turn although nothing new has arrived."""
+        return self.seeker.busy or self.registrar.busy
+
+    def receive(self, core: int, frame: bytes) -> None:
+        """Take a frame of another core (kinds from `seeker.FIRST_KIND` on)."""
+        self.seeker.receive(core, frame)
+
+    def replaced(self, core: int) -> None:
+        """A core of another node has a new life, or is not there any more."""
+        self.seeker.replaced(core)
+
+    # ------------------------------------------------------------------ nodes come and go
+
+    def restored(self, rows: Iterable[SessionRecord]) -> None:
+        """The node is in the cluster: `rows` are all sessions that are its own, of this core.
+
+        To be said when the broker has started, and again after `rejoined`.
+        """
+        for session in self.adoption.restored(rows):
+            self._sessions.give_up(session)
+        self._is_restored = True
+        self.look()
+
+    def fenced(self, node: int) -> None:
+        """Another node was given up by the cluster; `adopt` follows."""
+        self.adoption.fenced(node)
+        self.seeker.begin_again()
+
+    def adopt(self, node: int, rows: Iterable[SessionRecord], is_last: bool = True) -> None:
+        """Take over these sessions of a node that was fenced; more may follow."""
+        self.adoption.adopt(node, rows, is_last)
+
+    def returned(self, node: int) -> None:
+        """A node that was fenced is back."""
+        self.adoption.returned(node)
+
+    def isolated(self) -> None:
+        """The node has no leader: what it has may be others' by now, so nobody may use it."""
+        self._is_isolated = True
+        self._is_restored = False
+        self.seeker.refuse_all(_ISOLATED)
+
+    def rejoined(self) -> None:
+        """The node is in the cluster again; `restored` follows."""
+        self._is_isolated = False
