@@ -125,11 +125,12 @@ class Journal:
         """Return the term of an entry or of the start; None when neither is here."""
         return self._index.term(index)
 
-    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> bool:
         """Keep entries and a hard state with the batch of this turn.
 
         An entry that is not behind the last one replaces what has its index, and all behind. What
-        is committed alone is worth no write: it goes with the next one.
+        is committed alone is worth no write: it goes with the next one. Returns whether there is
+        anything to be written.
         """
         index = self._index
         if entries:
@@ -142,12 +143,14 @@ class Journal:
             index.add(entry.index, entry.term, before, sequence, at)
             self._fresh[entry.index] = entry
         if hard_state is None:
-            return
+            return bool(entries)
         known = index.hard_state
-        if entries or (hard_state.term, hard_state.vote) != (known.term, known.vote):
+        counts = bool(entries) or (hard_state.term, hard_state.vote) != (known.term, known.vote)
+        if counts:
             self._begin()
             self._put(HARD, hard_payload(hard_state))
         index.hard_state = hard_state
+        return counts
 
     def begin(self, start: Snapshot, anew: bool) -> None:
         """The log starts at a snapshot from now on; `anew`: no entry of before counts.
@@ -312,6 +315,7 @@ class Journals:
         self._is_done = False
         self._failure: Exception | None = None
         files.mkdir(folder)
+        files.sync_directory(folder.rpartition("/")[0])
         writer.start(self._work)
 
     def open(self, name: str, tick: Callable[[], object] = lambda: None) -> Journal:

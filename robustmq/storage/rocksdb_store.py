@@ -21,6 +21,7 @@ from rocksdict import (
     Options,
     Rdict,
     RdictIter,
+    Snapshot,
     WriteBatch,
     WriteBufferManager,
     WriteOptions,
@@ -71,8 +72,18 @@ def as_os_error(error: Exception) -> OSError:
 class RocksdbStore:
     """A database with the families of the engine. Keys and values are bytes."""
 
-    def __init__(self, path: str, memory_bytes: int, wal_bytes: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        memory_bytes: int,
+        wal_bytes: int,
+        families: Sequence[str] = FAMILIES,
+        recovery: DBRecoveryMode | None = None,
+    ) -> None:
         self._path = path
+        self._names = families
+        # What a damaged part of the log held is missed and reported by the engine, the rest kept.
+        self._recovery = recovery or DBRecoveryMode.skip_any_corrupted_record()
         self._memory_bytes = memory_bytes
         self._wal_bytes = wal_bytes
         self._cache = Cache(memory_bytes // 2)
@@ -92,8 +103,7 @@ class RocksdbStore:
         options.set_write_buffer_size(max(self._memory_bytes // 4, 1 << 20))
         options.set_max_total_wal_size(self._wal_bytes)
         options.set_compression_type(DBCompressionType.lz4())
-        # What a damaged part of the log held is missed and reported by the engine, the rest kept.
-        options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
+        options.set_wal_recovery_mode(self._recovery)
         options.set_keep_log_file_num(4)
         options.set_max_log_file_size(1 << 20)
         table = BlockBasedOptions()
@@ -102,12 +112,12 @@ class RocksdbStore:
         return options
 
     def _open(self) -> None:
-        families = {name: self._options() for name in FAMILIES if name != DATA}
+        families = {name: self._options() for name in self._names if name != DATA}
         try:
             self._database = Rdict(self._path, self._options(), column_families=families)
         except Exception as error:
             raise as_os_error(error) from error
-        for name in FAMILIES:
+        for name in self._names:
             self._handles[name] = self._database.get_column_family_handle(name)
             self._families[name] = self._database.get_column_family(name)
 
@@ -194,6 +204,10 @@ class RocksdbStore:
         It ends at the end of the family, or at damage: see `check_end`.
         """
         return cast("Iterator[tuple[bytes, bytes]]", self._family(family).items(from_key=first))
+
+    def snapshot(self, family: str) -> Snapshot:
+        """Return the rows as they are now, for as long as it is held; not beyond `close`."""
+        return self._family(family).snapshot()
 
     def check_end(self, family: str, last: bytes) -> None:
         """Raise when what ends `items` behind the key `last` is damage."""
