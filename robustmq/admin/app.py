@@ -19,6 +19,7 @@ from robustmq.admin import (
     cluster,
     console,
     delayed,
+    links,
     slow_subscribers,
 )
 from robustmq.admin.health import Live, Ready
@@ -65,6 +66,7 @@ def create(
                     *bridges.ROUTES,
                     *clients.ROUTES,
                     *cluster.ROUTES,
+                    *links.ROUTES,
                     *delayed.ROUTES,
                     *slow_subscribers.ROUTES,
                 ],

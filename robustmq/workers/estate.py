@@ -19,6 +19,7 @@ from robustmq.shm.region import Region
 from robustmq.workers.inheritance import (
     GRPC,
     HTTP,
+    PEER,
     Inheritance,
     ServerInheritance,
     endpoint_count,
@@ -31,6 +32,7 @@ from robustmq.workers.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
     from robustmq.net.certificates import Certificates
+    from robustmq.net.trust import Trust
 
 HANDOVER_BUFFER_BYTES: Final = 1 << 20
 HTTP_BACKLOG: Final = 128
@@ -72,8 +74,18 @@ class Estate:
             )
             for listener in configured(config)
         }
+        self._trust: Trust | None = None
         if config.meta_addrs:
+            self._trust = _trust(config)
             self._listeners[GRPC] = [_bind_grpc(config)]
+        if config.meta_addrs and workers:
+            self._listeners[PEER] = _bind_shared(
+                config.place.bind_ip,
+                config.cluster.peer_port,
+                "cluster.peer_port",
+                workers,
+                socket.SOCK_STREAM,
+            )
         server = config.mqtt_runtime.server
         unix = server.unix_path and "broker" in config.roles
         self._unix = UnixSocket(server.unix_path, server.unix_mode) if unix else None
@@ -115,6 +127,7 @@ class Estate:
             handover_in=self._handover[index][0],
             handover_out=tuple(sender for _, sender in self._handover),
             secret=self._secret,
+            trust=self._trust,
         )
 
     def of_server(self, config: Config) -> ServerInheritance:
@@ -193,6 +206,18 @@ def _certificates(config: Config) -> "Certificates | None":
         return Certificates(config.mqtt_runtime.tls)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _trust(config: Config) -> "Trust":
+    """Read what the nodes of the cluster trust each other by."""
+    from robustmq.net.trust import read_trust  # noqa: PLC0415
+
+    try:
+        trust = read_trust(config.cluster)
+        trust.check_address(config.place.bind_ip, "cluster.peer_port")
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+    return trust
 
 
 def _steer_datagrams(groups: Iterable[list[socket.socket]]) -> None:

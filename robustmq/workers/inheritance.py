@@ -15,10 +15,12 @@ from robustmq.shm.region import Phase, Region
 
 if TYPE_CHECKING:
     from robustmq.net.certificates import Certificates
+    from robustmq.net.trust import Trust
 
 MQTT_TCP = "mqtt_tcp"
 HTTP = "http"
 GRPC = "grpc"
+PEER = "peer"
 
 
 def server_endpoint(workers: int) -> int:
@@ -82,10 +84,12 @@ class Inheritance(ServerInheritance):
     `handover_in` is this worker's receiving end and `handover_out` the sending end toward each
     worker, by endpoint: nonblocking unix datagram sockets for SCM_RIGHTS, shared by all senders.
     They outlive a restart: what was sent to a worker that died waits for its successor.
-    `secret` is the same for all workers and their lives, and known to nobody else.
+    `secret` is the same for all workers and their lives, and known to nobody else. `trust` is
+    what the nodes of the cluster know each other by, None for a node alone.
     """
 
     certificates: "Certificates | None"
     handover_in: socket.socket
     handover_out: tuple[socket.socket, ...]
     secret: bytes
+    trust: "Trust | None"

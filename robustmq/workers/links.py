@@ -1,6 +1,6 @@
 """The fabric of one worker: rings and links to its peers, and what it tells itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from robustmq import metrics
 from robustmq.broker.placement import Life
@@ -169,6 +169,23 @@ class Links:
         self.replaced(peer)
         if first and receiver.source_epoch == epoch & EPOCH_MASK:
             self._handle(peer, first)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Say whether other nodes have taken all that they were told, as far as they are there."""
+        return self._peers is None or self._peers.is_quiet
+
+    @property
+    def others(self) -> int:
+        """How many cores of other nodes there are."""
+        return len(self._remote)
+
+    def walk(
+        self, start: int, arguments: Mapping[str, object]
+    ) -> Iterator[tuple[int, dict[str, object]]]:
+        """Yield what an administrator is told of each of them, and the position behind it."""
+        if self._peers is not None:
+            yield from self._peers.walk(start, arguments)
 
     def sleep(self) -> bool:
         """Announce to every peer that we sleep; False when something is there to be received."""

@@ -27,6 +27,8 @@ from robustmq.workers import limits, log
 from robustmq.workers.entrance import Entrance, LocalEnd
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.listeners import LISTENERS, UNIX, Listener
+from robustmq.workers.peer_door import NOTE
+from robustmq.workers.peers import Peers
 from robustmq.workers.relays import Fabric, Relays
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Reception:
     """All that leads to connections on one worker, until it is shut.
 
     `watch_writable(socket, callback)` calls back once when a socket takes something again;
-    `report` hears of errors of ours.
+    `report` hears of errors of ours. `peers` takes the sockets of other nodes' cores.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Reception:
         self._is_shut = False
         self._report = report
         self.quic: QuicDoor | None = None
+        self.peers: Peers | None = None
         self._is_retrying = False
         self._acceptors: list[Acceptor] = []
         self._doors: list[Door] = []
@@ -142,13 +145,18 @@ class Reception:
     def is_idle(self) -> bool:
         """Say whether no connection is left, here or on the way to its home."""
         quiet = self.quic is None or self.quic.is_idle
-        return quiet and not (self._poller.streams or self.relays.homes)
+        return quiet and not (self._streams or self.relays.homes)
+
+    @property
+    def _streams(self) -> int:
+        """How many sockets there are of clients, and of bridges."""
+        return self._poller.streams - (self.peers.streams if self.peers is not None else 0)
 
     @property
     def is_full(self) -> bool:
         """Say whether no more connections may come in."""
         arriving = sum(door.waiting for door in self._doors) + self.handover.waiting
-        streams = self._poller.streams + len(self.relays.homes)
+        streams = self._streams + len(self.relays.homes)
         if self.quic is not None:
             streams += self.quic.connections
         return streams + arriving >= self._most_streams
@@ -233,6 +241,12 @@ class Reception:
             self.handover.send(core, fd, msgspec.msgpack.encode(peer))
 
     def _from_handover(self, fd: int, note: bytes) -> None:
+        if note.startswith(NOTE):
+            if self.peers is None:
+                os.close(fd)
+            else:
+                self.peers.adopt(fd, note)
+            return
         self._adopt(fd, msgspec.msgpack.decode(note, type=Peer))
 
     def _adopt(self, fd: int, peer: Peer) -> None:

@@ -42,8 +42,9 @@ from robustmq.workers.administration import Administration
 from robustmq.workers.admittance import Admittance
 from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
-from robustmq.workers.inheritance import Inheritance
+from robustmq.workers.inheritance import PEER, Inheritance
 from robustmq.workers.links import Links
+from robustmq.workers.peers import Peers
 from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
@@ -129,6 +130,8 @@ class Worker:
         self._bridges = self._make_bridges()
         self._links.handle = self._receive
         self._links.replaced = self._replaced
+        self._links.changed = self._core.update
+        self._peers = self._make_peers()
         self._administration = self._administer()
         self._draining: asyncio.TimerHandle | None = None
 
@@ -172,6 +175,30 @@ class Worker:
             random.Random(os.urandom(16)).randrange,
         )
 
+    def _make_peers(self) -> Peers | None:
+        """The links to other nodes' cores, unless this node is alone."""
+        inheritance = self._inheritance
+        if inheritance.trust is None:
+            return None
+        peers = Peers(
+            settings=self._config.cluster,
+            trust=inheritance.trust,
+            node=self._config.broker_id,
+            index=self._index,
+            workers=inheritance.workers,
+            boot=inheritance.secret,
+            epoch=self._state.epoch,
+            poller=self._poller,
+            row=self._cells,
+            loop=self._loop,
+            clock=self._core,
+            now_ms=lambda: self._turn.now_ms,
+            chance=random.Random(os.urandom(16)).randrange,
+        )
+        self._links.attach(peers)
+        self._reception.peers = peers
+        return peers
+
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
         return Mqtt(
@@ -203,6 +230,7 @@ class Worker:
         census = Census(sessions)
         administration.answers.update(
             {
+                "cluster.links": listing(self._links.walk, lambda: self._links.others),
                 "mqtt.delayed": listing(
                     self._delayed.walk, lambda: self._cells[metrics.DELAYED_MESSAGES]
                 ),
@@ -247,6 +275,9 @@ class Worker:
         self._certificates.start()
         self._slow.start()
         self._await_records()
+        if self._peers is not None:
+            listener = self._inheritance.listeners[PEER]
+            self._peers.listen(listener, self._reception.handover.send)
         self._reception.open()
         self._bridges.start()
         self._inheritance.enter(Phase.READY)
@@ -280,6 +311,8 @@ class Worker:
         self._inheritance.enter(Phase.DRAINING)
         self._reception.shut()
         self._bridges.shut()
+        if self._peers is not None:
+            self._peers.shut()
         bound = self._config.runtime.drain_timeout_ms / 1_000 * 0.8
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()
@@ -341,7 +374,7 @@ class Worker:
         if self._turn.resumes and not core.blocked:
             self._resume()
             return False
-        if self._draining is not None and self._reception.is_idle:
+        if self._draining is not None and self._reception.is_idle and links.is_quiet:
             self._loop.stop()
             self._poller.interrupt()
         alarm_ms = core.timers.next_ms or 0
