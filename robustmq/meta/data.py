@@ -128,11 +128,13 @@ class Data:
     """Folds batches; what an owner says twice, or from an earlier tenure, changes nothing.
 
     `on_applied(index, retained, is_fenced)` hears of every command that was folded: what was
-    retained with it, and whether a node's sessions were opened to others or closed.
+    retained with it, and whether a node's sessions were opened to others or closed; `on_reload()`
+    that the rows may be other ones.
     """
 
     def __init__(self, store: Store) -> None:
         self.on_applied: Callable[[int, Sequence[Retained], bool], None] = lambda *_: None
+        self.on_reload: Callable[[], None] = lambda: None
         self._store = store
         self._state = _State()
         self.reload()
@@ -151,6 +153,7 @@ class Data:
         """See `Machine`."""
         data = self._store.get(_STATE)
         self._state = _states.decode(data) if data is not None else _State()
+        self.on_reload()
 
     def apply(self, index: int, command: bytes) -> bytes:
         """See `Machine`."""

@@ -1,7 +1,8 @@
 """The machine of the metadata group: what nodes, administrators and the controller have decided.
 
 Rows: `m<kind> NUL <name>` holds the index of the last change and the record's value, `k<key>`
-likewise a key of the key-value store, `#` the index of the last command and what there is.
+likewise a key of the key-value store, `l<number>` who left with a node's number, `#` the index of
+the last command and what there is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +29,18 @@ from robustmq.meta.records import (
 
 _RECORD: Final = b"m"
 _KEY: Final = b"k"
+_LEFT: Final = b"l"
 _STATE: Final = b"#"
 
 
 class _Row(Struct, array_like=True, frozen=True):
     index: int
     value: bytes
+
+
+class _Left(Struct, array_like=True, frozen=True):
+    incarnation: int = 0
+    store: str = ""
 
 
 class _State(Struct, array_like=True):
@@ -59,17 +66,20 @@ class Decision(NamedTuple):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _rows: Final = msgspec.msgpack.Decoder(_Row)
+_lefts: Final = msgspec.msgpack.Decoder(_Left)
 _states: Final = msgspec.msgpack.Decoder(_State)
 
 
 class Metadata:
     """Decides each command from the rows as they are, then writes what was decided.
 
-    `on_applied(index, records)` hears of every command that was folded, what it changed with it.
+    `on_applied(index, records)` hears of every command that was folded, what it changed with it;
+    `on_reload()` that the rows may be other ones.
     """
 
     def __init__(self, store: Store) -> None:
         self.on_applied: Callable[[int, Sequence[Record]], None] = lambda _index, _records: None
+        self.on_reload: Callable[[], None] = lambda: None
         self._store = store
         self._state = _State()
         self.reload()
@@ -83,6 +93,7 @@ class Metadata:
         """See `Machine`."""
         data = self._store.get(_STATE)
         self._state = _states.decode(data) if data is not None else _State()
+        self.on_reload()
 
     def apply(self, index: int, command: bytes) -> bytes:
         """See `Machine`."""
@@ -165,6 +176,12 @@ class Metadata:
                 f"node {number} is leaving the cluster: to come again it begins with an empty data "
                 "directory, when it is gone"
             )
+        left = self._left(number)
+        if known is None and left.store == command.store:
+            return _refuse(
+                f"node {number} has left the cluster: to come again it begins with an empty data "
+                "directory"
+            )
         node = Node(
             number=number,
             store=command.store,
@@ -176,7 +193,7 @@ class Metadata:
             roles=command.roles,
             level=command.level,
             version=command.version,
-            incarnation=known.incarnation if known is not None else 1,
+            incarnation=known.incarnation if known is not None else left.incarnation + 1,
         )
         return Decision(() if node == known else (node_record(node),), encoded(node))
 
@@ -246,10 +263,13 @@ class Metadata:
         for record in records:
             self._state.count += self._growth(record)
             key = _record_key(record.kind, record.name)
-            if record.value is None:
-                self._store.delete(key)
-            else:
+            if record.value is not None:
                 self._store.put(key, _encoder.encode(_Row(index, record.value)))
+                continue
+            if record.kind == NODE and (node := self._node(int(record.name))) is not None:
+                left = _Left(node.incarnation, node.store)
+                self._store.put(_LEFT + record.name.encode(), _encoder.encode(left))
+            self._store.delete(key)
         self._state.index = index
         self._store.put(_STATE, _encoder.encode(self._state))
         self.on_applied(index, records)
@@ -284,6 +304,10 @@ class Metadata:
     def _key(self, key: str) -> _Row | None:
         data = self._store.get(_KEY + key.encode())
         return None if data is None else _rows.decode(data)
+
+    def _left(self, number: int) -> _Left:
+        data = self._store.get(_LEFT + str(number).encode())
+        return _Left() if data is None else _lefts.decode(data)
 
     def _node(self, number: int) -> Node | None:
         row = self._row(NODE, str(number))

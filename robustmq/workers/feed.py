@@ -85,9 +85,9 @@ class Feed:
     """Answers the processes of the node, and tells them what groups fold.
 
     `lines` are by endpoint: workers from 0 on, below `workers`, then others. `life` is this
-    process's. `number` is the node's own. `others` are the names of groups to which
-    it passes proposals on. Call `flush` at the end of each turn, and `drained` when
-    what waited for a process is sent.
+    process's. `number` is the node's own. `others` are the names of further groups to which it
+    passes proposals on. Nobody is told anything before `start`. Call `flush` at the end of each
+    turn, and `drained` when what waited for a process is sent.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Feed:
         self.workers = workers
         self.is_isolated = False
         self.is_current = False
-        """Whether what is known here has once been all that the cluster had decided by then."""
+        """Whether the processes of the node are told anything yet."""
         self._metadata = metadata
         self._data = data
         self._groups = groups
@@ -114,17 +114,21 @@ class Feed:
         self._life = life
         self._number = number
         self._told = metadata.index
-        self._is_asking = False
         self._records: list[Record] = []
         self._retained: dict[str, list[tuple[int, Retained]]] = {}
+        self._is_stale = False
         metadata.on_applied = self._folded
+        metadata.on_reload = self._reloaded
         for name, machine in data.items():
             machine.on_applied = partial(self._retained_in, name)
+            machine.on_reload = self._reloaded
 
     def start(self) -> None:
-        """Find out what the cluster has decided; the processes that run are told then."""
-        self._is_asking = True
-        self._groups.read(METADATA, self._caught_up)
+        """Begin to tell: what is known here is all that the cluster had decided by now."""
+        self.is_current = True
+        for member in self.members:
+            if member.line.epoch:
+                self._welcome(member)
 
     def receive(self, endpoint: int, data: bytes) -> None:
         """Take a message of a process."""
@@ -151,8 +155,9 @@ class Feed:
 
     def flush(self) -> None:
         """Tell all processes what has been folded since the last time."""
-        if not self.is_current and not self._is_asking:
-            self.start()
+        if self._is_stale:
+            self._is_stale = False
+            self._tell_all()
         index = self._metadata.index
         if index > self._told:
             for member in self.members:
@@ -185,8 +190,11 @@ class Feed:
                 if member.line.epoch and member.life == member.line.epoch:
                     member.send(Standing(member.line.epoch, is_isolated))
 
-    def reload(self) -> None:
-        """The state of the groups is another now: a snapshot was installed."""
+    def _reloaded(self) -> None:
+        # The rows are looked at when the turn is over.
+        self._is_stale = True
+
+    def _tell_all(self) -> None:
         self._records = []
         self._retained = {}
         self._told = self._metadata.index
@@ -218,6 +226,8 @@ class Feed:
         member.told = index
 
     def _tell_retained(self, group: str, rows: list[tuple[int, Retained]]) -> None:
+        if not any(member.following.get(group) for member in self.members):
+            return
         index = self._data[group].index
         parts: dict[int, list[tuple[int, Retained]]] = {}
         for row in rows:
@@ -236,16 +246,6 @@ class Feed:
 
     def _is_known(self, group: str) -> bool:
         return group in self._names
-
-    def _caught_up(self, refused: Refused | None) -> None:
-        if refused is not None:
-            # Nobody leads yet: it is asked again with the next turn.
-            self._is_asking = False
-            return
-        self.is_current = True
-        for member in self.members:
-            if member.line.epoch:
-                self._welcome(member)
 
     def _greeted(self, member: Member) -> None:
         if member.life == member.line.epoch:

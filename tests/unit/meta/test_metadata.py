@@ -124,7 +124,8 @@ def test_a_node_leaves_and_is_forgotten(group: Group) -> None:
         Record(NODE, "1", None),
     )
     assert group.do(Forget(1, 2)) == b""
-    assert group.node(register(1, store="new")).incarnation == 1
+    assert "has left the cluster" in group.refused(register(1)).detail
+    assert group.node(register(1, store="new")).incarnation == 3
 
 
 def test_records_change_together_or_not_at_all(group: Group) -> None:

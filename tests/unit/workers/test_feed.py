@@ -33,7 +33,6 @@ class Groups:
         }
         self.waiting: list[Callable[[], None]] = []
         self.index = 0
-        self.has_leader = True
 
     def propose(self, group: str, command: bytes, done: Callable[[Outcome], None]) -> None:
         self.waiting.append(lambda: done(self.fold(group, command)))
@@ -44,10 +43,10 @@ class Groups:
 
     def read(self, group: str, done: Callable[[Refused | None], None]) -> None:
         assert group in self.machines
-        done(None if self.has_leader else Refused(Refusal.UNAVAILABLE, "nobody leads"))
+        done(None)
 
     def leader(self, group: str) -> int | None:
-        return 0 if group and self.has_leader else None
+        return 0 if group else None
 
     def settle(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -72,7 +71,7 @@ class Node:
         self.life = 0
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, is_current: bool = True) -> None:
         """End the meta process, with all that it was asked, and begin its next life."""
         self.groups.waiting.clear()
         self.life += 1
@@ -89,7 +88,8 @@ class Node:
             workers=WORKERS,
             others=["offset_0"],
         )
-        self.feed.start()
+        if is_current:
+            self.feed.start()
 
     def link(self, endpoint: int) -> MetaLink:
         """Begin a life of a process."""
@@ -213,14 +213,13 @@ def test_the_next_life_of_the_meta_process_is_asked_again(node: Node) -> None:
 
 def test_nobody_is_told_anything_before_it_is_known_what_was_decided() -> None:
     node = Node()
-    node.groups.has_leader = False
-    node.restart()
+    node.restart(is_current=False)
     link = node.link(0)
-    informed = []
-    for node.groups.has_leader in (False, True):
-        node.turn(link)
-        informed.append(link.is_informed)
-    assert informed == [False, True]
+    node.turn(link)
+    informed = [link.is_informed]
+    node.feed.start()
+    node.turn(link)
+    assert [*informed, link.is_informed] == [False, True]
     node.close()
 
 
@@ -338,7 +337,7 @@ def test_all_is_told_again_when_a_snapshot_was_installed(node: Node) -> None:
     metadata.on_applied = data_0.on_applied = lambda *_: None
     node.change(Record("a", "x", b"1"))
     node.retain(topic, b"m")
-    node.feed.reload()
+    metadata.reload()
     node.turn(link)
     assert link.image.of("a") == {"x": b"1"}
     assert [row for message in told for row in message.rows] == [(2, Retained(topic, b"m"))]
