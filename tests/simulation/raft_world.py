@@ -67,7 +67,8 @@ class World:
             promote_entries=self.chance.choice((0, 20, 1_000)),
         )
         self.loss = self.chance.choice((0.0, 0.0, 0.02, 0.1))
-        self.repeats = self.chance.choice((0.0, 0.02, 0.1))
+        self.repeats = self.chance.choice((0.0, 0.05, 0.3))
+        self.pace = self.chance.choice((100, 500))
         self.slowest = self.chance.choice((5, 20, 60))
         self.cut: set[tuple[int, int]] = set()
         self.calm = False
@@ -311,7 +312,7 @@ class World:
     def _fault(self) -> None:
         if self.calm:
             return
-        self.at(self.chance.randint(50, 500), self._fault)
+        self.at(self.chance.randint(self.pace // 10, self.pace), self._fault)
         host = self.chance.choice(self.hosts)
         number = host.number
         others = [each.number for each in self.hosts if each is not host]
