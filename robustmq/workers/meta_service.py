@@ -24,8 +24,8 @@ from robustmq.meta.records import CLUSTER, NODE, Cluster, Node, node_of
 from robustmq.settings.meta import MetaRuntime
 from robustmq.workers import log
 from robustmq.workers.feed import Feed, Line
-from robustmq.workers.meta_messages import Adopt
 from robustmq.workers.inherited_records import remove, taken_over
+from robustmq.workers.meta_messages import Adopt
 
 RETRY_MS: Final = 1_000
 """Milliseconds after which something that has not come to be is proposed again."""

@@ -16,9 +16,9 @@ from robustmq.meta.metadata import Metadata
 from robustmq.meta.records import Record, encoded
 from robustmq.settings.meta import MetaRuntime
 from robustmq.workers import meta_messages as messages
+from robustmq.workers.inherited_records import FILE
 from robustmq.workers.meta_messages import Adopt, Hello, Snapshot, Standing
 from robustmq.workers.meta_service import MetaService, Self, machines
-from robustmq.workers.inherited_records import FILE
 from tests.unit.meta.memory_store import MemoryStore
 
 SETTINGS = MetaRuntime(heartbeat_timeout_ms=1_000, heartbeat_check_time_ms=100)
