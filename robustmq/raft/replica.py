@@ -151,6 +151,9 @@ class Replica:
 
     def _patience(self) -> int:
         """Milliseconds without a leader until this replica asks for votes: it differs by chance."""
+        if self._log.membership.voters == (self._me,):
+            # Nobody else could lead.
+            return 0
         timeout = self._settings.election_timeout_ms
         return timeout + int(timeout * self._chance())
 

@@ -12,7 +12,7 @@ from grpclib.client import Channel, StreamStreamMethod
 from robustmq.errors import ProtocolError
 from robustmq.rpc import wire
 from robustmq.rpc.stream import Identity, Plain, Stream
-from robustmq.rpc.wire import Call, Frame, Hello, Raft, Reply
+from robustmq.rpc.wire import Call, Frame, Hello, Raft, Reply, Unreachable
 
 ANYBODY: Final = -1
 
@@ -26,10 +26,6 @@ class Terms(NamedTuple):
     retry_min_s: float
     retry_max_s: float
     context: ssl.SSLContext | None
-
-
-class Unreachable(Exception):
-    """A call was not answered: the node is not connected, went away, or took too long."""
 
 
 class Line:

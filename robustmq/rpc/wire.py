@@ -78,6 +78,10 @@ class Reply(Struct, tag="reply", array_like=True, frozen=True):
     refused: str = ""
 
 
+class Unreachable(Exception):
+    """A call was not answered: the node is not connected, went away, or took too long."""
+
+
 Frame: TypeAlias = Raft | Call | Reply | Refusal
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -20,13 +20,14 @@ class Identity(Struct, frozen=True, kw_only=True):
 
     `store` is made with the data directory, once. `cluster` is the id of the cluster that the node
     belongs to, "" before it has heard it. `has_begun`: its Raft groups have been there, so that
-    it may have voted.
+    it may have voted; `first` are the voters that they began with.
     """
 
     node: int
     store: str
     cluster: str = ""
     has_begun: bool = False
+    first: tuple[int, ...] = ()
 
 
 class IdentityFile:
