@@ -25,7 +25,7 @@ from robustmq.settings.file import Key, Row, Schema, Setting, refused, toml
 from robustmq.settings.limits import Ban, PublishLimit
 from robustmq.settings.meta import MetaRuntime
 from robustmq.settings.mqtt import MqttRuntime
-from robustmq.settings.place import Place
+from robustmq.settings.place import NODE_MAX, Place
 from robustmq.settings.place import faults as place_faults
 from robustmq.settings.topics import wrong_filter
 from robustmq.settings.users import User, repeated
@@ -187,7 +187,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration; the keys here stand before the first section of the file.
 
     cluster_name: The cluster that this node belongs to, 1 to 255 characters.
-    broker_id: This node's number in the cluster, where it is one from 0 to 62.
+    broker_id: This node's number in the cluster, which no other node has.
     broker_ip: The IPv4 or IPv6 address that every port is bound to; 0.0.0.0: all of IPv4.
     roles: Parts of a node: meta, broker, engine. A node without meta follows what the others
         decide; one without broker takes no clients, and with meta alone there are no workers.
@@ -201,7 +201,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     cluster_name: Annotated[str, Meta(min_length=1, max_length=255)] = "robust_mq_cluster_default"
-    broker_id: Annotated[int, between(0, I64_MAX)] = 1
+    broker_id: Annotated[int, between(0, NODE_MAX)] = 1
     broker_ip: str = "0.0.0.0"
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)] = ("meta", "broker", "engine")
     meta_addrs: dict[str, str] = field(default_factory=dict)

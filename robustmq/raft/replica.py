@@ -67,7 +67,9 @@ class Replica:
         self._gone_at = 0
         self._heard_ms = now_ms - settings.election_timeout_ms
         self._since_ms = self._now_ms = now_ms
-        self._patience_ms = self._patience()
+        # Who votes alone has nobody to wait for.
+        is_alone = self._log.membership.voters == (me,)
+        self._patience_ms = 0 if is_alone else self._patience()
         self._install: Snapshot | None = None
         self._install_number = 0
         self._outgoing: list[Message] = []
@@ -151,9 +153,6 @@ class Replica:
 
     def _patience(self) -> int:
         """Milliseconds without a leader until this replica asks for votes: it differs by chance."""
-        if self._log.membership.voters == (self._me,):
-            # Nobody else could lead.
-            return 0
         timeout = self._settings.election_timeout_ms
         return timeout + int(timeout * self._chance())
 

@@ -15,6 +15,8 @@ from robustmq.rpc.stream import Identity, Plain, Stream
 from robustmq.rpc.wire import Call, Frame, Hello, Raft, Reply, Unreachable
 
 ANYBODY: Final = -1
+BATCH_BYTES: Final = 1 << 20
+"""Bytes of frames that are sent as one message, unless a single frame is longer."""
 
 
 class Terms(NamedTuple):
@@ -160,7 +162,7 @@ class Line:
     def _batch(self) -> list[Frame]:
         """Take what fits into one message, at least one frame."""
         size = taken = 0
-        room = self._terms.most_bytes // 2
+        room = min(BATCH_BYTES, self._terms.most_bytes // 2)
         for frame in self._waiting:
             size += _size(frame)
             if taken and size > room:

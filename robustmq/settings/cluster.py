@@ -53,7 +53,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     call_timeout_ms: Annotated[int, between(10, 600_000)] = 3_000
     call_retry_min_ms: Annotated[int, between(1, 60_000)] = 50
     call_retry_max_ms: Annotated[int, between(1, 600_000)] = 1_000
-    max_call_bytes: Annotated[int, between(65_536, GIB)] = 8_388_608
+    max_call_bytes: Annotated[int, between(1_048_576, GIB)] = 33_554_432
     max_call_backlog_bytes: Annotated[int, between(65_536, GIB)] = 67_108_864
     max_callers: Annotated[int, between(1, 65_535)] = 128
     peer_port: Annotated[int, between(0, 65_535)] = 1229

@@ -63,11 +63,6 @@ def faults(place: Place, roles: tuple[str, ...]) -> Iterator[tuple[bool, str, st
     wrong = not all(_is_entry(key, text) for key, text in addresses.items())
     yield wrong, "meta_addrs", 'is wrong: write {1="host:port"}, with nodes from 0 to 62'
     yield (
-        bool(addresses) and place.node > NODE_MAX,
-        "broker_id",
-        f"is too high: a node of a cluster has a number from 0 to {NODE_MAX}",
-    )
-    yield (
         "meta" not in roles and (not addresses or place.own is not None),
         "roles",
         "has no meta, but this node is one of meta_addrs or has none: add meta, or name others",

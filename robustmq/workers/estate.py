@@ -100,7 +100,7 @@ class Estate:
         _steer_datagrams(self._listeners.values())
         self._channels = [channel.pair() for _ in range(workers)]
         self._meta_channels = [channel.pair() for _ in range(meta_endpoint(workers))]
-        self._ledger = Ledger(workers, ledger_names(config), os.urandom(16))
+        self._ledger = Ledger(max(workers, 1), ledger_names(config), os.urandom(16))
 
     def addresses(self) -> dict[str, str]:
         """Return what listens where, "address:port" by the listener's name."""

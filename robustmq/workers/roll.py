@@ -161,27 +161,32 @@ class Roll:
         replica = self._replica(wanted.group)
         members = replica.membership
         is_voter, is_learner = wanted.node in members.voters, wanted.node in members.learners
-        match wanted.change:
-            case "add" if is_voter or is_learner:
-                return await self._settled(replica, replica.last_index)
-            case "promote" if is_voter:
-                return await self._settled(replica, replica.last_index)
-            case "promote" if not is_learner:
-                raise ValueError(f"node {wanted.node} has not joined the group {wanted.group}")
-            case "remove" if not is_voter and not is_learner:
-                return await self._settled(replica, replica.last_index)
-            case "remove" if members.voters == (wanted.node,):
-                raise ValueError(f"node {wanted.node} is the last one that votes")
-            case "add":
-                index = replica.add_learner(wanted.node, now_ms())
-            case "promote":
-                index = replica.promote(wanted.node, now_ms())
-            case "remove":
-                index = replica.remove(wanted.node, wanted.force, now_ms())
+        is_done = {
+            "add": is_voter or is_learner,
+            "promote": is_voter,
+            "remove": not is_voter and not is_learner,
+        }
+        if is_done[wanted.change]:
+            return await self._settled(replica, replica.last_index)
+        if wanted.change == "promote" and not is_learner:
+            raise ValueError(f"node {wanted.node} has not joined the group {wanted.group}")
+        if wanted.change == "remove" and members.voters == (wanted.node,):
+            raise ValueError(f"node {wanted.node} is the last one that votes")
+        index = self._begin(replica, wanted)
         self._replication.wake()
         if isinstance(index, Refused):
             return index.detail
         return await self._settled(replica, index)
+
+    @staticmethod
+    def _begin(replica: Replica, wanted: Changing) -> int | Refused:
+        match wanted.change:
+            case "add":
+                return replica.add_learner(wanted.node, now_ms())
+            case "promote":
+                return replica.promote(wanted.node, now_ms())
+            case "remove":
+                return replica.remove(wanted.node, wanted.force, now_ms())
 
     async def _settled(self, replica: Replica, index: int) -> str | None:
         """Wait until a change of the members is committed; a sentence when it is not known."""

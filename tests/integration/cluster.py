@@ -13,6 +13,7 @@ from typing import Any
 from tests.integration.supervised import Node, until
 
 SUPERVISOR = "robustmq.cli.supervisor"
+_SHARED = ("cluster_id", "groups", "leader", "nodes")
 SECRET = "a secret of sixteen or more"
 
 
@@ -134,6 +135,31 @@ class Cluster:
         for number in wanted:
             others = {*wanted} - {number}
             self.until(number, _has(others), f"connected to {others}")
+
+    def leader(self) -> int:
+        """Return the node that leads the metadata, as a node that runs says."""
+        found: list[int] = []
+
+        def is_known() -> bool:
+            said = [self.status(number).get("leader") for number in self.nodes]
+            found[:] = [leader for leader in said if leader is not None]
+            return bool(found)
+
+        until(is_known, "a leader")
+        return found[0]
+
+    def settled(self) -> None:
+        """Wait until all nodes that run agree: who leads what, who is there, and how far it is."""
+        until(self._is_settled, "all nodes agree")
+
+    def _is_settled(self) -> bool:
+        said = [self.status(number) for number in self.nodes]
+        if not all(each and not each["isolated"] for each in said):
+            return False
+        shown = [{key: each[key] for key in _SHARED} for each in said]
+        lives = [said[0]["nodes"].get(str(number), {}).get("state") for number in self.nodes]
+        led = all(group["leader"] is not None for group in said[0]["groups"].values())
+        return led and {*lives} == {"live"} and all(each == shown[0] for each in shown)
 
     def close(self) -> None:
         """End everything, however it went."""
