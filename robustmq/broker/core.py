@@ -15,7 +15,7 @@ from robustmq.broker.deposits import REPEATED, Deposits
 from robustmq.broker.frames import Kind
 from robustmq.broker.lives import Lives
 from robustmq.broker.parts import Parts
-from robustmq.broker.placement import REMOTE, Life, Placement
+from robustmq.broker.placement import Life, Placement
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import Committer
@@ -24,6 +24,7 @@ from robustmq.broker.wants import Wants
 from robustmq.config import Storage
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
+from robustmq.message.core_number import FIRST_REMOTE
 from robustmq.message.delay import is_delayed
 from robustmq.message.record import QOS_BITS, Record
 from robustmq.policy.principal import Principal
@@ -362,7 +363,7 @@ class Core:
 
     def receive(self, source: int, frame: bytes) -> None:
         """Take a frame from another core (or from this one)."""
-        if source < REMOTE or self._placement.is_live(source):
+        if source < FIRST_REMOTE or self._placement.is_live(source):
             self._handlers[frame[0]](source, frame)
 
     def replaced(self, core: int) -> None:

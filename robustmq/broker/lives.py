@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from robustmq.broker import frames
 from robustmq.broker.deposits import Deposits
 from robustmq.broker.parts import Parts
-from robustmq.broker.placement import REMOTE, Life, Placement
+from robustmq.broker.placement import Life, Placement
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.wants import Wants
+from robustmq.message.core_number import FIRST_REMOTE
 
 _MEMBERSHIP = -1
 """In the place of a core: this node is not, or not any more, one of the live ones."""
@@ -99,7 +100,7 @@ class Lives:
     def on_told(self, source: int, frame: bytes) -> None:
         """A core has told all that it wants, and all that it has to tell of what is led here."""
         position, digest = frames.read_told(frame)
-        if source < REMOTE:
+        if source < FIRST_REMOTE:
             self._parts.scans.arrived(source, position)
         self._digests[source] = digest
         if digest == self._placement.digest:

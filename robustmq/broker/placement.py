@@ -1,19 +1,13 @@
 """Which core keeps or leads what: the same answer in every process that knows the same nodes.
 
-A core of this node has its index as number, on this node; for all others core `index` of node
-`n` is `(n + 1) << 10 | index`.
+Cores are numbered as `message.core_number` says: those of this node by their index.
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from robustmq.message.core_number import FIRST_REMOTE, global_core
 from robustmq.message.topic import is_wildcard, stable_hash
-
-NODE_SHIFT: Final = 10
-"""A core of another node has the number of its node, and one, in the bits from here on."""
-
-REMOTE: Final = 1 << NODE_SHIFT
-"""Numbers below are those of cores of this node."""
 
 
 class Life(NamedTuple):
@@ -21,11 +15,6 @@ class Life(NamedTuple):
 
     incarnation: int
     workers: int
-
-
-def number_of(node: int, index: int) -> int:
-    """The number by which other nodes know core `index` of node `node` (0 to 62)."""
-    return (node + 1) << NODE_SHIFT | index
 
 
 class Placement:
@@ -53,7 +42,7 @@ class Placement:
         assert self.node in nodes, "a node that is not live places nothing"
         self.nodes = dict(sorted(nodes.items()))
         remote = [
-            number_of(node, index)
+            global_core(node, index)
             for node, life in self.nodes.items()
             if node != self.node
             for index in range(life.workers)
@@ -70,7 +59,7 @@ class Placement:
 
     def is_live(self, core: int) -> bool:
         """Say whether a core is of this node, or of another one that is live."""
-        return core < REMOTE or core in self._remote
+        return core < FIRST_REMOTE or core in self._remote
 
     def home_of(self, client_id: bytes) -> int:
         """The core of this node on which a client's session lives, when it lives here."""
@@ -107,4 +96,4 @@ class Placement:
             return stable_hash(name) % self.workers
         node = max(self.nodes, key=lambda node: stable_hash(b"%d\0" % node + name))
         index = stable_hash(name) % self.nodes[node].workers
-        return index if node == self.node else number_of(node, index)
+        return index if node == self.node else global_core(node, index)

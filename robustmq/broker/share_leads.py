@@ -19,11 +19,12 @@ from robustmq.broker import frames
 from robustmq.broker.filter_log import FilterLog, GroupLog
 from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox
-from robustmq.broker.placement import REMOTE, Placement
+from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Sharing, Subscriptions, Tap
 from robustmq.message.batch import HEADER, count_of
+from robustmq.message.core_number import FIRST_REMOTE
 from robustmq.message.record import client_of
 from robustmq.policy.shared_groups import SharedGroups
 from robustmq.shard.share_group import ShareGroup
@@ -389,7 +390,7 @@ class ShareLeads:
 
 def _member(source: int, key: int) -> int:
     """The number of a member here: keys of sessions are told apart by their node."""
-    return key if source < REMOTE else source << _KEY_BITS | key
+    return key if source < FIRST_REMOTE else source << _KEY_BITS | key
 
 
 def group_key(group: bytes, topic_filter: bytes) -> bytes:

@@ -11,9 +11,10 @@ from robustmq.broker import frames
 from robustmq.broker.api import Kept
 from robustmq.broker.deposits import Deposits
 from robustmq.broker.interests import Interests
-from robustmq.broker.placement import REMOTE, Placement
+from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.subscriptions import Subscriptions
+from robustmq.message.core_number import FIRST_REMOTE
 
 
 class _Wait:
@@ -91,7 +92,7 @@ class Wants:
     def _ask(self, core: int, call: int, wait: _Wait) -> None:
         durable = self._subscriptions.is_durable(wait.topic_filter)
         # What other nodes have retained is kept by this one too.
-        retained = wait.retained and core < REMOTE
+        retained = wait.retained and core < FIRST_REMOTE
         self._fabric.send(core, frames.want(call, durable, retained, wait.topic_filter))
 
     def unwant(self, topic_filter: bytes) -> None:
@@ -161,7 +162,7 @@ class Wants:
         wait = self._waits.get(call)
         if wait is None or source not in wait.owing:
             return
-        if wait.retained and source < REMOTE:
+        if wait.retained and source < FIRST_REMOTE:
             wait.kept.append(Kept(source, position, sent))
         self._settle(source, call, wait)
 

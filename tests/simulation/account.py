@@ -70,6 +70,8 @@ class Account:
         self._highest: dict[tuple[str, str, str, int], int] = {}
         self.delivered = 0
         self.is_durable: Callable[[str], bool]
+        self.away: set[str] = set()
+        """Clients of nodes that are not live, or of which not everybody has heard again."""
 
     def fault(self, what: str) -> None:
         """Note a broken promise."""
@@ -103,6 +105,13 @@ class Account:
         for message in self._unheard(client):
             del message.promised[client]
 
+    def departs(self, clients: Iterable[str]) -> None:
+        """The node of these clients is not live any more: nothing is promised to them."""
+        self.away.update(clients)
+        for client in clients:
+            for message in self._unheard(client):
+                del message.promised[client]
+
     def lets_go(self, clients: Iterable[str]) -> None:
         """What lives in memory only is not promised any more to these clients."""
         for client in clients:
@@ -126,6 +135,8 @@ class Account:
                 for topic_filter, subscription in filters.items()
                 if subscription.granted and matches(topic_filter, message.topic)
             ]
+            if client in self.away:
+                continue
             if message.payload and message.qos and any(min(asked) for asked in granted):
                 message.promised[client] = self.is_durable(client)
         self.messages.append(message)

@@ -1,4 +1,4 @@
-"""A node of several cores in one thread: the real parts on a fake disk, rings and sockets.
+"""Nodes of several cores in one thread: the real parts on a fake disk, rings, links and sockets.
 
 A core's turn has the order of `workers.worker`. It may die at any of the places where that makes
 a difference; the next life finds what the disk has.
@@ -11,10 +11,12 @@ from typing import Final, Literal, NamedTuple
 
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
-from robustmq.broker.placement import Placement
+from robustmq.broker.placement import Life, Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config import Config
 from robustmq.errors import Refusal, Refused
+from robustmq.message.core_number import FIRST_REMOTE, global_core
+from robustmq.message.topic import stable_hash
 from robustmq.metrics import CELLS
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.headers import describe
@@ -22,6 +24,7 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.principal import Peer
 from robustmq.storage.memory_table import MemoryTable
 from tests.logins import ScriptedLogins
+from tests.simulation.network import FLOOR, Lines, Network
 from tests.simulation.rings import Links, Rings
 from tests.simulation.wire import ServerStream, Wire
 
@@ -65,16 +68,49 @@ class _Disk:
         return self._table.completed()
 
 
-class Core:
-    """One life of one core."""
+class Fabric:
+    """How one life of one core reaches the others: by rings on its node, by lines beyond it."""
 
-    def __init__(self, machine: "Machine", index: int, table: MemoryTable) -> None:
+    def __init__(self, links: Links, lines: Lines, clock: Callable[[], int]) -> None:
+        self._links = links
+        self._lines = lines
+        self._clock = clock
+
+    def send(self, core: int, frame: bytes) -> None:
+        """Queue a frame."""
+        if core < FIRST_REMOTE:
+            self._links.send(core, frame)
+        else:
+            self._lines.send(core, frame, self._clock())
+
+    def backlog(self, core: int) -> int:
+        """Bytes that wait."""
+        return self._links.backlog(core) if core < FIRST_REMOTE else self._lines.backlog(core)
+
+    def epoch(self, core: int) -> int:
+        """The life that a core is in, as far as this one has met it."""
+        if core < FIRST_REMOTE:
+            return self._links.epoch(core)
+        incarnation, life = self._lines.known.get(core, FLOOR)
+        return incarnation << 20 | life
+
+
+class Core:
+    """One life of one core; `place` is its number among the cores of all nodes."""
+
+    def __init__(self, machine: "Machine", place: int, table: MemoryTable) -> None:
+        self.place = place
+        self.node, index = divmod(place, machine.workers)
         self.index = index
         self.table = table
         self._machine = machine
         self._turn = Turn(array("Q", bytes(8 * CELLS)))
         self._turn.now_ms = machine.now_ms
-        self._links = Links(machine.rings, index)
+        self._links = Links(machine.rings[self.node], index)
+        self._lines = Lines(machine.network, self.node, index, self._links.life)
+        self.heard = -1
+        """The image of the cluster that it has."""
+        self._placement = machine.placement(self.node)
         self._disk = _Disk(table)
         self._wires: list[Wire] = []
         self.complaints: list[str] = []
@@ -83,8 +119,8 @@ class Core:
             machine.config,
             core=index,
             epoch=self._links.life,
-            placement=machine.placement,
-            fabric=self._links,
+            placement=self._placement,
+            fabric=Fabric(self._links, self._lines, lambda: machine.now_ms),
             table=table,
             committer=self._disk,
             describe=describe,
@@ -92,11 +128,13 @@ class Core:
         ).core
         self._links.handle = self.broker.receive
         self._links.replaced = self.broker.replaced
+        self._lines.handle = self.broker.receive
+        self._lines.replaced = self.broker.replaced
         self.mqtt = Mqtt(
             self.broker,
             machine.config.mqtt_runtime,
             core=index,
-            home_of=machine.placement.home_of,
+            home_of=self._placement.home_of,
             first_key=index << KEY_SHIFT | (self._links.life & 0xFFFF) << 32,
             seed="seed",
             logins=ScriptedLogins(),
@@ -104,13 +142,29 @@ class Core:
         )
         machine.watch(self)
         self.mqtt.sessions.restore(lambda _: None)
-        self.broker.start()
+        image = machine.network.images[-1]
+        self.heard = len(machine.network.images) - 1
+        self._lines.hear(image)
+        self.broker.start(image)
         self.mqtt.sessions.resume()
 
     @property
     def now_ms(self) -> int:
         """The time of this core's turn."""
         return int(self._turn.now_ms)
+
+    def hear(self, number: int) -> None:
+        """Learn of an image of the cluster."""
+        self.heard = number
+        image = self._machine.network.images[number]
+        again = self._lines.hear(image)
+        self.broker.update(image)
+        for core in again:
+            self.broker.replaced(core)
+
+    def isolate(self) -> None:
+        """The node has lost its lease: this core knows before anybody else decides anything."""
+        self.broker.update({})
 
     def accept(self, wire: Wire) -> None:
         """Take a connection."""
@@ -123,16 +177,18 @@ class Core:
         """Take a turn, or die in it at `place`; says whether it did anything."""
         self._turn.now_ms = self._machine.now_ms
         broker, links = self.broker, self._links
-        active = broker.busy or bool(self._turn.builders)
+        active = broker.busy or (bool(self._turn.builders) and not broker.blocked)
         active |= self._read(rng, budget)
         next_ms = broker.timers.next_ms
         if next_ms is not None and next_ms <= self.now_ms:
             active = True
             broker.timers.run(self.now_ms)
         self._may_die("read", place)
-        for peer in range(self._machine.rings.cores):
+        for peer in range(self._machine.workers):
             if peer != self.index:
                 active |= links.receive(peer, budget.frames)
+        for peer in list(self._lines.known):
+            active |= self._lines.receive(peer, budget.frames, self.now_ms)
         broker.run_turn()
         if links.receive_own():
             active = True
@@ -210,38 +266,64 @@ class Core:
 
 
 class Machine:
-    """The cores of a node, its clock, and what can be done to them.
+    """The cores of all nodes, their clock, and what can be done to them.
 
-    `watch(core)` is called with every new life of a core before it restores its sessions.
+    A core is known by its place: those of the first node come first. `watch(core)` is called with
+    every new life of a core before it restores its sessions.
     """
 
-    def __init__(
-        self, config: Config, cores: int, ring_room: int, watch: Callable[[Core], None]
+    def __init__(  # noqa: PLR0917
+        self,
+        config: Config,
+        workers: int,
+        ring_room: int,
+        watch: Callable[[Core], None],
+        nodes: int = 1,
+        network: Network | None = None,
     ) -> None:
         self.config = config
         self.watch = watch
         self.now_ms = START_MS
-        self.placement = Placement(cores)
-        self.rings = Rings(cores, ring_room)
+        self.workers = workers
+        self.nodes = nodes
+        self.network = network or Network(Random(0), (0,))
+        self.rings = [Rings(workers, ring_room) for _ in range(nodes)]
         self.flush = config.storage.flush
         self.down: dict[int, MemoryTable] = {}
         """The disks of the cores that are not running now."""
         self.cores: dict[int, Core] = {}
+        self.isolated: set[int] = set()
+        """Nodes that have lost their lease and take no clients."""
+        self._incarnations = [0] * nodes
         self._arriving: list[Wire] = []
         self._connections = 0
-        for index in range(cores):
-            self.down[index] = MemoryTable(flush=self.flush)
-        self.start_all()
+        for place in range(nodes * workers):
+            self.down[place] = MemoryTable(flush=self.flush)
+        for node in range(nodes):
+            self.start_node(node)
+
+    def placement(self, node: int) -> Placement:
+        """What a process of a node begins with."""
+        return Placement(self.workers, node if self.nodes > 1 else None)
+
+    def places(self, node: int) -> range:
+        """The cores of a node."""
+        return range(node * self.workers, (node + 1) * self.workers)
 
     def home_of(self, client_id: str) -> int:
-        """The core of a client's session."""
-        return self.placement.home_of(client_id.encode())
+        """The core of a client's session; a client keeps to its node."""
+        name = client_id.encode()
+        node = stable_hash(b"node of " + name) % self.nodes
+        return node * self.workers + stable_hash(name) % self.workers
 
     def connect(self, client_id: str) -> Wire:
         """A client connects; its core takes the connection when it runs."""
         self._connections += 1
         wire = Wire(client_id, self._connections)
-        self._arriving.append(wire)
+        if self.home_of(client_id) // self.workers in self.isolated:
+            wire.die()
+        else:
+            self._arriving.append(wire)
         return wire
 
     def turn(
@@ -262,29 +344,54 @@ class Machine:
         """A core is gone; with `power`, so is what its disk had not synced."""
         core = self.cores.pop(index)
         core.die()
+        self.network.lose(global_core(core.node, core.index))
         self.down[index] = core.table.crash(power)
 
     def start(self, index: int) -> None:
-        """Start the next life of a core that is down."""
-        self.rings.lives[index] += 1
+        """Start the next life of a core that is down, while its node goes on."""
+        node, worker = divmod(index, self.workers)
+        self.rings[node].lives[worker] += 1
         self._start(index)
 
-    def start_all(self) -> None:
-        """All cores are down and start together, in new shared memory."""
-        self.rings.restart()
-        for index in range(self.rings.cores):
-            self._start(index)
+    def start_node(self, node: int) -> None:
+        """All cores of a node are down and start together, in new shared memory."""
+        self.rings[node].restart()
+        self.join(node)
+        for place in self.places(node):
+            self._start(place)
+
+    def join(self, node: int) -> None:
+        """The cluster takes a node as live, in another incarnation."""
+        self.isolated.discard(node)
+        if self.nodes > 1:
+            self._incarnations[node] += 1
+            self.network.change(node, Life(self._incarnations[node], self.workers))
 
     def _start(self, index: int) -> None:
         table = self.down.pop(index)
         table.hold = self.flush == "always"
         self.cores[index] = Core(self, index, table)
 
+    def stop_clients(self, node: int) -> None:
+        """A node has lost its lease: it ends its clients, and takes none."""
+        self.isolated.add(node)
+        for place in self.places(node):
+            if place in self.cores:
+                self.cores[place].isolate()
+
     @property
     def rests(self) -> bool:
-        """Whether no frame and no connection is under way."""
+        """Whether no frame and no connection is under way, and all know the same."""
+        running = {core.node for core in self.cores.values()}
         return (
-            not self._arriving
-            and not any(self.rings.frames.values())
+            not any(self.home_of(wire.client_id) in self.cores for wire in self._arriving)
+            and not any(any(self.rings[node].frames.values()) for node in running)
             and all(core.rests for core in self.cores.values())
+            and self.network.rests
+            and self.agree
         )
+
+    @property
+    def agree(self) -> bool:
+        """Whether all cores have heard of the same image."""
+        return all(core.heard == len(self.network.images) - 1 for core in self.cores.values())

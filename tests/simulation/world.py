@@ -36,6 +36,9 @@ _DEBTS: Final = (b"L", b"B", b"X", b"O", b"K", b"u")
 class World:
     """A seed's node, clients and account; `trace` hears what happens, a line each."""
 
+    retains = True
+    """Whether clients retain messages."""
+
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
         rng = self.rng = Random(seed)
         self._lines = trace
@@ -73,12 +76,15 @@ class World:
         self._restarting: list[int] = []
         room = rng.choice((300, 1 << 20))
         with self._patched():
-            self.machine = Machine(config, self.cores, room, self._watch)
+            self.machine = self._machine(config, room)
         for index in range(rng.randint(2, 5)):
             self._add(f"c{index}", rng.choice((V311, V5, V5)))
         self._add(WATCHER, V5)
         watcher = self.clients[WATCHER]
         watcher.plan = Plan(False, _LONG_S, None, 0, rng.choice((1, 100)))
+
+    def _machine(self, config: Config, room: int) -> Machine:
+        return Machine(config, self.cores, room, self._watch)
 
     def trace(self, line: str) -> None:
         """Tell what happens."""
@@ -135,7 +141,7 @@ class World:
             commit = core.table.next_commit
             views.opened(client_id)
             wills.opened(client_id, number, clean=clean_start, expiry=expiry, commit=commit)
-            self.trace(f"core {core.index} opens {client_id}, commit {commit}")
+            self.trace(f"core {core.place} opens {client_id}, commit {commit}")
             return found
 
         def detach(session: Session, with_will: bool) -> None:
@@ -145,7 +151,7 @@ class World:
             views.left(session.client_id, commit)
             wills.left(session.client_id, with_will=with_will, expiry=expiry, commit=commit)
             self.trace(
-                f"core {core.index} leaves {session.client_id}, "
+                f"core {core.place} leaves {session.client_id}, "
                 f"{'with' if with_will else 'without'} will, commit {commit}"
             )
 
@@ -236,17 +242,28 @@ class World:
 
     def _die_together(self) -> None:
         rng = self.rng
+        node = rng.randrange(self.machine.nodes)
+        self.trace(f"all cores of node {node} die")
+        self._die_of(node)
+        if rng.random() < 0.5:
+            self.machine.now_ms += rng.choice((100, 3_000, 8_000))
+        self._start_node(node)
+
+    def _die_of(self, node: int) -> None:
+        rng = self.rng
         power = self.flush == "always" and rng.random() < 0.6
-        self.trace(f"all cores die, power cut: {power}")
-        for index in list(self.machine.cores):
+        self.trace(f"power cut: {power}")
+        for index in self.machine.places(node):
+            if index not in self.machine.cores:
+                continue
             if rng.random() < 0.5:
                 with suppress(Died):
                     self.machine.turn(index, rng, Budget(), rng.choice(PLACES))
             self._kill(index, power=power and rng.random() < 0.7)
-        if rng.random() < 0.5:
-            self.machine.now_ms += rng.choice((100, 3_000, 8_000))
-        self.machine.start_all()
-        for index in range(self.cores):
+
+    def _start_node(self, node: int) -> None:
+        self.machine.start_node(node)
+        for index in self.machine.places(node):
             self._started(index)
 
     def _kill(self, index: int, *, power: bool) -> None:
@@ -326,7 +343,7 @@ class World:
         message = Message(len(self.account.messages), client.name, "", qos, False, b"")
         message.payload = b"%d" % message.number
         topic = message.topic = rng.choice(TOPICS)
-        if kind < 0.2:
+        if kind < 0.2 and self.retains:
             # Of several QoS the last one to be repeated would be the one that stays.
             topic = message.topic = f"r/{client.name}/{qos}"
             message.retain = True
@@ -343,11 +360,7 @@ class World:
 
     def _finish(self) -> None:
         """Mend everything, let everybody have what is theirs, and look at what is left."""
-        self.trace("all is mended")
-        for index in list(self._full):
-            self._fill(index)
-        for index in list(self.machine.down):
-            self._restart(index)
+        self._mend()
         everybody = list(self.clients.values())
         self._calm(lambda: all(client.satisfied for client in everybody))
         for _ in range(3):
@@ -355,7 +368,7 @@ class World:
             self._calm(lambda: all(client.satisfied for client in everybody))
         for what in self.account.lost():
             self.account.fault(f"lost: {what}")
-        self.account.wills.check(WATCHER, complete=not self.account.was_full)
+        self.account.wills.check(WATCHER, complete=self._is_complete)
         if not self.account.faults:
             self._check_debts()
         if not self.account.faults:
@@ -367,10 +380,15 @@ class World:
                 if not (self.account.was_full and "could not be stored" in complaint):
                     self.account.fault(f"a complaint about {complaint}")
 
+    @property
+    def _is_complete(self) -> bool:
+        """Whether nobody can have missed a will."""
+        return not self.account.was_full
+
     def _calm(self, done: Callable[[], bool]) -> None:
         """Let everybody do what there is to do until nothing is; time passes slowly."""
         for _ in range(ROUNDS):
-            active = False
+            active = self._hears()
             for index in range(self.cores):
                 active |= self.machine.turn(index, self.rng)
                 self._sync(index)
@@ -380,6 +398,17 @@ class World:
                 return
             self.machine.now_ms += 5 if active else 60
         self.account.fault(f"no rest: {[c for c in self.clients.values() if not c.satisfied]}")
+
+    def _mend(self) -> None:
+        self.trace("all is mended")
+        for index in list(self._full):
+            self._fill(index)
+        for index in list(self.machine.down):
+            self._restart(index)
+
+    def _hears(self) -> bool:
+        """Let every core hear what it has not; says whether there was anything."""
+        return False
 
     def _go_on(self, client: Client) -> bool:
         if client.leaving:

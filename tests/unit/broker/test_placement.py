@@ -1,6 +1,7 @@
 """Placement: every process must give the same answers, for ever."""
 
-from robustmq.broker.placement import NODE_SHIFT, REMOTE, Life, Placement
+from robustmq.broker.placement import Life, Placement
+from robustmq.message.core_number import FIRST_REMOTE, index_of, node_of
 from robustmq.message.topic import stable_hash
 
 
@@ -44,7 +45,7 @@ def leaders(of: Placement) -> list[tuple[int, int]]:
         core = of.group_core(name)
         assert of.exclusive_core(name) == core
         assert of.is_live(core)
-        found.append((of.node, core) if core < REMOTE else ((core >> NODE_SHIFT) - 1, core & 1_023))
+        found.append((of.node if core < FIRST_REMOTE else node_of(core), index_of(core)))
     return found
 
 

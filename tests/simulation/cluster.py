@@ -1,0 +1,142 @@
+"""One simulation of a cluster: nodes that die, lose their lease, are fenced and return."""
+
+from robustmq.config import Config
+from tests.simulation.client import Client
+from tests.simulation.machine import Machine
+from tests.simulation.network import Network
+from tests.simulation.world import World
+
+
+class Cluster(World):
+    """A seed's nodes, clients and account.
+
+    A node that dies may be back before anybody notices. When it is fenced, its clients are
+    promised nothing until all know it again.
+    """
+
+    retains = False
+
+    def _machine(self, config: Config, room: int) -> Machine:
+        rng = self.rng
+        nodes, workers = rng.choice(((2, 1), (2, 2), (3, 1), (3, 2)))
+        self.cores = nodes * workers
+        self.dead: set[int] = set()
+        self.fences = 0
+        delays = rng.choice(((0,), (0, 1, 5), (5, 20, 300)))
+        network = Network(rng, delays)
+        return Machine(config, workers, room, self._watch, nodes, network)
+
+    # ------------------------------------------------------------------ what happens
+
+    def _step(self) -> None:
+        super()._step()
+        rng = self.rng
+        if rng.random() < 0.3:
+            self._hear(rng.randrange(self.cores))
+        if rng.random() < 0.012 * self.reckless:
+            self._befall(rng.randrange(self.machine.nodes))
+        if self.account.away and self._is_whole and self.machine.rests:
+            self.trace("everybody knows everybody")
+            self.account.away.clear()
+
+    def _hear(self, place: int) -> bool:
+        core = self.machine.cores.get(place)
+        images = self.machine.network.images
+        if core is None or core.heard == len(images) - 1:
+            return False
+        heard = self.rng.randint(core.heard + 1, len(images) - 1)
+        self.trace(f"core {place} hears image {heard} of {sorted(images[heard])}")
+        core.hear(heard)
+        return True
+
+    @property
+    def _is_whole(self) -> bool:
+        return not (self.dead or self.machine.isolated or self.machine.down)
+
+    def _befall(self, node: int) -> None:
+        """Something happens to a node."""
+        rng = self.rng
+        if node in self.dead or node in self.machine.isolated:
+            self._return(node)
+        elif rng.random() < 0.5:
+            self.trace(f"node {node} dies")
+            self._die_of(node)
+            self.dead.add(node)
+            if rng.random() < 0.7:
+                self._fence(node)
+        else:
+            self.trace(f"node {node} loses its lease")
+            for client in self._clients_of(node):
+                client.drop()
+            self.machine.stop_clients(node)
+            self._fence(node)
+
+    def _clients_of(self, node: int) -> list[Client]:
+        places = self.machine.places(node)
+        return [
+            client for name, client in self.clients.items() if self.machine.home_of(name) in places
+        ]
+
+    def _fence(self, node: int) -> None:
+        self.trace(f"node {node} is fenced")
+        self.fences += 1
+        self.machine.network.change(node, None)
+        self.account.departs({client.name for client in self._clients_of(node)})
+        self.account.lets_go(self.clients)
+
+    def _return(self, node: int) -> None:
+        self.trace(f"node {node} returns")
+        if node in self.dead:
+            self.dead.discard(node)
+            self._start_node(node)
+        else:
+            self.machine.join(node)
+
+    def _restart(self, index: int) -> None:
+        node = index // self.machine.workers
+        if node in self.dead:
+            self._return(node)
+        else:
+            super()._restart(index)
+
+    def _die_together(self) -> None:
+        node = self.rng.randrange(self.machine.nodes)
+        if node not in self.dead and node not in self.machine.isolated:
+            self._befall(node)
+
+    # ------------------------------------------------------------------ the end
+
+    def _mend(self) -> None:
+        """First those who are there have what is theirs, then the others come back."""
+        for index in list(self._full):
+            self._fill(index)
+        gone = sorted(self.dead | self.machine.isolated)
+        for index in list(self.machine.down):
+            if index // self.machine.workers not in self.dead:
+                self._restart(index)
+        for node in gone:
+            if node in self.machine.network.images[-1]:
+                self._fence(node)
+        if gone:
+            self.trace(f"without nodes {gone}")
+            away = {client.name for node in gone for client in self._clients_of(node)}
+            there = [client for name, client in self.clients.items() if name not in away]
+            self._calm(lambda: all(client.satisfied for client in there))
+        for node in gone:
+            self._return(node)
+        super()._mend()
+
+    def _go_on(self, client: Client) -> bool:
+        node = self.machine.home_of(client.name) // self.machine.workers
+        # Whoever finds no node to connect to tries again and again.
+        return node not in self.machine.isolated and super()._go_on(client)
+
+    def _hears(self) -> bool:
+        active = False
+        for place in range(self.cores):
+            active |= self._hear(place)
+        return active
+
+    @property
+    def _is_complete(self) -> bool:
+        return super()._is_complete and not self.fences
