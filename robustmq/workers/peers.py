@@ -416,12 +416,13 @@ class Peers:
             self._meet_nodes(nodes)
             self._boots[node] = life.boot
             return
-        if line.life is not None and line.life != life:
+        if line.life is None:
+            line.life = life
+        elif line.life != life:
             line.past.append(line.life.stream)
             line.link.begin()
             line.life = life
             self.replaced(line.core)
-        line.life = life
         line.give_way(connection)
         connection.conclude(line.link)
 
@@ -439,13 +440,15 @@ class Peers:
             return
         if frames:
             self._row[metrics.LINK_FRAMES_RECEIVED] += len(frames)
-            self._events.append(partial(self._hand_up, line.core, frames))
+            self._events.append(partial(self._hand_up, line, line.life, frames))
         if line.link.owed_bytes and not line.is_marked:
             self.mark(line)
 
-    def _hand_up(self, core: int, frames: list[bytes]) -> None:
+    def _hand_up(self, line: Line, life: Life | None, frames: list[bytes]) -> None:
+        if self.lines.get(line.core) is not line or line.life is not life:
+            return  # Its life ended before it was handed up.
         for frame in frames:
-            self.handle(core, frame)
+            self.handle(line.core, frame)
 
     def ended(self, connection: PeerConnection, why: str) -> None:
         """Try again, or count who was turned away."""

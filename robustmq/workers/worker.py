@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from robustmq import metrics
@@ -17,7 +17,7 @@ from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
 from robustmq.broker.delayed_view import DelayedView
-from robustmq.broker.placement import Placement
+from robustmq.broker.placement import Life, Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
 from robustmq.mqtt import seeker
@@ -130,7 +130,7 @@ class Worker:
         self._bridges = self._make_bridges()
         self._links.handle = self._receive
         self._links.replaced = self._replaced
-        self._links.changed = self._core.update
+        self._links.changed = self._nodes_changed
         self._peers = self._make_peers()
         self._administration = self._administer()
         self._draining: asyncio.TimerHandle | None = None
@@ -425,6 +425,12 @@ class Worker:
         self._relays.replaced(core)
         if self._mqtt.roaming is not None:
             self._mqtt.roaming.replaced(core)
+
+    def _nodes_changed(self, nodes: Mapping[int, Life]) -> None:
+        before = self._placement.remote
+        self._core.update(nodes)
+        for core in {*before} - {*self._placement.remote}:
+            self._relays.replaced(core)
 
     def _watch_writable(self, sock: socket.socket, callback: Callable[[], None]) -> None:
         def writable() -> None:

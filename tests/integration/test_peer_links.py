@@ -278,6 +278,18 @@ def test_with_certificates_links_are_encrypted_and_strangers_stay_out(tmp_path: 
     street.close()
 
 
+def test_what_a_life_said_is_not_handed_up_after_its_end(two: Two) -> None:
+    two.linked()
+    peers = two.one.peers
+    connection = peers.lines[B].connection
+    assert connection is not None
+    peers.update("c", nodes((1, two.one.port)) + nodes((2, two.proxy.port), incarnation=2))
+    # It comes in the same turn, behind the news.
+    peers.arrived(connection, 4, [b"late"])
+    two.one.step()
+    assert two.one.heard == [(B, "joined"), (B, "departed"), (B, "joined")]
+
+
 def test_while_our_own_node_is_not_live_nobody_is_there(two: Two) -> None:
     two.linked()
     two.one.peers.update("c", nodes((2, two.proxy.port)))

@@ -4,11 +4,15 @@ import mmap
 from types import SimpleNamespace
 from typing import Any
 
+from robustmq.broker.placement import Life
 from robustmq.config import Config
+from robustmq.message.core_number import global_core
 from robustmq.metrics import FRAMES_RECEIVED
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.region import Phase, Region
 from robustmq.workers.links import Links
+from robustmq.workers.peer_line import PeerNode
+from tests.peer_shell import Shell, Street, nodes
 
 RING_BYTES = 4 * mmap.PAGESIZE
 LIMIT_BYTES = 4_096
@@ -132,3 +136,58 @@ def test_what_was_said_to_an_earlier_life_is_not_heard_by_the_next() -> None:
     say(one, 1, b"again")
     next_life.receive()
     assert two.heard == [(1, "replaced"), (0, b"again")]
+
+
+class Nodes:
+    """Core 0 of node 1, with links behind its rings, and a core of node 2."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, object]] = []
+        self.street = Street()
+        self.near, self.far = Shell(1), Shell(2)
+        self.street.shells += [self.near, self.far]
+        self.links = Two().links(0)
+        self.links.handle = lambda source, frame: self.heard.append((source, frame))
+        self.links.changed = lambda known: self.heard.append(("nodes", known))
+        self.links.attach(self.near.peers)
+        self.known = nodes((1, self.near.port), (2, self.far.port))
+        self.core = global_core(2, 0)
+
+    def tell(self, known: list[PeerNode]) -> None:
+        for shell in self.street.shells:
+            shell.peers.update("c", known)
+
+
+def test_cores_of_other_nodes_are_reached_like_those_of_this_one() -> None:
+    two = Nodes()
+    links, core = two.links, two.core
+    links.send(core, b"to nobody")
+    assert (links.backlog(core), links.epoch(core), links.others) == (0, 0, 0)
+    two.tell(two.known)
+    assert not links.sleep()
+    assert links.receive()
+    assert two.heard == [("nodes", {1: Life(1, 1), 2: Life(1, 1)})]
+    links.send(core, b"hello")
+    assert links.backlog(core) == 5
+    assert links.is_quiet, "nobody takes anything yet"
+    two.street.until(lambda: two.far.frames(two.near.core) == [b"hello"], "came")
+    two.street.until(lambda: links.backlog(core) == 0, "acknowledged")
+    assert links.epoch(core) == 1
+    ((_, told),) = links.walk(0, {})
+    assert (told["node"], told["core"], told["connected"]) == (2, 0, True)
+    two.far.peers.lines[two.near.core].send(b"answer")
+    two.street.until(lambda: (core, b"answer") in two.heard, "answered")
+    two.tell(two.known[:1])
+    two.street.until(lambda: two.heard[-1] == ("nodes", {1: Life(1, 1)}), "gone")
+    links.send(core, b"to nobody any more")
+    links.flush()
+    assert links.others == 0
+    two.street.close()
+
+
+def test_without_a_cluster_there_are_no_other_nodes() -> None:
+    links = Two().links(0)
+    links.send(global_core(5, 0), b"nowhere")
+    assert list(links.walk(0, {})) == []
+    assert links.is_quiet
+    assert links.sleep()
