@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from rocksdict import DBRecoveryMode, Snapshot
+from rocksdict import DBRecoveryMode, RdictIter
 
 from robustmq.errors import Corrupt
 from robustmq.storage.rocksdb_store import DATA, RocksdbStore
@@ -111,7 +111,7 @@ class RocksdbDatabase:
 
     def view(self) -> "RocksdbView":
         """Return the rows as they are now."""
-        return RocksdbView(self._store.snapshot(DATA), self._path)
+        return RocksdbView(self._store.walk(DATA), self._path)
 
     def close(self) -> None:
         """Let go."""
@@ -131,16 +131,19 @@ class RocksdbDatabase:
 
 
 class RocksdbView:
-    """The rows of a database of RocksDB as they were."""
+    """The rows of a database of RocksDB as they were when the iterator was made.
 
-    def __init__(self, snapshot: Snapshot, path: str) -> None:
-        self._snapshot: Snapshot | None = snapshot
+    Not a snapshot of rocksdict: only its `get` reads that, its iterators read what is there now.
+    """
+
+    def __init__(self, walk: RdictIter, path: str) -> None:
+        self._walk: RdictIter | None = walk
         self._path = path
 
     def items(self, first: bytes, most: int) -> list[tuple[bytes, bytes]]:
         """Return up to `most` rows from a key on."""
-        assert self._snapshot is not None
-        walk = self._snapshot.iter()
+        walk = self._walk
+        assert walk is not None
         walk.seek(first)
         found: list[tuple[bytes, bytes]] = []
         while walk.valid() and len(found) < most:
@@ -155,7 +158,7 @@ class RocksdbView:
 
     def close(self) -> None:
         """Let go: the database cannot be opened again while this is held."""
-        self._snapshot = None
+        self._walk = None
 
 
 def _damaged(path: str, error: Exception) -> Corrupt:

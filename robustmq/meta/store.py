@@ -127,6 +127,8 @@ class GroupStore:
 
     def accept(self) -> None:
         """What is in the draft counts."""
+        if not self._draft:
+            return
         rows, unsorted = self._rows, self._unsorted
         for key, value in self._draft.items():
             if key not in rows:
@@ -210,7 +212,10 @@ class GroupStore:
 
     def close(self) -> None:
         """Let go; views have been closed."""
-        self.abandon()
+        if self._staged is not None:
+            # It may be the one that counts already: who opens the store next will know.
+            self._staged.database.close()
+            self._staged = None
         self._database.close()
 
     def _path(self, generation: int) -> str:

@@ -21,7 +21,6 @@ from rocksdict import (
     Options,
     Rdict,
     RdictIter,
-    Snapshot,
     WriteBatch,
     WriteBufferManager,
     WriteOptions,
@@ -204,10 +203,6 @@ class RocksdbStore:
         It ends at the end of the family, or at damage: see `check_end`.
         """
         return cast("Iterator[tuple[bytes, bytes]]", self._family(family).items(from_key=first))
-
-    def snapshot(self, family: str) -> Snapshot:
-        """Return the rows as they are now, for as long as it is held; not beyond `close`."""
-        return self._family(family).snapshot()
 
     def check_end(self, family: str, last: bytes) -> None:
         """Raise when what ends `items` behind the key `last` is damage."""

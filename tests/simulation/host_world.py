@@ -92,6 +92,8 @@ class Computer:
         self.starts = 0
         self.down_until = 0
         self.disk_due = 0
+        self.power: bool | None = None
+        """Whether a kill is one of the machine; None: that is chance."""
 
     def start(self) -> None:
         self.starts += 1
@@ -113,10 +115,15 @@ class Computer:
                 now_ms=world.now,
             )
         except Killed:
-            self.die(power=world.rng.random() < 0.5)
+            self.killed()
 
     def machine(self, group: str) -> Callable[[Store], Ledger]:
         return lambda store: Ledger(store, lambda at, chain: self.world.seen(group, at, chain))
+
+    def is_staging(self) -> bool:
+        """Whether a snapshot is being received."""
+        host = self.host
+        return host is not None and any(host.group(name).store.staged for name in GROUPS)
 
     def is_up(self) -> bool:
         return self.host is not None
@@ -131,6 +138,10 @@ class Computer:
         else:
             self.files.kill()
 
+    def killed(self) -> None:
+        self.world.kills += 1
+        self.die(power=self.world.rng.random() < 0.5 if self.power is None else self.power)
+
     def do(self, what: Callable[[RaftHost], object]) -> None:
         """Let the process do something; it may be killed in it."""
         if self.host is None:
@@ -138,8 +149,7 @@ class Computer:
         try:
             what(self.host)
         except Killed:
-            self.world.kills += 1
-            self.die(power=self.world.rng.random() < 0.5)
+            self.killed()
 
     def step(self) -> None:
         world = self.world
@@ -218,6 +228,9 @@ class World:
             for each in self.computers.values()
         }
         return found.pop() if len(found) == 1 else None
+
+    def is_led(self) -> bool:
+        return self.lead() is not None
 
     def heal(self) -> None:
         self.cut.clear()
