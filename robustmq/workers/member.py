@@ -2,8 +2,9 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -20,13 +21,16 @@ from robustmq.workers import log
 from robustmq.workers.identity import IdentityFile
 from robustmq.workers.inheritance import GRPC, HTTP, ServerInheritance
 from robustmq.workers.limits import StartError
+from robustmq.workers.meta_service import MetaService
 from robustmq.workers.replication import METADATA, Replication, now_ms, result
 from robustmq.workers.roll import Changing, Joined, Joining, Roll
 
 if TYPE_CHECKING:
     from robustmq.workers.neighbours import Neighbours
+    from robustmq.workers.way import Way
 
 STEP_S: Final = 0.02
+IDLE_MS: Final = 1_000
 RETRY_S: Final = 1.0
 FAREWELL_S: Final = 2.0
 """Seconds at most that a node which is stopped waits for others to lead what it leads."""
@@ -36,9 +40,11 @@ _log = log.EventLog("meta")
 
 
 class Member:
-    """The meta service of a node."""
+    """The meta service of a node. `ways` lead to its other processes, by endpoint."""
 
-    def __init__(self, inheritance: ServerInheritance, identity: IdentityFile) -> None:
+    def __init__(
+        self, inheritance: ServerInheritance, identity: IdentityFile, ways: "Sequence[Way]"
+    ) -> None:
         self._config = inheritance.config
         self._inheritance = inheritance
         self._identity = identity
@@ -46,6 +52,8 @@ class Member:
         self._replication: Replication | None = None
         self._roll: Roll | None = None
         self._controller: Controller | None = None
+        self._service: MetaService | None = None
+        self._ways = ways
         self._is_leading = False
         self._said = ""
 
@@ -72,6 +80,7 @@ class Member:
             retry_ms=self._config.meta_runtime.raft.election_timeout_ms,
         )
         self._identity.change(has_begun=True, first=voters)
+        self._serve(replication)
         living = asyncio.ensure_future(self._stay(ready))
         try:
             await asyncio.wait((living, replication.broken), return_when=asyncio.FIRST_COMPLETED)
@@ -199,7 +208,7 @@ class Member:
             if replication.host.leader(METADATA) == self._config.broker_id:
                 name = self._config.cluster_name
                 command = commands.Found(id=uuid.uuid4().hex, name=name)
-                await replication.propose(METADATA, commands.encode(command))
+                await replication.folded(METADATA, commands.encode(command))
             else:
                 await asyncio.sleep(STEP_S)
         found = msgspec.msgpack.decode(row[1], type=Cluster).id
@@ -214,7 +223,7 @@ class Member:
         command = commands.encode(self._registration())
         while True:
             try:
-                value = commands.outcome(result(await replication.propose(METADATA, command)))
+                value = commands.outcome(result(await replication.folded(METADATA, command)))
             except ValueError as error:
                 self._say_once("the node is not registered yet", str(error))
                 await asyncio.sleep(STEP_S)
@@ -275,8 +284,7 @@ class Member:
             controller.resign()
         self._is_leading = leads
         for group, command in controller.turn(now_ms()):
-            replication.host.propose(group, command, lambda _outcome: None)
-            replication.wake()
+            replication.propose(group, command, lambda _outcome: None)
 
     # ------------------------------------------------------------------ what others say
 
@@ -288,10 +296,42 @@ class Member:
         if self._replication is not None:
             self._replication.receive(node, parcel)
 
-    def _turned(self) -> None:
+    def _serve(self, replication: Replication) -> None:
+        """Answer the processes of the node, and tell them what is decided."""
+        service = MetaService(
+            self._config.broker_id,
+            self._inheritance.workers,
+            self._ways,
+            replication.machines(),
+            replication,
+            life=self._inheritance.region.state(self._inheritance.index).epoch,
+            directory=Path(self._config.data_path),
+            now_ms=now_ms(),
+        )
+        self._service = service
+
+    def heard(self, endpoint: int, data: bytes) -> None:
+        """Take what a process of the node says; before we serve it is dropped, and said again."""
+        if self._service is not None and self._replication is not None:
+            self._service.feed.receive(endpoint, data)
+            self._replication.wake()
+
+    def drained(self, endpoint: int) -> None:
+        """Hear that what waited for a process of the node is sent."""
+        if self._service is not None and self._replication is not None:
+            self._service.feed.drained(endpoint)
+            self._replication.wake()
+
+    def _turned(self, now: int) -> int:
+        """Follow a turn of the groups; return when the next one is due."""
         assert self._replication is not None
+        is_isolated = self._replication.host.is_isolated
         state = self._inheritance.region.state(self._inheritance.index)
-        state.isolated = int(self._replication.host.is_isolated)
+        state.isolated = int(is_isolated)
+        if self._service is None:
+            return now + IDLE_MS
+        self._service.turn(now, is_isolated)
+        return self._service.next_ms
 
     async def _called(self, caller: Hello, kind: str, body: bytes) -> bytes:
         """Answer another node; raises ValueError."""

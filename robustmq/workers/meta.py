@@ -3,13 +3,13 @@
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 import uvloop
 
 from robustmq.errors import ConfigError
-from robustmq.net.channel import Channel
 from robustmq.shm.region import Phase
 from robustmq.workers import log
 from robustmq.workers.cluster_desk import Answered, Asked, asked, encode
@@ -17,6 +17,8 @@ from robustmq.workers.identity import IdentityFile
 from robustmq.workers.inheritance import ServerInheritance
 from robustmq.workers.limits import StartError
 from robustmq.workers.member import Member
+from robustmq.workers.replication import Broken
+from robustmq.workers.way import Way
 
 HEARTBEATS_PER_TIMEOUT: Final = 5
 _STATUS_FAILED: Final = 1
@@ -30,7 +32,7 @@ def run(inheritance: ServerInheritance) -> None:
         identity = IdentityFile(inheritance.config.data_path, inheritance.config.broker_id)
         uvloop.run(_serve(inheritance, identity))
         return
-    except (ConfigError, StartError) as error:
+    except (ConfigError, StartError, Broken) as error:
         reason = str(error)
     # Said here: within the except clause a traceback would go with it.
     _log.error("the meta service cannot run", reason=reason)
@@ -44,9 +46,12 @@ async def _serve(inheritance: ServerInheritance, identity: IdentityFile) -> None
     loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
     interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
     beating = asyncio.create_task(_beat(inheritance, interval))
-    member = Member(inheritance, identity)
-    desk = Desk(inheritance, member)
-    desk.start()
+    ways = [
+        Way(end, inheritance.region.state(endpoint))
+        for endpoint, end in enumerate(inheritance.meta_channels)
+    ]
+    member = Member(inheritance, identity, ways)
+    desk = Desk(ways, member)
     living = asyncio.create_task(member.live(partial(inheritance.enter, Phase.READY)))
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait((living, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -56,6 +61,7 @@ async def _serve(inheritance: ServerInheritance, identity: IdentityFile) -> None
     await member.stop()
     living.cancel()
     beating.cancel()
+    desk.close()
     inheritance.enter(Phase.STOPPED)
 
 
@@ -67,28 +73,29 @@ async def _beat(inheritance: ServerInheritance, interval: float) -> None:
 
 
 class Desk:
-    """The channels toward the other processes of the node."""
+    """Hears the other processes of the node, and answers what they ask about the cluster."""
 
-    def __init__(self, inheritance: ServerInheritance, member: Member) -> None:
+    def __init__(self, ways: Sequence[Way], member: Member) -> None:
+        self._ways = ways
         self._member = member
-        self._channels = [
-            Channel(end, partial(self._blocked, endpoint))
-            for endpoint, end in enumerate(inheritance.meta_channels)
-        ]
         self._tasks: set[asyncio.Task[None]] = set()
+        for endpoint, way in enumerate(ways):
+            way.drained = partial(member.drained, endpoint)
+            way.listen(partial(self._receive, endpoint))
 
-    def start(self) -> None:
-        """Listen to them."""
-        loop = asyncio.get_running_loop()
-        for endpoint, channel in enumerate(self._channels):
-            loop.add_reader(channel.fileno(), self._receive, endpoint)
+    def close(self) -> None:
+        """Answer nothing more."""
+        for task in self._tasks:
+            task.cancel()
 
-    def _receive(self, endpoint: int) -> None:
-        for data in self._channels[endpoint].receive():
-            if question := asked(data):
-                task = asyncio.create_task(self._answer(endpoint, question))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _receive(self, endpoint: int, data: bytes) -> None:
+        question = asked(data)
+        if question is None:
+            self._member.heard(endpoint, data)
+            return
+        task = asyncio.create_task(self._answer(endpoint, question))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, endpoint: int, question: Asked) -> None:
         value: Any = None
@@ -97,14 +104,4 @@ class Desk:
             value = await self._member.ask(question.kind, question.arguments)
         except ValueError as refusal:
             error = str(refusal)
-        self._channels[endpoint].send(encode(Answered(question.number, value, error)))
-
-    def _blocked(self, endpoint: int) -> None:
-        loop = asyncio.get_running_loop()
-        channel = self._channels[endpoint]
-
-        def writable() -> None:
-            loop.remove_writer(channel.fileno())
-            channel.flush()
-
-        loop.add_writer(channel.fileno(), writable)
+        self._ways[endpoint].send(encode(Answered(question.number, value, error)))

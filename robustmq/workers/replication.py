@@ -24,6 +24,7 @@ from robustmq.workers import log
 METADATA: Final = "metadata"
 _MS: Final = 1_000_000
 
+_ENDING: Final = Refused(Refusal.UNAVAILABLE, "this node is being stopped")
 _log = log.EventLog("meta")
 
 
@@ -34,7 +35,8 @@ class Broken(Exception):
 class Replication:
     """The Raft host, driven: a turn after whatever has happened, and when it is due.
 
-    `turned()` is called after each turn; `broken` is done, with Broken, when there is no other.
+    `turned(now_ms)` is called after each turn, and returns when it wants the next one; `broken` is
+    done, with Broken, when there is no other.
     Raises Broken when what is stored cannot be used.
     """
 
@@ -43,7 +45,7 @@ class Replication:
         config: Config,
         voters: tuple[int, ...],
         send: Callable[[int, bytes], None],
-        turned: Callable[[], None],
+        turned: Callable[[int], int],
     ) -> None:
         raft = config.meta_runtime.raft
         self._loop = asyncio.get_running_loop()
@@ -97,7 +99,27 @@ class Replication:
             _log.warning("a node says what cannot be", node=node, reason=error.detail)
         self.wake()
 
-    async def propose(self, group: str, command: bytes) -> Outcome:
+    def propose(self, group: str, command: bytes, done: Callable[[Outcome], None]) -> None:
+        """Have a command folded on every node; see `machine.Groups`."""
+        if self.is_closed:
+            done(_ENDING)
+            return
+        self.host.propose(group, command, done)
+        self.wake()
+
+    def read(self, group: str, done: Callable[[Refused | None], None]) -> None:
+        """Call `done(None)` when all that was committed is folded here; see `machine.Groups`."""
+        if self.is_closed:
+            done(_ENDING)
+            return
+        self.host.read(group, done)
+        self.wake()
+
+    def leader(self, group: str) -> int | None:
+        """Return the number of the node that leads; None: nobody is known to."""
+        return self.host.leader(group)
+
+    async def folded(self, group: str, command: bytes) -> Outcome:
         """Have a command folded; return what became of it."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
 
@@ -105,24 +127,7 @@ class Replication:
             if not answer.done():
                 answer.set_result(outcome)
 
-        if self.is_closed:
-            return Refused(Refusal.UNAVAILABLE, "this node is being stopped")
-        self.host.propose(group, command, done)
-        self.wake()
-        return await answer
-
-    async def read(self, group: str) -> Refused | None:
-        """Return when this node has folded all that was committed; Refused when it cannot know."""
-        answer: asyncio.Future[Refused | None] = self._loop.create_future()
-
-        def done(refused: Refused | None) -> None:
-            if not answer.done():
-                answer.set_result(refused)
-
-        if self.is_closed:
-            return Refused(Refusal.UNAVAILABLE, "this node is being stopped")
-        self.host.read(group, done)
-        self.wake()
+        self.propose(group, command, done)
         return await answer
 
     def close(self) -> None:
@@ -150,8 +155,7 @@ class Replication:
         except (Fatal, Corrupt, OSError) as error:
             self.broken.set_exception(Broken(_sentence(error)))
             return
-        self._turned()
-        wait_ms = self.host.next_ms - now
+        wait_ms = min(self._turned(now), self.host.next_ms) - now
         if wait_ms <= 0:
             self.wake()
         else:

@@ -117,7 +117,7 @@ class Roll:
         refused = _lost_majority(replica, number)
         if refused and not force:
             raise ValueError(refused)
-        result(await self._replication.propose(METADATA, commands.encode(commands.Leave(number))))
+        result(await self._replication.folded(METADATA, commands.encode(commands.Leave(number))))
         for group in self._groups():
             await self.change(Changing(group, "remove", number, force))
         _log.info("node leaves", node=number)
