@@ -3,8 +3,8 @@
 Run as `python -m tests.chaos.raft_process NUMBER PORTS FOLDER [compact_entries]`. A frame is a
 length (u32) and bytes. The first one says who comes: `peer N` or `client`. A client sends msgpack
 [id, command] and is sent [id, position], position None when it was refused; [id, None] asks for
-what is folded here, after a read: [id, [position, chain, leader, snapshots]]; [id, key, 0] for a
-row as it is.
+what is folded here, after a read: [id, [position, chain, leader, start, applied]]; [id, key, 0]
+for a row as it is.
 """
 
 import contextlib
@@ -62,6 +62,7 @@ class Pipe:
         self.is_open = is_open
         self.input = bytearray()
         self.output = bytearray()
+        self.is_gone = False
         self.who = ""
 
     def put(self, data: bytes) -> None:
@@ -177,7 +178,7 @@ class RaftProcess:
 
     def flush(self, pipe: Pipe) -> None:
         self.touched.discard(pipe)
-        if not pipe.is_open:
+        if not pipe.is_open or pipe.is_gone:
             return
         try:
             pipe.flush()
@@ -191,6 +192,9 @@ class RaftProcess:
 
     def drop(self, pipe: Pipe) -> None:
         self.touched.discard(pipe)
+        if pipe.is_gone:
+            return
+        pipe.is_gone = True
         self.selector.unregister(pipe.sock)
         pipe.sock.close()
         for to, each in list(self.pipes.items()):
@@ -219,8 +223,8 @@ class RaftProcess:
             reply(outcome.position if isinstance(outcome, Applied) else None)
 
         def read(refused: Refused | None) -> None:
-            installed = self.host.counters.snapshots_installed
-            state = [machine.position, machine.chain, self.host.leader(GROUP), installed]
+            status = self.host.status()[0]
+            state = [machine.position, machine.chain, status.leader, status.start, status.applied]
             reply(None if refused else state)
 
         if row:
@@ -241,7 +245,7 @@ def main(stop: Callable[[], bool] = lambda: False) -> None:
         election_timeout_ms=400,
         heartbeat_interval_ms=60,
         compact_entries=int(more[0]) if more else 20_000,
-        keep_entries=20 if more else 2_000,
+        keep_entries=10 if more else 2_000,
         segment_bytes=64 << 10,
         snapshot_part_bytes=8 << 10,
         cache_bytes=32 << 10,
