@@ -19,7 +19,7 @@ from robustmq.rpc.wire import Hello, Unreachable
 from robustmq.settings.place import join_address, split_address
 from robustmq.workers import log
 from robustmq.workers.identity import IdentityFile
-from robustmq.workers.inheritance import GRPC, HTTP, ServerInheritance
+from robustmq.workers.inheritance import GRPC, HTTP, PEER, ServerInheritance
 from robustmq.workers.limits import StartError
 from robustmq.workers.meta_service import MetaService
 from robustmq.workers.replication import METADATA, Replication, now_ms, result
@@ -238,13 +238,14 @@ class Member:
         config, own = self._config, self._identity.value
         addresses = self._inheritance.addresses
         grpc = split_address(addresses[GRPC])[1] if GRPC in addresses else 0
+        peer = split_address(addresses[PEER])[1] if PEER in addresses else 0
         return commands.Register(
             number=own.node,
             store=own.store,
             cluster=own.cluster,
             address=config.place.advertised_host,
             grpc_port=split_address(config.place.own)[1] if config.place.own else grpc,
-            peer_port=config.cluster.peer_port,
+            peer_port=peer,
             http_port=split_address(addresses[HTTP])[1],
             workers=self._inheritance.workers,
             roles=config.roles,

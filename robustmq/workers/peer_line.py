@@ -6,13 +6,14 @@ import ipaddress
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
 from robustmq.broker.api import Timer
 from robustmq.message.core_number import global_core
+from robustmq.meta.records import Node
 from robustmq.net.peer_connection import PeerConnection, Stage
 from robustmq.net.peer_handshake import Life
 from robustmq.net.peer_link import Link
@@ -43,6 +44,22 @@ class PeerNode(msgspec.Struct, frozen=True):
     workers: int
     incarnation: int
     is_live: bool = True
+
+
+def peer_nodes(nodes: Iterable[Node]) -> list[PeerNode]:
+    """Return those nodes that have cores which serve clients, as the image of the cluster knows."""
+    return [
+        PeerNode(
+            node.number,
+            node.address,
+            node.peer_port,
+            node.workers,
+            node.incarnation,
+            node.state == "live",
+        )
+        for node in nodes
+        if node.is_broker
+    ]
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +124,7 @@ class Line:
         self._said_trouble = ""
         self._wait_ms = settings.reconnect_min_ms
         self._heard_ms = 0
+        self._tries = 0
         self._redial: Timer | None = None
         self._watch: Timer | None = None
         self._acknowledging = False
@@ -172,7 +190,10 @@ class Line:
             return
         self._office.tick()
         if not self._is_shut:
-            self._connect(found[0][0], found[0][4])
+            # The next one next time: this one may lead nowhere.
+            family, _, _, _, address = found[self._tries % len(found)]
+            self._tries += 1
+            self._connect(family, address)
 
     def _connect(self, family: int, address: tuple[object, ...]) -> None:
         fd = -1

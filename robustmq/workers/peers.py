@@ -369,6 +369,8 @@ class Peers:
 
     def greeted(self, connection: PeerConnection, hello: Hello) -> Hello | str:
         """Return our own hello, or why there can be no link."""
+        if not self._cluster:
+            return f"node {self._node}, core {self._index} does not know its cluster yet"
         if hello.cluster != self._cluster:
             return f"it is of the cluster {hello.cluster!r}, node {self._node} is of another"
         expected = self._owners[connection]
