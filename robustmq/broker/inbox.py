@@ -366,10 +366,11 @@ class Inbox:
         if position != LAST and not log.opened:
             self._open(log)
         if position == LAST:
-            # What was put last may not be written yet.
-            if self._state.is_pending:
+            key = NUMBER_KEY.pack(b"K", log.number)
+            if self._state.get(key) is None:
+                # It is not written yet, and so may be rows that were put before it.
                 return removed + 1
-            self._state.delete(NUMBER_KEY.pack(b"K", log.number))
+            self._state.delete(key)
         del self._trims[log]
         return removed + 1
 

@@ -390,6 +390,9 @@ class Shares:
 
     def start(self) -> None:
         """All is restored: give back what nobody here can be given now."""
+        for (_, key), membership in self._memberships.items():
+            # Which nodes are live was not known when it was restored.
+            membership.leader = self._placement.group_core(key)
         self._handovers.start()
         for mine in list(self._given.values()):
             for given in list(mine.values()):

@@ -7,8 +7,9 @@ when it died. A fault is a promise that was broken, in a sentence.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
-from tests.chaos.ledger import matches
+from tests.chaos import ledger
 from tests.simulation.sessions import Views
 from tests.simulation.wills import Wills
 
@@ -37,10 +38,22 @@ class Message:
     """Those who had it at QoS 2: a subscription may have come to that after a delivery."""
     forgotten: set[str] = field(default_factory=set)
     """Those who may get it again: since they had it a core may have forgotten that."""
+    is_shared: bool = False
+    """Whether some member of the shared group must get it."""
 
     def __str__(self) -> str:
         flags = "r" if self.retain else ""
         return f"{self.number}{flags} ({self.publisher}, {self.topic}, QoS {self.qos})"
+
+
+SHARED: Final = "$share/g/$g/+"
+"""What members of the shared group subscribe to; nobody else is told of these topics."""
+SHARED_TOPICS: Final = ("$g/1", "$g/2")
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Return whether a filter of a client's own matches a topic (MQTT5 4.7)."""
+    return topic not in SHARED_TOPICS and ledger.matches(topic_filter, topic)
 
 
 @dataclass
@@ -72,6 +85,10 @@ class Account:
         self.is_durable: Callable[[str], bool]
         self.away: set[str] = set()
         """Clients of nodes that are not live, or of which not everybody has heard again."""
+        self.shares: Callable[[], bool] = lambda: False
+        """Whether the shared group has a member for good, and all know who leads it."""
+        self.was_moved = False
+        """Whether another core may have begun to lead the group."""
 
     def fault(self, what: str) -> None:
         """Note a broken promise."""
@@ -111,6 +128,8 @@ class Account:
         for client in clients:
             for message in self._unheard(client):
                 del message.promised[client]
+        for message in self.messages:
+            message.is_shared &= bool(message.heard)
 
     def lets_go(self, clients: Iterable[str]) -> None:
         """What lives in memory only is not promised any more to these clients."""
@@ -139,6 +158,7 @@ class Account:
                 continue
             if message.payload and message.qos and any(min(asked) for asked in granted):
                 message.promised[client] = self.is_durable(client)
+        message.is_shared = message.topic in SHARED_TOPICS and message.qos > 0 and self.shares()
         self.messages.append(message)
 
     # ------------------------------------------------------------------ subscribers
@@ -164,7 +184,7 @@ class Account:
         wanted = {
             asked
             for topic_filter, subscription in self._filters(client).items()
-            if matches(topic_filter, topic)
+            if (matches(topic_filter, topic) or topic_filter == SHARED)
             for asked in subscription.asked
         }
         if qos not in {min(each, message.qos) for each in wanted}:
@@ -181,7 +201,8 @@ class Account:
         if since < self.forgettings:
             message.forgotten.add(client)
         if (
-            message.heard[client] == 1
+            topic not in SHARED_TOPICS
+            and message.heard[client] == 1
             and not message.due_ms
             and (not message.qos or client in message.promised)
         ):
@@ -190,6 +211,7 @@ class Account:
     def _again(self, client: str, message: Message, qos: int) -> None:
         # What one core has refused and another taken is new when its publisher sends it again.
         excused = self.was_full and (message.repeated or message.due_ms)
+        excused |= self.was_moved and message.topic in SHARED_TOPICS
         exact = qos == 2 and client in message.exact
         if not excused and (exact or message.qos == 0):
             self.fault(f"{client} has {message} again")
@@ -218,6 +240,10 @@ class Account:
     def lost(self) -> list[str]:
         """What was acknowledged, promised, and has not come."""
         return [
+            f"no member has {message}"
+            for message in self.messages
+            if message.acknowledged and message.is_shared and not message.heard
+        ] + [
             f"{client} lacks {message}"
             for message in self.messages
             if message.acknowledged

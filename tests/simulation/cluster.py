@@ -4,7 +4,7 @@ from robustmq.config import Config
 from tests.simulation.client import Client
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
-from tests.simulation.world import World
+from tests.simulation.world import WATCHER, World
 
 
 class Cluster(World):
@@ -22,6 +22,8 @@ class Cluster(World):
         self.cores = nodes * workers
         self.dead: set[int] = set()
         self.fences = 0
+        self.moving = False
+        """Whether not everybody knows yet who leads what."""
         delays = rng.choice(((0,), (0, 1, 5), (5, 20, 300)))
         network = Network(rng, delays)
         return Machine(config, workers, room, self._watch, nodes, network)
@@ -35,9 +37,26 @@ class Cluster(World):
             self._hear(rng.randrange(self.cores))
         if rng.random() < 0.012 * self.reckless:
             self._befall(rng.randrange(self.machine.nodes))
+        if not self._full and rng.random() < 0.01:
+            self._pause()
         if self.account.away and self._is_whole and self.machine.rests:
             self.trace("everybody knows everybody")
             self.account.away.clear()
+
+    def _pause(self) -> None:
+        """For a while nothing happens, and all come to know the same."""
+        for place in list(self.machine.down):
+            if place // self.machine.workers not in self.dead:
+                self._restart(place)
+        gone = self.dead | self.machine.isolated
+        if any(node in self.machine.network.images[-1] for node in gone):
+            return
+        self._calm(lambda: True)
+        self.trace(f"everybody agrees without {sorted(gone)}")
+        self.moving = False
+
+    def _shares(self) -> bool:
+        return super()._shares() and WATCHER not in self.account.away and not self.moving
 
     def _hear(self, place: int) -> bool:
         core = self.machine.cores.get(place)
@@ -80,6 +99,7 @@ class Cluster(World):
     def _fence(self, node: int) -> None:
         self.trace(f"node {node} is fenced")
         self.fences += 1
+        self.moving = self.account.was_moved = True
         self.machine.network.change(node, None)
         self.account.departs({client.name for client in self._clients_of(node)})
         self.account.lets_go(self.clients)

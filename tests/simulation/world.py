@@ -17,7 +17,7 @@ from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import Opened
 from robustmq.policy.principal import Principal
 from robustmq.settings.mqtt import MqttKeepAlive, MqttProtocol, MqttRuntime
-from tests.simulation.account import Account, Message
+from tests.simulation.account import SHARED, SHARED_TOPICS, Account, Message
 from tests.simulation.client import V3_EXPIRY, Client, Plan
 from tests.simulation.machine import FULL, PLACES, Budget, Core, Died, Machine
 
@@ -27,7 +27,7 @@ WATCHER: Final = "watcher"
 ROUNDS: Final = 3_000
 """Rounds of everybody after which a node that has not come to rest never will."""
 _LONG_S: Final = 1_000_000
-_LEFT: Final = (b"N", b"E", b"D")
+_LEFT: Final = (b"N", b"E", b"H", b"D")
 """Rows that may be left: numbers, how far other cores were heard, how many are delayed."""
 _DEBTS: Final = (b"L", b"B", b"X", b"O", b"K", b"u")
 """Rows of what somebody has not got: runs, exchanges, what must come once, removals, QoS 2 ids."""
@@ -69,6 +69,7 @@ class World:
             ),
         )
         self.account = Account(lambda: self.machine.now_ms, self.trace)
+        self.account.shares = self._shares
         self.account.is_durable = lambda name: self.clients[name].is_durable
         self.machine: Machine
         self.clients: dict[str, Client] = {}
@@ -158,6 +159,10 @@ class World:
         sessions.open = opened  # type: ignore[method-assign]
         sessions.detach = detach  # type: ignore[method-assign]
 
+    def _shares(self) -> bool:
+        tie = self.clients[WATCHER].ties.get(SHARED)
+        return tie is not None and tie.settled
+
     def _homed(self, core: int) -> set[str]:
         return {name for name in self.clients if self.machine.home_of(name) == core}
 
@@ -180,6 +185,7 @@ class World:
         self._calm(lambda: watcher.satisfied)
         watcher.want("w/#", 2)
         watcher.want("a/#", 1)
+        watcher.want(SHARED, 1)
         self._calm(lambda: watcher.satisfied)
 
     def _step(self) -> None:
@@ -318,9 +324,12 @@ class World:
                 if len(client.pending) < 6:
                     self._publish(client)
         elif chance < 0.85:
-            topic_filter = rng.choice(FILTERS)
+            topic_filter = rng.choice((*FILTERS, SHARED))
             tie = client.ties.get(topic_filter)
-            if tie is None:
+            if topic_filter == SHARED:
+                if tie is None:
+                    client.want(topic_filter, 1)
+            elif tie is None:
                 client.want(topic_filter, rng.choice((0, 1, 1, 2, 2)))
             elif tie.settled and tie.qos and tie.wanted:
                 client.want(topic_filter, rng.randint(1, 2))
@@ -342,7 +351,7 @@ class World:
         qos = rng.choice((0, 1, 1, 2, 2))
         message = Message(len(self.account.messages), client.name, "", qos, False, b"")
         message.payload = b"%d" % message.number
-        topic = message.topic = rng.choice(TOPICS)
+        topic = message.topic = rng.choice((*TOPICS, *SHARED_TOPICS))
         if kind < 0.2 and self.retains:
             # Of several QoS the last one to be repeated would be the one that stays.
             topic = message.topic = f"r/{client.name}/{qos}"
@@ -448,7 +457,7 @@ class World:
         sender.plan = Plan(True, 0, None, 0, 100)
         sender.connect()
         self._calm(lambda: sender.satisfied)
-        for topic in (*TOPICS, "r/last", "d/last", "w/last"):
+        for topic in (*TOPICS, *SHARED_TOPICS, "r/last", "d/last", "w/last"):
             number = len(self.account.messages)
             sender.publish(topic, Message(number, "sender", topic, 1, False, b"%d" % number))
         for _ in range(3):
