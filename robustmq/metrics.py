@@ -330,4 +330,33 @@ TABLE: Final[tuple[Metric, ...]] = (
         "Sessions that this core had and another node has now.",
     ),
 )
+RAFT_REQUESTS: Final = 0
+RAFT_SUCCESS: Final = 1
+RAFT_FAILURES: Final = 2
+RAFT_APPLIED: Final = 3
+RAFT_SNAPSHOTS_SENT: Final = 4
+RAFT_SNAPSHOTS_INSTALLED: Final = 5
+RAFT_GROUPS_LED: Final = 6
+RAFT_APPLY_LAG: Final = 7
+RAFT_ISOLATED: Final = 8
+CLUSTER_NODES: Final = 9
+CLUSTER_CONNECTED: Final = 10
+CLUSTER_DROPPED: Final = 11
+
+META_TABLE: Final[tuple[Metric, ...]] = (
+    Metric("raft_write_requests", "counter", "Changes proposed by this node to groups."),
+    Metric("raft_write_success", "counter", "Proposals of this node that were answered."),
+    Metric("raft_write_failures", "counter", "Proposals of this node that were refused, or late."),
+    Metric("raft_applied", "counter", "Commands that this node has folded, of all groups."),
+    Metric("raft_snapshots_sent", "counter", "Snapshots sent to nodes that were far behind."),
+    Metric("raft_snapshots_installed", "counter", "Snapshots that this node has taken."),
+    Metric("raft_groups_led", "gauge", "Groups that this node leads."),
+    Metric("raft_apply_lag", "gauge", "Committed entries that this node has not applied."),
+    Metric("raft_isolated", "gauge", "1 while this node hears of no leader and serves nobody."),
+    Metric("cluster_nodes_live", "gauge", "Nodes of the cluster that are live."),
+    Metric("cluster_nodes_connected", "gauge", "Other nodes that this one has connected to."),
+    Metric("cluster_messages_dropped", "counter", "Messages to nodes that were not there or slow."),
+)
+"""What the meta process counts, in a row of its own; there is one on a node."""
+
 CELLS: Final = 128

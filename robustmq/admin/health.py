@@ -28,6 +28,7 @@ class Ready(HTTPEndpoint):
     async def get(self, request: Request) -> JSONResponse:
         """Answer 200 when all workers are ready, else 503 with the phases of those that are not.
 
+        A node that is cut off from its cluster is not ready: others may have what it has.
         A node whose disk is full serves those who read, so it stays ready; `alarms` says which
         workers raise what.
         """
@@ -36,11 +37,14 @@ class Ready(HTTPEndpoint):
         answer: dict[str, object] = {"status": "not ready" if waiting else READY}
         if waiting:
             answer["waiting"] = waiting
+        if snapshot.is_isolated():
+            answer["status"] = "not ready"
+            answer["isolated"] = "no leader of the cluster is heard: is a majority running?"
         cores = snapshot.cores()
         alarms = {TABLE[cell].name: raised for cell in ALARMS if (raised := _raised(cores, cell))}
         if alarms:
             answer["alarms"] = alarms
-        return JSONResponse(answer, status_code=503 if waiting else 200)
+        return JSONResponse(answer, status_code=200 if answer["status"] == READY else 503)
 
 
 def _raised(cores: Sequence[Core], cell: int) -> list[str]:

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from robustmq.metrics import TABLE
+from robustmq.metrics import META_TABLE, TABLE
 
 
 class Core(NamedTuple):
@@ -49,6 +49,14 @@ class Snapshot(Protocol):
         """Read the workers' states and counters now."""
         ...
 
+    def meta(self) -> Sequence[int]:
+        """Read the counters of the meta process, a cell per row of metrics.META_TABLE."""
+        ...
+
+    def is_isolated(self) -> bool:
+        """Whether the node hears of no leader of its cluster, and so serves nobody."""
+        ...
+
     def processes(self) -> Sequence[Usage]:
         """Measure all processes of the node that are alive."""
         ...
@@ -77,6 +85,7 @@ class NodeCollector(Collector):
             for core in cores:
                 family.add_metric((str(core.number),), core.counters[cell])
             yield family
+        yield from self._meta()
         up = GaugeMetricFamily(
             "robustmq_worker_up", "1 when the worker is ready.", labels=("core",)
         )
@@ -92,6 +101,11 @@ class NodeCollector(Collector):
             "Which implementation of the hot loops runs.",
             value={"implementation": self._snapshot.kernel},
         )
+
+    def _meta(self) -> Iterator[Metric]:
+        for row, value in zip(META_TABLE, self._snapshot.meta(), strict=False):
+            make = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+            yield make(row.name, row.help, value=value)
 
     def _usage(self) -> Iterator[Metric]:
         memory = GaugeMetricFamily(

@@ -53,6 +53,7 @@ class Callee:
         self._max_callers = max_callers
         self._context = context
         self._strangers: set[H2Protocol] = set()
+        self._open: set[H2Protocol] = set()
         self._server = _Server(self)
 
     async def listen(self, listener: socket.socket) -> None:
@@ -62,6 +63,8 @@ class Callee:
     async def close(self) -> None:
         """End the server and its connections."""
         self._server.close()
+        for protocol in [*self._open]:
+            protocol.connection.close()
         await self._server.wait_closed()
 
     def came(self, protocol: H2Protocol) -> bool:
@@ -69,11 +72,13 @@ class Callee:
         if len(self._strangers) >= self._max_callers:
             return False
         self._strangers.add(protocol)
+        self._open.add(protocol)
         asyncio.get_running_loop().call_later(self._timeout_s, self._end_stranger, protocol)
         return True
 
     def went(self, protocol: H2Protocol) -> None:
         """Hear of a connection's end."""
+        self._open.discard(protocol)
         self._strangers.discard(protocol)
 
     def _end_stranger(self, protocol: H2Protocol) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 import grpclib
@@ -131,18 +132,20 @@ class Line:
                 talk = Stream(stream.send_message, lambda: stream._stream, terms.most_bytes)
                 async with asyncio.timeout(terms.timeout_s):
                     await stream.send_request()
-                    hello = await talk.call(self._identity, self.node)
+                    # What waits for bytes must hear of the connection's end: it is woken by this.
+                    with stream._wrapper:
+                        hello = await talk.call(self._identity, self.node)
                 self.is_connected = True
                 self._met(hello)
-                await self._pass(talk)
+                await self._pass(talk, stream._wrapper)
                 await stream.cancel()
         finally:
             channel.close()
 
-    async def _pass(self, talk: Stream) -> None:
-        """Send and receive until either ends."""
+    async def _pass(self, talk: Stream, ended: AbstractContextManager[None]) -> None:
+        """Send and receive until either ends, or the connection does."""
         sending = asyncio.create_task(self._send(talk))
-        hearing = asyncio.create_task(self._hear(talk))
+        hearing = asyncio.create_task(self._hear(talk, ended))
         try:
             done, _ = await asyncio.wait((sending, hearing), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -173,18 +176,22 @@ class Line:
         self._waiting_bytes -= size
         return batch
 
-    async def _hear(self, talk: Stream) -> None:
-        while batch := await talk.receive():
-            for frame in batch:
-                if not isinstance(frame, Reply):
-                    raise ProtocolError(0, "a node that was called asks instead of answering")
-                answer = self._calls.get(frame.number)
-                if answer is None or answer.done():
-                    continue
-                if frame.refused:
-                    answer.set_exception(ValueError(frame.refused))
-                else:
-                    answer.set_result(frame.body)
+    async def _hear(self, talk: Stream, ended: AbstractContextManager[None]) -> None:
+        with ended:
+            while batch := await talk.receive():
+                for frame in batch:
+                    self._answered(frame)
+
+    def _answered(self, frame: Frame) -> None:
+        if not isinstance(frame, Reply):
+            raise ProtocolError(0, "a node that was called asks instead of answering")
+        answer = self._calls.get(frame.number)
+        if answer is None or answer.done():
+            return
+        if frame.refused:
+            answer.set_exception(ValueError(frame.refused))
+        else:
+            answer.set_result(frame.body)
 
     def _lost(self) -> None:
         self.is_connected = False

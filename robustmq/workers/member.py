@@ -21,6 +21,7 @@ from robustmq.workers import log
 from robustmq.workers.identity import IdentityFile
 from robustmq.workers.inheritance import GRPC, HTTP, PEER, ServerInheritance
 from robustmq.workers.limits import StartError
+from robustmq.workers.meta_counters import count
 from robustmq.workers.meta_service import MetaService
 from robustmq.workers.replication import METADATA, Replication, now_ms, result
 from robustmq.workers.roll import Changing, Joined, Joining, Roll
@@ -200,6 +201,7 @@ class Member:
             else:
                 self._beat(node.incarnation)
             self._control(self._replication)
+            self._count(self._replication, self._roll)
             await asyncio.sleep(interval)
 
     async def _found(self, replication: Replication) -> None:
@@ -286,6 +288,16 @@ class Member:
         self._is_leading = leads
         for group, command in controller.turn(now_ms()):
             replication.propose(group, command, lambda _outcome: None)
+
+    def _count(self, replication: Replication, roll: Roll) -> None:
+        lines = self._neighbours.lines if self._neighbours is not None else None
+        count(
+            self._inheritance.region.counters(self._inheritance.index),
+            replication.host,
+            live=sum(node.state == "live" for node in roll.nodes().values()),
+            connected=len(lines.connected()) if lines is not None else 0,
+            dropped=lines.dropped if lines is not None else 0,
+        )
 
     # ------------------------------------------------------------------ what others say
 

@@ -234,6 +234,14 @@ class RegionSnapshot:
             for name, endpoint in endpoints.items()
         }
 
+    def meta(self) -> Sequence[int]:
+        """Read the counters of the meta process."""
+        return self._region.counters(meta_endpoint(self._workers)).tolist()
+
+    def is_isolated(self) -> bool:
+        """Return whether the node hears of no leader of its cluster."""
+        return bool(self._region.state(meta_endpoint(self._workers)).isolated)
+
     def _core(self, number: int) -> Core:
         state = self._region.state(number)
         return Core(

@@ -24,7 +24,7 @@ import setproctitle
 from robustmq._kernel.choice import KERNEL
 from robustmq.config import Config, changed_keys
 from robustmq.errors import ConfigError, Corrupt
-from robustmq.metrics import TABLE
+from robustmq.metrics import META_TABLE, TABLE
 from robustmq.shm.region import Phase
 from robustmq.storage.files import SystemFiles
 from robustmq.storage.format import ROCKSDB, ROCKSDB_FORMAT, verify
@@ -248,7 +248,8 @@ class Supervisor:
         state.phase, state.pid = Phase.STOPPED, 0
         state.epoch += 1
         counters = self._estate.region.counters(process.endpoint)
-        for cell, metric in enumerate(TABLE):
+        table = META_TABLE if process.name == "meta" else TABLE
+        for cell, metric in enumerate(table):
             # Its counters go on after a restart; what it held is gone.
             if metric.kind == "gauge":
                 counters[cell] = 0

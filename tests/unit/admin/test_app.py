@@ -23,6 +23,7 @@ class Shown:
     def __init__(self) -> None:
         self.second = "starting"
         self.refusing = 0
+        self.isolated = False
 
     def cores(self) -> Sequence[Core]:
         rows = [[number * 100 + cell for cell in range(metrics.CELLS)] for number in (1, 2)]
@@ -33,6 +34,12 @@ class Shown:
 
     def processes(self) -> Sequence[Usage]:
         return [Usage("server", 4096, 1.5)]
+
+    def meta(self) -> Sequence[int]:
+        return [1_000 + cell for cell in range(metrics.CELLS)]
+
+    def is_isolated(self) -> bool:
+        return self.isolated
 
     def phases(self) -> dict[str, str]:
         return {"worker 0": "ready", "worker 1": self.second}
@@ -60,6 +67,23 @@ def test_every_row_of_the_table_has_a_series_per_core(client: TestClient) -> Non
         values = (0.0, 0.0) if cell == metrics.STORAGE_REFUSING else (100.0 + cell, 200.0 + cell)
         assert f'{name}{{core="0"}} {values[0]}' in lines
         assert f'{name}{{core="1"}} {values[1]}' in lines
+
+
+def test_the_meta_process_has_a_row_of_its_own(client: TestClient) -> None:
+    lines = client.get("/metrics").text.splitlines()
+    for cell, row in enumerate(metrics.META_TABLE):
+        name = row.name + ("_total" if row.kind == "counter" else "")
+        assert f"{name} {1000.0 + cell}" in lines
+
+
+def test_a_node_that_is_cut_off_from_its_cluster_is_not_ready(
+    client: TestClient, node: Shown
+) -> None:
+    node.second = "ready"
+    node.isolated = True
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert "leader" in answer.json()["isolated"]
 
 
 def test_workers_processes_and_kernel_are_shown(client: TestClient) -> None:
