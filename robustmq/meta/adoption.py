@@ -16,10 +16,15 @@ OPEN: Final = 500
 
 
 class Task(NamedTuple):
-    """A worker is to adopt these sessions: to propose that this node has them from now on."""
+    """A worker is to adopt these sessions of `node`: to propose that this node has them now.
+
+    With `is_last` this node's whole share of that node's sessions is adopted.
+    """
 
     core: int
+    node: int
     sessions: list[SessionRecord]
+    is_last: bool = False
 
 
 class _Walk:
@@ -33,28 +38,37 @@ class _Walk:
         """Sessions that are being adopted, with the core that is asked to."""
         self.asked_ms = 0
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all of this node's share is adopted."""
+        return self.position is None and not self.asked
+
 
 class Adoption:
     """Shares the sessions of each node that was fenced or leaves among the live ones.
 
     All nodes agree on who takes which, by rendezvous, as long as they see the same live nodes;
-    where they differ, a session's generation lets one of them have it. `number` is this node's;
-    `home_of` says which worker is home to an identity. What is not adopted within `retry_ms` is
-    asked for again.
+    where they differ, a session's generation lets one of them have it. `number` is this node's,
+    `workers` how many it has; `home_of` says which of them is home to an identity. What is not
+    adopted within `retry_ms` is asked for again.
     """
 
     def __init__(
         self,
         number: int,
+        workers: int,
         groups: Mapping[str, Data],
         home_of: Callable[[str], int],
         retry_ms: int,
     ) -> None:
         self._number = number
+        self._workers = workers
         self._groups = groups
         self._home_of = home_of
         self._retry_ms = retry_ms
         self._walks: dict[tuple[int, str], _Walk] = {}
+        self._told: dict[int, set[int]] = {}
+        """By node that is gone: the workers that know that all was adopted here."""
 
     def turn(self, nodes: Mapping[int, Node], now_ms: int) -> list[Task]:
         """Return what workers are to be asked now.
@@ -64,23 +78,40 @@ class Adoption:
         live = brokers(nodes.values())
         gone = [] if self._number not in live else [n for n in nodes if n not in live]
         walks, self._walks = self._walks, {}
-        parts: dict[int, list[SessionRecord]] = {}
+        self._told = {number: told for number, told in self._told.items() if number in gone}
+        tasks: list[Task] = []
         for number in gone:
+            parts: dict[int, list[SessionRecord]] = {}
+            is_done = True
             for name, machine in self._groups.items():
                 fence = machine.fence(number)
                 if not fence.is_open:
+                    is_done = False
                     continue
                 walk = walks.get((number, name))
                 if walk is None or (walk.incarnation, walk.live) != (fence.incarnation, live):
                     walk = _Walk(fence.incarnation, live)
+                    self._told.pop(number, None)
                 self._walks[number, name] = walk
                 for session in self._look(walk, number, machine, now_ms):
                     core = walk.asked[session.identity]
                     parts.setdefault(core, []).append(session)
-        return [Task(core, sessions) for core, sessions in sorted(parts.items())]
+                is_done = is_done and walk.is_done
+            tasks += [Task(core, number, some) for core, some in sorted(parts.items())]
+            if is_done:
+                tasks += self._tell(number)
+        return tasks
+
+    def _tell(self, number: int) -> list[Task]:
+        told = self._told.setdefault(number, set())
+        untold = [core for core in range(self._workers) if core not in told]
+        told.update(untold)
+        return [Task(core, number, [], is_last=True) for core in untold]
 
     def replaced(self, core: int) -> None:
         """A worker's life has begun: what its predecessor was asked it is asked too."""
+        for told in self._told.values():
+            told.discard(core)
         for walk in self._walks.values():
             if core in walk.asked.values():
                 walk.position, walk.asked = "", {}

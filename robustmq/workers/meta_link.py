@@ -59,8 +59,8 @@ class MetaLink:
 
     `now_ms` is a clock that never goes back; `timeout_ms` is how long an answer may take: `expire`
     must be called now and then. `applied(index)` is called when the image has reached an index,
-    `changed(message)` for retained messages, `adopt(sessions)` for those of a fenced node, and
-    `stood(is_isolated)` when the node has lost the cluster or has found it again.
+    `changed(message)` for retained messages, `adopt(message)` for sessions of a node that is
+    gone, and `stood(is_isolated)` when the node has lost the cluster or has found it again.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MetaLink:
         self.image = Image(_unusable)
         self.applied: Callable[[int], None] = lambda _index: None
         self.changed: Callable[[Changed], None] = lambda _changed: None
-        self.adopt: Callable[[list[SessionRecord]], None] = lambda _sessions: None
+        self.adopt: Callable[[Adopt], None] = lambda _adopt: None
         self.stood: Callable[[bool], None] = lambda _is_isolated: None
         self.is_isolated = False
         self._channel = channel
@@ -169,8 +169,8 @@ class MetaLink:
                     self._answered(message)
                 case Changed():
                     self._took(message)
-                case Adopt(sessions=sessions):
-                    self.adopt(sessions)
+                case Adopt():
+                    self.adopt(message)
                 case Standing(is_isolated=is_isolated):
                     if is_isolated != self.is_isolated:
                         self.is_isolated = is_isolated

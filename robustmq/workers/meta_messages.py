@@ -134,10 +134,15 @@ class Changed(Struct, tag=True, array_like=True):
 
 
 class Adopt(Struct, tag=True, array_like=True):
-    """Sessions of a node that was fenced: this core is asked to propose that it has them now."""
+    """Sessions of a node that is gone: this core is asked to propose that it has them now.
+
+    With `is_last` this node has its share of that node's sessions, those before included.
+    """
 
     epoch: int
+    node: int
     sessions: list[SessionRecord]
+    is_last: bool = False
 
 
 class Standing(Struct, tag=True, array_like=True):

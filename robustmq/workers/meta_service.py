@@ -78,7 +78,7 @@ class MetaService:
             workers=workers,
             others=others,
         )
-        self.adoption = Adoption(number, self.data, self.feed.home_of, 2 * RETRY_MS)
+        self.adoption = Adoption(number, workers, self.data, self.feed.home_of, 2 * RETRY_MS)
         self._lives: dict[int, int] = {}
         self._is_reading = False
         self._nodes: Mapping[int, Node] = {}
@@ -163,7 +163,7 @@ class MetaService:
         for task in self.adoption.turn(self.nodes, self._now_ms):
             member = self.feed.members[task.core]
             if member.life and member.life == member.line.epoch:
-                member.send(Adopt(member.life, task.sessions))
+                member.send(Adopt(member.life, task.node, task.sessions, task.is_last))
 
     # ------------------------------------------------------------------ a file of earlier versions
 

@@ -25,6 +25,7 @@ _log = log.EventLog("peers")
 PAST: Final = 64
 """Lives that are remembered as over, since a word of theirs may still be on its way."""
 
+_EPOCH_BITS: Final = 32
 _UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS})
 _ACK_BYTES: Final = 65_536
 """Bytes that are taken until this is acknowledged at once; what is less waits a moment."""
@@ -133,8 +134,10 @@ class Line:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the life that was met last; 0 for none."""
-        return self.life.epoch if self.life is not None else 0
+        """The number of the life that was met last, the same in no other; 0 for none."""
+        if self.life is None:
+            return 0
+        return int.from_bytes(self.life.boot) << _EPOCH_BITS | self.life.epoch
 
     @property
     def backlog_bytes(self) -> int:

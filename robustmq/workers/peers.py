@@ -30,7 +30,7 @@ from robustmq.net.trust import Trust
 from robustmq.settings.cluster import Cluster
 from robustmq.workers import log
 from robustmq.workers.peer_door import BACKLOG, Clock, PeerDoor, address_in
-from robustmq.workers.peer_line import PAST, Line, PeerNode, Terms
+from robustmq.workers.peer_line import Line, PeerNode, Terms
 
 _log = log.EventLog("peers")
 
@@ -47,8 +47,9 @@ class Peers:
     `handle(core, frame)` takes what comes in; `changed(nodes)` hears which nodes are live, this one
     among them, and `replaced(core)` of a new life of a core: after all that the earlier ones said,
     before anything that the new ones say. All are called from `receive` alone. Cores are known by
-    their global numbers (`message.core_number`). A node that has another incarnation, or was
-    started again, is gone in one call of `changed` and there again in the next.
+    their global numbers (`message.core_number`). A node that has another incarnation is gone in one
+    call of `changed` and there again in the next; one that was only started again has what its
+    disk has, and its cores are replaced.
 
     `boot` is the same for all cores of this node and nobody else, `epoch` that of this core's
     life. `row` are this core's counters, `clock` and `now_ms` those of its turns, `chance(n)` is
@@ -90,8 +91,6 @@ class Peers:
         self.chance = chance
         self._cluster = ""
         self._nodes: Mapping[int, PeerNode] = {}
-        self._boots: dict[int, bytes] = {}
-        self._past_boots: deque[bytes] = deque(maxlen=PAST)
         self._events: deque[Callable[[], None]] = deque()
         self._marked: list[Line] = []
         self._owners: dict[PeerConnection, Line | None] = {}
@@ -113,6 +112,11 @@ class Peers:
         itself is not live, or when its own incarnation has changed, all of them are.
         """
         self._events.append(partial(self._apply, cluster, tuple(nodes)))
+        self.tick()
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back when all that was said so far has been heard."""
+        self._events.append(callback)
         self.tick()
 
     def _apply(self, cluster: str, nodes: Sequence[PeerNode]) -> None:
@@ -139,7 +143,6 @@ class Peers:
             else:
                 del self.lines[core]
                 line.shut()
-                self._boots.pop(line.node.node, None)
         if any(_life(kept, number) != _life(before, number) for number in before):
             self.changed(kept)
 
@@ -390,7 +393,7 @@ class Peers:
             )
         if expected is None and line.is_dialer:
             return f"{whom} has to be dialled, and does not dial"
-        if hello.life.stream in line.past or hello.life.boot in self._past_boots:
+        if hello.life.stream in line.past:
             return f"{whom} has had another life since"
         self._owners[connection] = line
         return self._hello(line)
@@ -404,19 +407,8 @@ class Peers:
         if line is None or hello is None:
             return  # It has ended meanwhile.
         life = hello.life
-        is_past = life.stream in line.past or life.boot in self._past_boots
-        if self.lines.get(line.core) is not line or is_past:
+        if self.lines.get(line.core) is not line or life.stream in line.past:
             connection.refuse("the cluster has changed meanwhile")
-            return
-        node = line.node.node
-        if self._boots.setdefault(node, life.boot) != life.boot:
-            # The cluster did not notice; its cores count from the beginning again.
-            connection.refuse(f"node {node} has started again: all that was said is forgotten")
-            self._past_boots.append(self._boots[node])
-            nodes = self._nodes
-            self._leave({number: each for number, each in nodes.items() if number != node})
-            self._meet_nodes(nodes)
-            self._boots[node] = life.boot
             return
         if line.life is None:
             line.life = life

@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from robustmq import metrics
@@ -17,7 +17,7 @@ from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
 from robustmq.broker.delayed_view import DelayedView
-from robustmq.broker.placement import Life, Placement
+from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
 from robustmq.mqtt import seeker
@@ -27,6 +27,7 @@ from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.events import Events
 from robustmq.mqtt.headers import describe
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.mqtt.roaming import Roaming
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
@@ -44,7 +45,8 @@ from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
 from robustmq.workers.inheritance import PEER, Inheritance
 from robustmq.workers.links import Links
-from robustmq.workers.peers import Peers
+from robustmq.workers.meta_link import MetaLink
+from robustmq.workers.participation import Participation, reach
 from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 _log = log.EventLog("worker")
 
 _STATUS_FAILED: Final = 1
+_EXPIRE_MS: Final = 250
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -77,7 +80,8 @@ class Worker:
         self._loop = asyncio.SelectorEventLoop(PollerSelector(self._poller))
         asyncio.set_event_loop(self._loop)
         self._links = Links(inheritance)
-        self._placement = Placement(inheritance.workers)
+        node = self._config.broker_id if inheritance.trust is not None else None
+        self._placement = Placement(inheritance.workers, node)
         self._watch = StorageWatch(self._state, self._cells)
         self._stores = self._open_stores()
         assembly = assemble(
@@ -130,8 +134,13 @@ class Worker:
         self._bridges = self._make_bridges()
         self._links.handle = self._receive
         self._links.replaced = self._replaced
-        self._links.changed = self._nodes_changed
-        self._peers = self._make_peers()
+        chance = random.Random(os.urandom(16)).randrange
+        self._peers = reach(inheritance, self._poller, self._loop, self._core, chance)
+        if self._peers is not None:
+            self._links.attach(self._peers)
+            self._reception.peers = self._peers
+        self._meta = self._make_meta()
+        self._participation = self._participate()
         self._administration = self._administer()
         self._draining: asyncio.TimerHandle | None = None
 
@@ -175,29 +184,41 @@ class Worker:
             random.Random(os.urandom(16)).randrange,
         )
 
-    def _make_peers(self) -> Peers | None:
-        """The links to other nodes' cores, unless this node is alone."""
-        inheritance = self._inheritance
-        if inheritance.trust is None:
-            return None
-        peers = Peers(
-            settings=self._config.cluster,
-            trust=inheritance.trust,
-            node=self._config.broker_id,
-            index=self._index,
-            workers=inheritance.workers,
-            boot=inheritance.secret,
-            epoch=self._state.epoch,
-            poller=self._poller,
-            row=self._cells,
-            loop=self._loop,
-            clock=self._core,
+    def _make_meta(self) -> MetaLink:
+        (end,) = self._inheritance.meta_channels
+        channel = Channel(end, lambda: self._watch_writable(end, channel.flush))
+        return MetaLink(
+            channel,
+            self._state.epoch,
             now_ms=lambda: self._turn.now_ms,
-            chance=random.Random(os.urandom(16)).randrange,
+            timeout_ms=self._config.meta_runtime.raft_write_timeout_sec * 1_000,
         )
-        self._links.attach(peers)
-        self._reception.peers = peers
-        return peers
+
+    def _participate(self) -> Participation | None:
+        """What this core does as one of a cluster, unless its node is alone."""
+        if self._peers is None:
+            return None
+        participation = Participation(
+            node=self._config.broker_id,
+            groups=self._config.meta_runtime.data_raft_group_num,
+            link=self._meta,
+            core=self._core,
+            placement=self._placement,
+            links=self._links,
+            peers=self._peers,
+            relays=self._relays,
+            welcome=self._welcome,
+        )
+        self._mqtt.roaming = Roaming(
+            self._core,
+            self._mqtt.sessions,
+            self._config.mqtt_runtime,
+            cluster=participation,
+            registry=participation,
+            bring=self._relays.bring,
+        )
+        participation.join(self._mqtt)
+        return participation
 
     def _make_mqtt(self) -> Mqtt:
         life = (self._state.epoch & _EPOCH_MASK) << _EPOCH_SHIFT
@@ -278,9 +299,22 @@ class Worker:
         if self._peers is not None:
             listener = self._inheritance.listeners[PEER]
             self._peers.listen(listener, self._reception.handover.send)
+        self._meta.start()
+        (end,) = self._inheritance.meta_channels
+        self._poller.watch(end.fileno(), self._meta.receive)
+        self._expire()
+        if self._participation is None:
+            self._welcome()
+
+    def _welcome(self) -> None:
+        """Let clients come."""
         self._reception.open()
         self._bridges.start()
         self._inheritance.enter(Phase.READY)
+
+    def _expire(self) -> None:
+        self._meta.expire()
+        self._core.at(self._turn.now_ms + _EXPIRE_MS, self._expire)
 
     def _await_records(self) -> None:
         """Wait for the node's records: who is banned may not come in before they are known."""
@@ -358,8 +392,9 @@ class Worker:
         if roaming is not None:
             roaming.run()
         core.commit()
-        if roaming is not None:
+        if roaming is not None and self._participation is not None:
             roaming.flush()
+            self._participation.flush()
         self._watch.look()
         self._reception.handover.flush()
         self._relays.flush()
@@ -425,12 +460,6 @@ class Worker:
         self._relays.replaced(core)
         if self._mqtt.roaming is not None:
             self._mqtt.roaming.replaced(core)
-
-    def _nodes_changed(self, nodes: Mapping[int, Life]) -> None:
-        before = self._placement.remote
-        self._core.update(nodes)
-        for core in {*before} - {*self._placement.remote}:
-            self._relays.replaced(core)
 
     def _watch_writable(self, sock: socket.socket, callback: Callable[[], None]) -> None:
         def writable() -> None:

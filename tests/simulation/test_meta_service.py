@@ -41,7 +41,9 @@ class Replica:
         self.folded = {"metadata": 0, "data_0": 0}
         groups = {"data_0": self.data}
         self.controller = Controller(self.metadata, groups, timeout_ms=TIMEOUT_MS, retry_ms=500)
-        self.adoption = Adoption(number, groups, lambda name: stable_hash(name.encode()) % 2, 700)
+        self.adoption = Adoption(
+            number, 2, groups, lambda name: stable_hash(name.encode()) % 2, 700
+        )
         self.silent_until_ms = 0
         self.incarnation = 1
 

@@ -172,7 +172,7 @@ def test_cores_of_other_nodes_are_reached_like_those_of_this_one() -> None:
     assert links.is_quiet, "nobody takes anything yet"
     two.street.until(lambda: two.far.frames(two.near.core) == [b"hello"], "came")
     two.street.until(lambda: links.backlog(core) == 0, "acknowledged")
-    assert links.epoch(core) == 1
+    assert links.epoch(core) & 0xFFFF == 1
     ((_, told),) = links.walk(0, {})
     assert (told["node"], told["core"], told["connected"]) == (2, 0, True)
     two.far.peers.lines[two.near.core].send(b"answer")

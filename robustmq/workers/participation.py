@@ -1,0 +1,283 @@
+"""A core's part in its cluster: what all have agreed on, told to links and sessions; what it asks.
+
+The image says which nodes there are, the meta process which sessions are whose. Both come over the
+channel to the meta process of this node, between turns; what they lead to shows in the next one.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from robustmq._kernel.poller import Poller
+from robustmq.broker.core import Core
+from robustmq.broker.placement import Life, Placement
+from robustmq.errors import Refused
+from robustmq.message.core_number import global_core
+from robustmq.message.session_record import SessionChange, SessionRecord, Verdict
+from robustmq.message.topic import stable_hash
+from robustmq.meta import commands, data
+from robustmq.meta.data import Batch
+from robustmq.meta.machine import Outcome
+from robustmq.meta.records import CLUSTER, NODE, Node
+from robustmq.mqtt.protocol import Mqtt
+from robustmq.mqtt.registry import Heard
+from robustmq.workers import log
+from robustmq.workers.inheritance import Inheritance
+from robustmq.workers.links import Links
+from robustmq.workers.meta_link import MetaLink, Page
+from robustmq.workers.meta_messages import Adopt
+from robustmq.workers.peer_line import PeerNode
+from robustmq.workers.peers import Peers
+from robustmq.workers.relays import Relays
+
+RETRY_MS: Final = 500
+PAGE_ROWS: Final = 500
+
+_log = log.EventLog("cluster")
+
+
+def reach(
+    inheritance: Inheritance,
+    poller: Poller,
+    loop: asyncio.AbstractEventLoop,
+    core: Core,
+    chance: Callable[[int], int],
+) -> Peers | None:
+    """Make the links to other nodes' cores; None when this node is alone."""
+    if inheritance.trust is None:
+        return None
+    state = inheritance.region.state(inheritance.index)
+    return Peers(
+        settings=inheritance.config.cluster,
+        trust=inheritance.trust,
+        node=inheritance.config.broker_id,
+        index=inheritance.index,
+        workers=inheritance.workers,
+        boot=inheritance.secret,
+        epoch=state.epoch,
+        poller=poller,
+        row=inheritance.region.counters(inheritance.index),
+        loop=loop,
+        clock=core,
+        now_ms=lambda: core.turn.now_ms,
+        chance=chance,
+    )
+
+
+class Participation:
+    """What a core of a cluster hears and says; a `seeker.Cluster` and a `registry.Registry`.
+
+    `groups` is the number of data groups. `welcome()` is called when the core knows for the first
+    time which sessions are its own: clients may come.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: int,
+        groups: int,
+        link: MetaLink,
+        core: Core,
+        placement: Placement,
+        links: Links,
+        peers: Peers,
+        relays: Relays,
+        welcome: Callable[[], None],
+    ) -> None:
+        self.node = node
+        self.version = 0
+        self._groups = groups
+        self._link = link
+        self._core = core
+        self._placement = placement
+        self._links = links
+        self._peers = peers
+        self._relays = relays
+        self._welcome: Callable[[], None] | None = welcome
+        self._mqtt: Mqtt
+        self._changes: dict[str, list[tuple[SessionChange, Heard]]] = {}
+        self._known: Sequence[PeerNode] = ()
+        self._gone: frozenset[int] = frozenset()
+        self._awaited = 0
+        """Updates of the nodes that the links have not told yet."""
+        self._fetch = 0
+        self._is_informed = False
+        links.changed = self._placed
+        link.image.changed = self._image_changed
+        link.applied = self._applied
+        link.adopt = self._adopt
+        link.stood = self._stood
+
+    def join(self, mqtt: Mqtt) -> None:
+        """Know whose sessions these are."""
+        self._mqtt = mqtt
+
+    # ------------------------------------------------------------------ the cluster, for seekers
+
+    def homes(self, client_id: bytes) -> Sequence[int]:
+        """Return the cores of the other live nodes that sessions of a client would live on."""
+        return [
+            global_core(node, stable_hash(client_id) % life.workers)
+            for node, life in self._placement.nodes.items()
+            if node != self.node and life.workers
+        ]
+
+    def send(self, core: int, frame: bytes) -> None:
+        """Queue a frame."""
+        self._links.send(core, frame)
+
+    # ------------------------------------------------------------------ sessions, for registrars
+
+    def propose(self, change: SessionChange, done: Heard) -> None:
+        """Let the cluster decide on a change, with all others of this turn."""
+        group = f"data_{stable_hash(change.identity.encode()) % self._groups}"
+        self._changes.setdefault(group, []).append((change, done))
+
+    def flush(self) -> None:
+        """Propose what the turn has gathered."""
+        if not self._changes:
+            return
+        changes, self._changes = self._changes, {}
+        own = self._link.image.nodes.get(self.node)
+        incarnation = own.incarnation if own is not None else 0
+        for group, some in changes.items():
+            batch = Batch(self.node, incarnation, [change for change, _ in some])
+            told = partial(_tell, [done for _, done in some])
+            self._link.propose(group, data.encode(batch), told)
+
+    # ------------------------------------------------------------------ what the image says
+
+    def _image_changed(self, kinds: Collection[str]) -> None:
+        cluster = self._link.image.cluster
+        if cluster is None or not {NODE, CLUSTER} & {*kinds}:
+            return
+        nodes = self._link.image.nodes
+        gone = frozenset(
+            number
+            for number, node in nodes.items()
+            if number != self.node and node.is_broker and node.state != "live"
+        )
+        roaming = self._mqtt.roaming
+        assert roaming is not None
+        for number in gone - self._gone:
+            roaming.fenced(number)
+        for number in self._gone - gone:
+            roaming.returned(number)
+        self._gone = gone
+        known = [_peer(node) for node in nodes.values() if node.is_broker]
+        if known != self._known:
+            self._known = known
+            self._awaited += 1
+            self._peers.update(cluster.id, known)
+            self._peers.then(self._links_know)
+
+    def _links_know(self) -> None:
+        self._awaited -= 1
+        self._applied(self._link.image.index or 0)
+
+    def _applied(self, index: int) -> None:
+        if not self._is_informed:
+            self._is_informed = True
+            if not self._link.is_isolated:
+                self._return()
+        # What the others are told of the version holds for the links and the placement, too.
+        if not self._awaited:
+            self.version = index
+            roaming = self._mqtt.roaming
+            assert roaming is not None
+            roaming.look()
+
+    def _placed(self, nodes: Mapping[int, Life]) -> None:
+        """The links know which nodes are live: the broker is told."""
+        before = self._placement.remote
+        self._core.update(nodes)
+        now = {*self._placement.remote}
+        for core in before:
+            if core not in now:
+                self.replaced(core)
+
+    def replaced(self, core: int) -> None:
+        """A core has a new life, or is not there any more: what came from it has ended."""
+        self._relays.replaced(core)
+        if self._mqtt.roaming is not None:
+            self._mqtt.roaming.replaced(core)
+
+    # ------------------------------------------------------------------ whose sessions are whose
+
+    def _adopt(self, message: Adopt) -> None:
+        roaming = self._mqtt.roaming
+        assert roaming is not None
+        if message.node in self._gone:
+            roaming.adopt(message.node, message.sessions, message.is_last)
+
+    def _stood(self, is_isolated: bool) -> None:
+        roaming = self._mqtt.roaming
+        assert roaming is not None
+        if is_isolated:
+            self._fetch += 1
+            _log.warning("the cluster is out of reach: no client is served here until it is back")
+            self._mqtt.isolated()
+        else:
+            _log.info("the cluster is in reach")
+            roaming.rejoined()
+            if self._is_informed:
+                self._return()
+
+    def _return(self) -> None:
+        """Ask which sessions are this core's, group by group."""
+        self._fetch += 1
+        self._ask(self._fetch, 0, "", [])
+
+    def _ask(self, fetch: int, group: int, start: str, found: list[SessionRecord]) -> None:
+        if fetch == self._fetch:
+            heard = partial(self._heard, fetch, group, start, found)
+            self._link.owned(f"data_{group}", start, heard)
+
+    def _heard(
+        self, fetch: int, group: int, start: str, found: list[SessionRecord], page: Page | Refused
+    ) -> None:
+        if fetch != self._fetch:
+            return
+        if isinstance(page, Refused):
+            again = partial(self._ask, fetch, group, start, found)
+            self._core.at(self._core.turn.now_ms + RETRY_MS, again)
+            return
+        rows, after = page
+        found += rows
+        if after is not None:
+            self._ask(fetch, group, after, found)
+        elif group + 1 < self._groups:
+            self._ask(fetch, group + 1, "", found)
+        else:
+            self._restored(found)
+
+    def _restored(self, rows: list[SessionRecord]) -> None:
+        roaming = self._mqtt.roaming
+        assert roaming is not None
+        roaming.restored(rows)
+        if self._welcome is not None:
+            welcome, self._welcome = self._welcome, None
+            welcome()
+
+
+def _tell(waiting: Sequence[Heard], outcome: Outcome) -> None:
+    """Tell who waits for a batch what became of each change."""
+    result = outcome if isinstance(outcome, Refused) else commands.outcome(outcome.result)
+    if isinstance(result, Refused):
+        for done in waiting:
+            done(Verdict.UNKNOWN)
+        return
+    for done, verdict in zip(waiting, data.verdicts(result), strict=True):
+        done(verdict)
+
+
+def _peer(node: Node) -> PeerNode:
+    return PeerNode(
+        node.number,
+        node.address,
+        node.peer_port,
+        node.workers,
+        node.incarnation,
+        node.state == "live",
+    )
