@@ -8,6 +8,7 @@ from msgspec import Struct
 from robustmq.errors import Refusal, Refused
 from robustmq.meta.machine import Applied, Outcome
 from robustmq.meta.outcomes import Batch, Result
+from robustmq.meta.site import Counters
 
 COUNTED = 64
 """Bytes that a proposal counts for beside its command."""
@@ -31,12 +32,18 @@ class Proposals:
     """
 
     def __init__(
-        self, node: int, life: int, most_bytes: int, answer: Callable[[Callable[[], None]], None]
+        self,
+        node: int,
+        life: int,
+        most_bytes: int,
+        answer: Callable[[Callable[[], None]], None],
+        counters: Counters,
     ) -> None:
         self._node = node
         self._life = life
         self._most_bytes = most_bytes
         self._answer = answer
+        self._counters = counters
         self._pending: dict[int, _Pending] = {}
         """By sequence, ascending."""
         self._next = 1
@@ -49,13 +56,19 @@ class Proposals:
 
     def add(self, command: bytes, done: Callable[[Outcome], None], deadline_ms: int) -> None:
         """Take a proposal; when too much waits it is refused."""
+        self._counters.proposed += 1
         size = len(command) + COUNTED
         if self._bytes + size > self._most_bytes and self._pending:
-            self._answer(lambda: done(FULL))
+            self.refuse(FULL, done)
             return
         self._bytes += size
         self._pending[self._next] = _Pending(command, done, deadline_ms)
         self._next += 1
+
+    def refuse(self, why: Refused, done: Callable[[Outcome], None]) -> None:
+        """Answer a proposal that is not taken."""
+        self._counters.failed += 1
+        self._answer(lambda: done(why))
 
     @property
     def floor(self) -> int:
@@ -101,16 +114,13 @@ class Proposals:
         for sequence in [each for each in self._pending if each in results]:
             self._done(sequence, _outcome(results[sequence]))
 
-    def expire(self, now_ms: int) -> int:
-        """Refuse what is too late; returns how many."""
-        late = 0
+    def expire(self, now_ms: int) -> None:
+        """Refuse what is too late."""
         while self._pending:
             sequence, pending = next(islice(self._pending.items(), 1))
             if pending.deadline_ms > now_ms:
                 break
             self._done(sequence, LATE)
-            late += 1
-        return late
 
     def refuse_all(self, why: Refused) -> None:
         """Answer everything that waits."""
@@ -122,6 +132,10 @@ class Proposals:
         if pending is None:
             return
         self._bytes -= len(pending.command) + COUNTED
+        if isinstance(outcome, Applied):
+            self._counters.answered += 1
+        else:
+            self._counters.failed += 1
         done = pending.done
         self._answer(lambda: done(outcome))
 

@@ -74,7 +74,9 @@ class RaftGroup:
         self.machine = make(store)
         self.machine.reload()
         settings = site.settings
-        self._proposals = Proposals(site.me, site.life, settings.pending_bytes, site.answer)
+        self._proposals = Proposals(
+            site.me, site.life, settings.pending_bytes, site.answer, site.counters
+        )
         self._forwarded: deque[Batch] = deque()
         self._forwarded_bytes = 0
         self._target = (NOBODY, 0)
@@ -116,15 +118,12 @@ class RaftGroup:
 
     def propose(self, command: bytes, done: Callable[[Outcome], None], deadline_ms: int) -> None:
         """Have a command folded; `done` is called once, after some turn."""
-        site = self._site
-        site.counters.proposed += 1
-        if len(command) > site.settings.max_proposal_bytes:
-            most = site.settings.max_proposal_bytes
+        most = self._site.settings.max_proposal_bytes
+        if len(command) > most:
             sentence = f"it has {len(command)} bytes, and {most} are the most: make it smaller"
-            refused = Refused(Refusal.TOO_LARGE, sentence)
-            site.answer(lambda: done(refused))
-            return
-        self._proposals.add(command, done, deadline_ms)
+            self._proposals.refuse(Refused(Refusal.TOO_LARGE, sentence), done)
+        else:
+            self._proposals.add(command, done, deadline_ms)
 
     def read(self, done: Callable[[Refused | None], None], deadline_ms: int) -> None:
         """Call `done(None)` when all is folded here that was committed anywhere at this time."""
@@ -173,7 +172,7 @@ class RaftGroup:
         while (ready := node.ready()) is not None:
             self._do(ready, now_ms)
         self._snapshots.turn(now_ms, is_installing=self._installing is not None)
-        self._site.counters.failed += self._proposals.expire(now_ms)
+        self._proposals.expire(now_ms)
         self._compact()
 
     def next_ms(self, now_ms: int) -> int:
@@ -330,14 +329,13 @@ class RaftGroup:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         """Fold committed entries, and write all of it at once."""
-        commands = self._store.position.commands
+        before = commands = self._store.position.commands
         for entry in entries:
             self._bytes += entry.size
             if entry.kind is EntryKind.COMMAND:
                 commands = self._fold_entry(entry, commands)
-        before = self._store.position.index
         self._store.write(Position(entries[-1].index, commands))
-        self._site.counters.applied += entries[-1].index - before
+        self._site.counters.applied += commands - before
 
     def _fold_entry(self, entry: Entry, commands: int) -> int:
         """Fold an entry's commands; returns how many there were ever."""
@@ -360,7 +358,6 @@ class RaftGroup:
             if results:
                 self._has_gap = False
                 self._proposals.folded(first, results)
-                site.counters.answered += len(results)
             elif first < batch.first and not self._has_gap:
                 # One before it was lost on its way to the leader; once for all that follow it.
                 self._has_gap = True

@@ -16,7 +16,11 @@ _COUNTED: Final = 128
 
 
 class Counters(Struct):
-    """What a host has done, for /metrics."""
+    """What a host has done, for /metrics.
+
+    proposed: Commands that were given to it here. answered: Those of them that were folded.
+    failed: Those that were refused, or late. applied: Commands that it has folded, whosever.
+    """
 
     proposed: int = 0
     answered: int = 0

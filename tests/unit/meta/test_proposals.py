@@ -4,6 +4,7 @@ from robustmq.errors import Refusal, Refused
 from robustmq.meta.machine import Applied, Outcome
 from robustmq.meta.outcomes import Result
 from robustmq.meta.proposals import COUNTED, Proposals
+from robustmq.meta.site import Counters
 
 
 class Bench:
@@ -11,7 +12,8 @@ class Bench:
 
     def __init__(self, most_bytes: int = 10_000) -> None:
         self.answers: list[tuple[bytes, Outcome]] = []
-        self.proposals = Proposals(1, 9, most_bytes, lambda answer: answer())
+        self.counters = Counters()
+        self.proposals = Proposals(1, 9, most_bytes, lambda answer: answer(), self.counters)
 
     def add(self, command: bytes, deadline_ms: int = 100) -> None:
         self.proposals.add(command, self._done(command), deadline_ms)
@@ -57,6 +59,7 @@ def test_outcomes_answer_and_move_the_floor() -> None:
     assert bench.answers[2] == (b"c", Applied(9, b"z"))
     assert bench.proposals.floor == 4
     assert not len(bench.proposals)
+    assert bench.counters == Counters(proposed=3, answered=2, failed=1)
 
 
 def test_what_is_late_is_refused_and_given_up() -> None:
@@ -64,8 +67,10 @@ def test_what_is_late_is_refused_and_given_up() -> None:
     bench.add(b"a", 50)
     bench.add(b"b", 60)
     assert bench.proposals.next_ms == 50
-    assert bench.proposals.expire(49) == 0
-    assert bench.proposals.expire(50) == 1
+    bench.proposals.expire(49)
+    assert bench.counters.failed == 0
+    bench.proposals.expire(50)
+    assert bench.counters.failed == 1
     outcome = bench.answers[0][1]
     assert isinstance(outcome, Refused)
     assert outcome.code is Refusal.UNAVAILABLE
