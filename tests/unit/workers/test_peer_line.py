@@ -57,7 +57,7 @@ def test_a_name_that_nobody_has_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     def told() -> bool:
         one.loop.call_later(0.001, one.loop.stop)
         one.loop.run_forever()
-        return "nobody.invalid has no address: no such name" == one.peers.lines[B].trouble
+        return one.peers.lines[B].trouble == "nobody.invalid has no address: no such name"
 
     one.step()
     street.until(told, "said")
