@@ -47,6 +47,7 @@ from robustmq.workers.inheritance import PEER, Inheritance
 from robustmq.workers.links import Links
 from robustmq.workers.meta_link import MetaLink
 from robustmq.workers.participation import Participation, reach
+from robustmq.workers.peers import Peers
 from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.storage_watch import StorageWatch
@@ -101,12 +102,7 @@ class Worker:
         parts = assembly.parts
         self._access = parts.admission.access
         self._delayed = DelayedView(parts.state, parts.delayed, self._index)
-        self._admittance = Admittance(
-            inheritance,
-            self._core,
-            self._resume_on_loop,
-            self._notify,
-        )
+        self._admittance = Admittance(inheritance, self._core, self._resume_on_loop, self._notify)
         self._mqtt = self._make_mqtt()
         self._announcements = Announcements(self._core)
         if self._config.mqtt_runtime.events.enable:
@@ -132,14 +128,8 @@ class Worker:
             self._config.mqtt_runtime.tls.check_interval_ms,
         )
         self._bridges = self._make_bridges()
-        self._links.handle = self._receive
-        self._links.replaced = self._replaced
-        chance = random.Random(os.urandom(16)).randrange
-        self._peers = reach(inheritance, self._poller, self._loop, self._core, chance)
-        if self._peers is not None:
-            self._links.attach(self._peers)
-            self._reception.peers = self._peers
         self._meta = self._make_meta()
+        self._peers = self._link_up()
         self._participation = self._participate()
         self._administration = self._administer()
         self._draining: asyncio.TimerHandle | None = None
@@ -183,6 +173,17 @@ class Worker:
             self._mqtt,
             random.Random(os.urandom(16)).randrange,
         )
+
+    def _link_up(self) -> Peers | None:
+        """Let the other cores reach this one, and those of other nodes unless this is alone."""
+        self._links.handle = self._receive
+        self._links.replaced = self._replaced
+        chance = random.Random(os.urandom(16)).randrange
+        peers = reach(self._inheritance, self._poller, self._loop, self._core, chance)
+        if peers is not None:
+            self._links.attach(peers)
+            self._reception.peers = peers
+        return peers
 
     def _make_meta(self) -> MetaLink:
         (end,) = self._inheritance.meta_channels
