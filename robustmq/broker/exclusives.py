@@ -14,7 +14,7 @@ from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
 from robustmq.broker import frames
 from robustmq.broker.frames import Kind
-from robustmq.broker.placement import Placement
+from robustmq.broker.placement import MEMBERSHIP, Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 
@@ -156,6 +156,8 @@ class Exclusives:
             if self._owner(topic_filter) == self._core:
                 self._on_claim(self._core, 0, member, topic_filter)
         self._awaited = {core for core in self._placement.cores if core != self._core}
+        if not self._placement.is_known:
+            self._awaited.add(MEMBERSHIP)
 
     def tell(self, core: int) -> None:
         """Tell a core what the sessions here hold of its filters, and ask again for the rest."""

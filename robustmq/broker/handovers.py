@@ -153,8 +153,10 @@ class Handovers:
             _, _, _, key, batch = frames.read_hand(frame)
             self.reroute(key, batch)
 
-    def start(self) -> None:
-        """All is restored: see whose nodes are not live."""
+    def look(self) -> None:
+        """See whose nodes are not live, once it is known which are."""
+        if not self._placement.is_known:
+            return
         for core in [core for core in self._asked if not self._placement.is_live(core)]:
             self.departed(core)
 

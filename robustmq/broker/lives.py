@@ -15,14 +15,11 @@ from collections.abc import Mapping
 from robustmq.broker import frames
 from robustmq.broker.deposits import Deposits
 from robustmq.broker.parts import Parts
-from robustmq.broker.placement import Life, Placement
+from robustmq.broker.placement import MEMBERSHIP, Life, Placement
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.wants import Wants
 from robustmq.message.core_number import FIRST_REMOTE
-
-_MEMBERSHIP = -1
-"""In the place of a core: this node is not, or not any more, one of the live ones."""
 
 
 class Lives:
@@ -54,8 +51,8 @@ class Lives:
         interests, subscriptions = self._parts.interests, self._parts.subscriptions
         others = self._others()
         interests.await_from(others)
-        if self._placement.node is not None and not self._placement.nodes:
-            interests.await_from([_MEMBERSHIP])
+        if not self._placement.is_known:
+            interests.await_from([MEMBERSHIP])
         for core in others:
             self._parts.router.joined(core)
         for topic_filter in subscriptions.filters():
@@ -115,7 +112,7 @@ class Lives:
         placement, interests = self._placement, self._parts.interests
         life = nodes.get(placement.node) if placement.node is not None else None
         if life is None:
-            interests.await_from([_MEMBERSHIP])
+            interests.await_from([MEMBERSHIP])
             self._parts.router.hold()
             return
         known = placement.nodes.get(placement.node) if placement.node is not None else None
@@ -130,7 +127,7 @@ class Lives:
             interests.await_from(now)
         if placement.digest != digest:
             self._place([core for core in now if core not in before])
-        interests.told(_MEMBERSHIP)
+        interests.told(MEMBERSHIP)
         if interests.awaited:
             self._parts.router.hold()
 

@@ -4,10 +4,13 @@ Cores are numbered as `message.core_number` says: those of this node by their in
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from robustmq.message.core_number import FIRST_REMOTE, global_core
 from robustmq.message.topic import is_wildcard, stable_hash
+
+MEMBERSHIP: Final = -1
+"""In the place of a core that is waited for: this node is not yet, or not any more, live."""
 
 
 class Life(NamedTuple):
@@ -56,6 +59,11 @@ class Placement:
     def remote(self) -> tuple[int, ...]:
         """The cores of the other live nodes."""
         return self.cores[self.workers :]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all that may be led elsewhere is placed; not before a cluster's nodes are."""
+        return self.node is None or bool(self.nodes)
 
     def is_live(self, core: int) -> bool:
         """Say whether a core is of this node, or of another one that is live."""

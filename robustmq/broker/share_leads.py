@@ -19,7 +19,7 @@ from robustmq.broker import frames
 from robustmq.broker.filter_log import FilterLog, GroupLog
 from robustmq.broker.handovers import LEADER, Handovers
 from robustmq.broker.inbox import Inbox
-from robustmq.broker.placement import Placement
+from robustmq.broker.placement import MEMBERSHIP, Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Sharing, Subscriptions, Tap
@@ -209,6 +209,8 @@ class ShareLeads:
     def restore(self) -> None:
         """After a restart: lead the durable groups of the last life, until all have told."""
         self._awaited = set(self._placement.cores)
+        if not self._placement.is_known:
+            self._awaited.add(MEMBERSHIP)
         for name in self._inbox.names(GROUP_LOGS):
             key = name[len(GROUP_LOGS) :]
             led = self._new(key)

@@ -393,7 +393,7 @@ class Shares:
         for (_, key), membership in self._memberships.items():
             # Which nodes are live was not known when it was restored.
             membership.leader = self._placement.group_core(key)
-        self._handovers.start()
+        self._handovers.look()
         for mine in list(self._given.values()):
             for given in list(mine.values()):
                 self._give_back(given)
@@ -438,6 +438,7 @@ class Shares:
         told of theirs by the same placement.
         """
         self.leads.placed(awaited)
+        self._handovers.look()
         gone = {join.core for join in self._joins.values()}
         for (member, key), membership in list(self._memberships.items()):
             leader = self._placement.group_core(key)

@@ -142,10 +142,13 @@ class Core:
         )
         machine.watch(self)
         self.mqtt.sessions.restore(lambda _: None)
-        image = machine.network.images[-1]
-        self.heard = len(machine.network.images) - 1
-        self._lines.hear(image)
-        self.broker.start(image)
+        if machine.network.comes_first():
+            self.heard = len(machine.network.images) - 1
+            image = machine.network.images[-1]
+            self._lines.hear(image)
+            self.broker.start(image)
+        else:
+            self.broker.start()
         self.mqtt.sessions.resume()
 
     @property
@@ -394,4 +397,5 @@ class Machine:
     @property
     def agree(self) -> bool:
         """Whether all cores have heard of the same image."""
-        return all(core.heard == len(self.network.images) - 1 for core in self.cores.values())
+        last = len(self.network.images) - 1
+        return not last or all(core.heard == last for core in self.cores.values())

@@ -42,6 +42,10 @@ class Network:
         self.stamps: dict[int, Stamp] = {}
         self.ways: dict[tuple[int, int], deque[Packet]] = {}
 
+    def comes_first(self) -> bool:
+        """Whether a core that starts has heard already which nodes there are."""
+        return self._rng.random() < 0.5
+
     def send(self, source: int, target: int, packet: Packet, now_ms: int) -> None:
         """Let a frame go; it does not overtake an earlier one."""
         way = self.ways.setdefault((source, target), deque())
