@@ -19,11 +19,11 @@ from tests.simulation.raft_disk import Disk
 from tests.simulation.raft_truth import Broken, Truth
 
 GROUP = 7
-TIMEOUT = 200
-CHAOS_MS = 4_000
+TIMEOUT = 100
+CHAOS_MS = 3_000
 CALM_MS = 30_000
 """Time in which a group without faults must agree."""
-SETTLE_MS = 2_500
+SETTLE_MS = 1_200
 
 
 class Host:
@@ -49,7 +49,7 @@ class World:
         self.truth = Truth()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
-        size = self.chance.choice((3, 3, 3, 4, 5))
+        size = self.chance.choice((3, 3, 4, 5, 5))
         start = Snapshot(0, 0, Membership(tuple(range(size))))
         spare = 2 if self.chance.random() < 0.5 else 0
         self.hosts = [Host(number, start) for number in range(size)]
@@ -57,7 +57,7 @@ class World:
         self.disks = {host.number: host.disk for host in self.hosts}
         self.settings = Raft(
             election_timeout_ms=TIMEOUT,
-            heartbeat_interval_ms=40,
+            heartbeat_interval_ms=20,
             append_bytes=self.chance.choice((1_024, 1_024, 65_536)),
             inflight_messages=self.chance.choice((1, 3, 64)),
             inflight_bytes=self.chance.choice((1_024, 1 << 20)),
@@ -68,8 +68,15 @@ class World:
         )
         self.loss = self.chance.choice((0.0, 0.0, 0.02, 0.1))
         self.repeats = self.chance.choice((0.0, 0.05, 0.3))
+        self.disk_ms = self.chance.choice(((0, 1, 2), (0, 1, 5, 30), (20, 60, 150)))
+        replies = (MessageKind.VOTE_REPLY, MessageKind.APPEND_REPLY)
+        self.trap = self.chance.choice((None, None, *replies, self.chance.choice([*MessageKind])))
+        """What a replica has said when it crashes, now and then."""
+        self.luck = self.chance.choice((self.chance.random, lambda: self.chance.randint(0, 2) / 9))
+        """How long replicas are patient: sometimes two of them often as long as each other."""
+        self.restless = self.chance.choice((0.03, 0.03, 0.3))
         self.pace = self.chance.choice((100, 500))
-        self.slowest = self.chance.choice((5, 20, 60))
+        self.slowest = self.chance.choice((2, 10, 40))
         self.cut: set[tuple[int, int]] = set()
         self.calm = False
         self.commands = 0
@@ -114,7 +121,7 @@ class World:
             GROUP,
             self.settings,
             host.disk.stored(),
-            chance=self.chance.random,
+            chance=self.luck,
             now_ms=self.now,
         )
         host.syncing = False
@@ -195,12 +202,15 @@ class World:
             if host.disk.pending:
                 self._sync_later(host)
 
-        delay = self.chance.choice((0, 1, 1, 2, 5, 30))
+        delay = self.chance.choice(self.disk_ms)
         self.at(delay, lambda: self.act(host, sync, life))
 
     # Links.
 
     def send(self, message: Message) -> None:
+        if message.kind is self.trap and not self.calm and self.chance.random() < 0.2:
+            host, back = self.hosts[message.sender], self.chance.choice((1, 10, 100))
+            self.at(0, lambda: self._crash(host, back))
         if (message.sender, message.to) in self.cut:
             return
         if not self.calm and self.chance.random() < self.loss:
@@ -209,7 +219,7 @@ class World:
             (message,) = decode(encode([message]), 1 << 20)
         self._deliver(message, self.chance.randint(1, self.slowest))
         if not self.calm and self.chance.random() < self.repeats:
-            self._deliver(message, self.chance.choice((1, 50, 500, 2_000)))
+            self._deliver(message, self.chance.choice((1, 30, 200, 1_000)))
 
     def _deliver(self, message: Message, delay: int) -> None:
         host = self.hosts[message.to]
@@ -234,6 +244,8 @@ class World:
                 kind = MessageKind.SNAPSHOT
                 message = Message(kind, GROUP, host.number, to, term, snapshot=snapshot)
                 self._deliver(message, 1)
+                if self.chance.random() < self.repeats:
+                    self._deliver(message, self.chance.choice((5, 100, 500)))
 
         self.at(self.chance.choice((5, 50, 300)), end)
 
@@ -243,12 +255,12 @@ class World:
         """Somebody proposes, reads, or changes the members."""
         if self.calm:
             return
-        self.at(self.chance.randint(1, 30), self._client)
+        self.at(self.chance.randint(1, 20), self._client)
         host = self.chance.choice(self.hosts)
         what = self.chance.random()
-        if what < 0.62:
+        if what > self.restless + 0.4:
             self.act(host, self._propose, host.life)
-        elif what < 0.94:
+        elif what > self.restless:
             self.act(host, self._read, host.life)
         else:
             for each in self.hosts:
@@ -322,12 +334,12 @@ class World:
         if what == "heal":
             self.cut.clear()
         elif what == "crash":
-            self._crash(host, self.chance.choice((10, 300, 1_500)))
+            self._crash(host, self.chance.choice((1, 10, 300, 1_000)))
         elif what == "all":
             for each in self.hosts:
-                self._crash(each, self.chance.randint(10, 300))
+                self._crash(each, self.chance.randint(1, 200))
         elif what == "stop":
-            host.stopped_until = self.now + self.chance.choice((50, 300, 1_000))
+            host.stopped_until = self.now + self.chance.choice((30, 150, 600))
         else:
             if what in {"alone", "deaf"}:
                 self.cut |= {(each, number) for each in others}
@@ -341,7 +353,7 @@ class World:
                 self.cut |= {(b, a) for a in side for b in self.disks if b not in side}
 
     def _crash(self, host: Host, back: int) -> None:
-        if host.node is not None:
+        if host.node is not None and not self.calm:
             self.crash(host)
             self.at(back, lambda: self.start(host) if host.node is None else None)
 
