@@ -88,7 +88,7 @@ class ClusterLimit(Struct, frozen=True, kw_only=True):
     """`[cluster_limit]`: What this node accepts in all.
 
     max_network_connection: Connections that a worker may hold; 0: as many as the limit of open
-        files allows.
+        files allows, and those beside them whose sockets other workers have.
     """
 
     max_network_connection: Annotated[int, between(0, 100_000_000)] = 0

@@ -8,7 +8,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.turn import Turn
@@ -92,6 +92,7 @@ class Limits(NamedTuple):
     strategy: Strategy = "round_robin"
     topic_rules: tuple[TopicRule, ...] = ()
     storage: Storage = Storage()
+    overlap: Literal["combined", "separate"] = "combined"
 
     def config(self) -> Config:
         """The configuration with these limits."""
@@ -101,7 +102,10 @@ class Limits(NamedTuple):
             ),
             mqtt_runtime=MqttRuntime(
                 protocol=MqttProtocol(
-                    route_cache=self.route_cache, max_server_topic_aliases=0, max_topic_levels=100
+                    route_cache=self.route_cache,
+                    max_server_topic_aliases=0,
+                    max_topic_levels=100,
+                    overlap=self.overlap,
                 ),
                 retained=MqttRetained(
                     max_messages=self.max_retained, max_bytes=self.max_retained_bytes

@@ -139,10 +139,9 @@ class Core:
         if is_delayed(topic):
             delay = self._delayed.admit(principal, topic, retain=retain)
             return delay if isinstance(delay, Refused) else None
-        refused = self._admission.publish(principal, topic, retain=retain)
-        if refused is None and self._admission.limits_size(topic):
-            return None
-        return refused or Handle(topic, self._router.builder)
+        if refused := self._admission.publish(principal, topic, retain=retain):
+            return refused
+        return None if self._admission.limits_size(topic) else Handle(topic, self._router.builder)
 
     def publish(
         self,

@@ -9,7 +9,8 @@ from robustmq.policy.topic_rules import TopicRules
 
 _SERVER_TREE = b"$SYS"
 _BRIDGES = b"$SYS/broker/connection/"
-"""Where mosquitto's bridges say on both sides whether they are connected."""
+_STATE = b"/state"
+"""Between these is the name of one of mosquitto's bridges, which says whether it is connected."""
 
 
 class Admission:
@@ -32,7 +33,8 @@ class Admission:
         """Say why this principal may not publish `size` bytes to `topic`; None when it may."""
         name = local(topic)
         is_systems = name.startswith(_SERVER_TREE) and name[4:5] in {b"", b"/"}
-        if is_systems and principal is not SERVER and not name.startswith(_BRIDGES):
+        is_bridges = name.startswith(_BRIDGES) and name.endswith(_STATE)
+        if is_systems and principal is not SERVER and not is_bridges:
             return Refused(
                 Refusal.NOT_AUTHORIZED,
                 f"{principal.client_id} may not publish to $SYS: it is the server's own tree",

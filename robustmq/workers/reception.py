@@ -70,6 +70,8 @@ class Reception:
         self._mqtt = mqtt
         self._watch_writable = watch_writable
         self._most_streams = limits.connection_count(config, inheritance.workers)
+        # Another worker has their sockets: without a limit of connections only files are one.
+        self._counts_relayed = config.cluster_limit.max_network_connection > 0
         self._is_shut = False
         self._report = report
         self.quic: QuicDoor | None = None
@@ -156,9 +158,11 @@ class Reception:
     def is_full(self) -> bool:
         """Say whether no more connections may come in."""
         arriving = sum(door.waiting for door in self._doors) + self.handover.waiting
-        streams = self._streams + len(self.relays.homes)
+        streams = self._streams
         if self.quic is not None:
             streams += self.quic.connections
+        if self._counts_relayed:
+            streams += len(self.relays.homes)
         return streams + arriving >= self._most_streams
 
     def _acceptor(

@@ -54,3 +54,10 @@ def test_a_refusal_says_who_what_and_which_setting() -> None:
     assert "client" in tree.detail
     assert "more than 3 levels" in levels.detail
     assert "mqtt_runtime.protocol.max_topic_levels" in levels.detail
+
+
+def test_bridges_tell_their_state_and_nothing_else() -> None:
+    admission = Admission(10)
+    assert admission.publish(WHO, b"$SYS/broker/connection/me/state") is None
+    for topic in (b"$SYS/broker/connection/me", b"$SYS/broker/connection/me/x"):
+        assert code(admission.publish(WHO, topic)) is Refusal.NOT_AUTHORIZED
