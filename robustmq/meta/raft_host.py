@@ -29,6 +29,10 @@ from robustmq.storage.writer import Writer
 _ENDING: Final = Refused(
     Refusal.UNAVAILABLE, "this node is being stopped; it may yet be done, so ask again"
 )
+_FULL: Final = (
+    "the disk is full: nothing that the cluster decides can be kept here until there is room"
+)
+_ROOM: Final = "the disk has room again: what waited is kept"
 _SLACK: Final = 1 << 20
 """Bytes of a parcel beside the longest proposal and what travels with it."""
 
@@ -108,6 +112,8 @@ class RaftHost:
             self.counters,
         )
         self._me = me
+        self._report = report
+        self._was_full = False
         self._groups: dict[str, RaftGroup] = {}
         for number, (name, make) in enumerate(groups.items()):
             store = GroupStore(disk.files, disk.databases, f"{state}/{name}")
@@ -211,6 +217,9 @@ class RaftHost:
         self._now_ms = max(now_ms, self._now_ms)
         self._is_due = False
         self._journals.collect()
+        if self._journals.is_full != self._was_full:
+            self._was_full = self._journals.is_full
+            self._report(_FULL if self._was_full else _ROOM)
         for group in self._by_number:
             group.turn(self._now_ms)
         self._journals.commit()

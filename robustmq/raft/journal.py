@@ -2,9 +2,11 @@
 
 The loop gathers what a turn must keep and hands it to the writer as one batch, when the one before
 is durable: each file that it touches is synced once. A failed write or sync is final: what the
-kernel has of those pages afterwards nobody knows, so the process must end.
+kernel has of those pages afterwards nobody knows, so the process must end. But for a full disk,
+which says so before anything is synced: then the same is written again until there is room.
 """
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -32,6 +34,8 @@ from robustmq.raft.message import Entry, HardState, Snapshot
 from robustmq.storage.files import Files
 from robustmq.storage.writer import Writer
 
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_RETRY_SECONDS: Final = 0.5
 WINDOW: Final = 256 << 10
 """Bytes that are read at once."""
 
@@ -60,7 +64,7 @@ class _Write(Struct):
 
 
 class Chore(Protocol):
-    """Something else that waits for the disk, done by the writer before the batch's syncs."""
+    """Something else that waits for the disk, done by the writer before it writes the batch."""
 
     def __call__(self) -> None:
         """Do it. May raise OSError."""
@@ -302,6 +306,8 @@ class Journals:
         self.next = 1
         self.syncs = 0
         """Files that were synced."""
+        self.is_full = False
+        """Whether a batch waits because the disk is full."""
         self._files = files
         self._writer = writer
         self._folder = folder
@@ -402,30 +408,46 @@ class Journals:
         self._deletions += paths
 
     def _work(self) -> float | None:
-        if self._batch is not None and not self._is_done and self._failure is None:
-            self._perform()
-            self._writer.ring()
-        return None
+        if self._batch is None or self._is_done or self._failure is not None:
+            return None
+        self._perform()
+        self._writer.ring()
+        return _RETRY_SECONDS if self.is_full else None
 
     def _perform(self) -> None:
         """By the writer: everything of a batch, in an order that a crash may cut anywhere."""
         assert self._batch is not None
         try:
-            self._run(self._batch)
+            self.is_full = not self._write(self._batch)
+            if self.is_full:
+                return
+            self._finish(self._batch)
         except Exception as error:
             self._failure = error
         else:
             self._is_done = True
 
-    def _run(self, batch: _Batch) -> None:
+    def _write(self, batch: _Batch) -> bool:
+        """Do a batch's chores and write all of it; no: there is no room, it is to be repeated."""
         files = self._files
-        for chore in batch.chores:
-            chore()
-        for write in batch.writes:
-            file = write.file
-            if file.fd < 0:
-                file.fd = files.open(file.path, write=True, create=True)
-            files.pwritev(file.fd, write.buffers, write.at)
+        # Once each, and first: what is written may be on the disk before it is synced.
+        while batch.chores:
+            batch.chores.pop(0)()
+        try:
+            for write in batch.writes:
+                file = write.file
+                if file.fd < 0:
+                    file.fd = files.open(file.path, write=True, create=True)
+                files.pwritev(file.fd, write.buffers, write.at)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            return False
+        return True
+
+    def _finish(self, batch: _Batch) -> None:
+        """Sync what is written, and do what may be done only then."""
+        files = self._files
         for write in batch.writes:
             files.fdatasync(write.file.fd)
             self.syncs += 1

@@ -1,3 +1,4 @@
+import errno
 import random
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import pytest
 from robustmq.errors import Corrupt, ProtocolError, Refusal, Refused
 from robustmq.meta.life import begin_life
 from robustmq.meta.machine import Applied, Outcome, Store
+from robustmq.meta.outcomes import Batch
 from robustmq.meta.peer_message import Forward, Parcel, encode
 from robustmq.meta.raft_host import Disk, RaftHost
 from robustmq.raft import message as raft_message
@@ -218,6 +220,19 @@ def test_a_failed_disk_ends_the_process(bench: Bench) -> None:
     assert not bench.outcomes
 
 
+def test_a_full_disk_is_said_and_waited_for(bench: Bench) -> None:
+    bench.disk.faults["pwritev"] = errno.ENOSPC
+    bench.propose(b"a")
+    bench.turn(50)
+    assert not bench.outcomes
+    assert "the disk is full" in bench.reports[-1]
+    bench.disk.faults.clear()
+    bench.writer.run()
+    bench.turn(20)
+    assert bench.outcomes == [Applied(1, b"did a")]
+    assert "room again" in bench.reports[-1]
+
+
 def test_at_the_end_whoever_waits_is_answered() -> None:
     bench = Bench(voters=(1, 2, 3))
     bench.turn(20)
@@ -274,8 +289,6 @@ def test_a_group_that_is_not_here_is_not_answered() -> None:
 
 
 def test_another_nodes_proposals_are_its_own(bench: Bench) -> None:
-    from robustmq.meta.outcomes import Batch
-
     theirs = Forward(0, Batch(2, 1, 1, 1, (b"theirs",)))
     forged = Forward(0, Batch(3, 1, 1, 1, (b"forged",)))
     bench.host.receive(2, encode(Parcel(b"", (theirs, forged))))

@@ -1,3 +1,4 @@
+import errno
 import random
 
 import pytest
@@ -249,6 +250,41 @@ def test_a_failed_sync_is_final(bench: Bench) -> None:
     with pytest.raises(Fatal):
         bench.journals.collect()
     assert bench.disk.calls.count("fdatasync") == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_waited_for(bench: Bench, code: int) -> None:
+    chores: list[int] = []
+    number = bench.journals.chore(lambda: chores.append(1))
+    bench.append(1, 3)
+    bench.journals.commit()
+    bench.disk.faults["pwritev"] = code
+    assert bench.writer.run() == 0.5
+    bench.journals.collect()
+    assert (bench.journals.is_full, bench.journals.durable) == (True, number - 1)
+    bench.disk.faults.clear()
+    assert bench.writer.run() is None
+    bench.journals.collect()
+    assert (bench.journals.is_full, bench.journals.durable) == (False, number)
+    assert chores == [1]
+    bench.reopen()
+    assert bench.kept() == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_an_end_while_the_disk_is_full_loses_what_nobody_was_told_of(bench: Bench) -> None:
+    bench.append(1, 1)
+    bench.sync()
+    bench.append(2, 9)
+    bench.disk.room = sum(len(each.data) for each in bench.disk.names.values()) + 150
+    bench.journals.commit()
+    bench.writer.run()
+    bench.journals.collect()
+    assert bench.journals.is_full
+    bench.journals.close()
+    bench.disk.room = None
+    bench.open()
+    assert bench.kept()[0] == (1, 1)
+    assert len(bench.kept()) < 9
 
 
 def test_a_chore_is_done_with_the_batch(bench: Bench) -> None:
