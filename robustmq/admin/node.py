@@ -13,6 +13,20 @@ class Replies(NamedTuple):
     missing: list[int]
 
 
+class Key(NamedTuple):
+    """A key of the cluster's key-value store, and its value."""
+
+    key: str
+    value: bytes
+
+
+class Keys(NamedTuple):
+    """Keys in their order; `after`: where to go on, None when there are no more."""
+
+    keys: list[Key]
+    after: str | None
+
+
 class Node(Protocol):
     """The workers of the node, and the records that every one of them knows."""
 
@@ -32,15 +46,24 @@ class Node(Protocol):
         ...
 
     def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
-        """Return the node's records of a kind by their names."""
+        """Return the cluster's records of a kind by their names."""
         ...
 
     async def change(
-        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]]
+        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]], *, create: bool = False
     ) -> list[int] | Refused:
         """Set records, or with None remove them: (kind, name, value), all of them or none.
 
-        Returns when they are durable and every worker that serves clients has applied them; the
-        numbers of those that have not in time.
+        With `create` it is refused when one that is set exists. Returns when they are committed,
+        and every worker of this node that serves clients has applied them; the numbers of those
+        that have not in time.
         """
+        ...
+
+    async def set_key(self, key: str, value: bytes | None) -> list[int] | Refused:
+        """Set a key of the cluster's key-value store, or with None remove it."""
+        ...
+
+    async def keys(self, prefix: str, start: str, limit: int) -> Keys | Refused:
+        """Return keys that begin with `prefix`, from `start` on, as they are committed now."""
         ...

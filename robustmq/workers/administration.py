@@ -1,46 +1,40 @@
-"""A worker's end of the administration: it answers questions, and applies the node's records."""
+"""A worker's end of the administration: it answers questions, and says how far its image is."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from robustmq.net.channel import Channel
 from robustmq.workers import log, questions
-from robustmq.workers.questions import Answer, Applied, Ask, Change, Hello, Image, Notice, Question
+from robustmq.workers.questions import (
+    Answer,
+    Applied,
+    Ask,
+    Greeting,
+    Hello,
+    Notice,
+    Question,
+)
 
 _log = log.EventLog("administration")
 
 
-class Folded(Protocol):
-    """What a kind of node records becomes on a core."""
-
-    def clear(self) -> None:
-        """Forget all: the records follow."""
-
-    def apply(self, name: str, value: dict[str, Any] | None) -> None:
-        """Learn that a record is new or other, or with None that it is gone."""
-
-
 class Administration:
-    """Answers in the turn in which a question is read.
-
-    `answers` has the questions by kind, `records` who applies which kind of record.
-    """
+    """Answers in the turn in which a question is read; `answers` has the questions by kind."""
 
     def __init__(self, channel: Channel, epoch: int) -> None:
         self.answers: dict[str, Ask] = {}
-        self.records: dict[str, Folded] = {}
         self._channel = channel
         self._epoch = epoch
-        self._version: int | None = None
-
-    @property
-    def is_informed(self) -> bool:
-        """Whether the node's records are known here."""
-        return self._version is not None
+        self._index: int | None = None
 
     def start(self) -> None:
-        """Ask for the records: `is_informed` when they have been read."""
+        """Say that this life has begun: what waits for an earlier one is nobody's."""
         self._channel.send(questions.encode(Hello(self._epoch)))
+
+    def applied(self, index: int) -> None:
+        """Say that the image of the metadata has reached an index here."""
+        self._index = index
+        self._channel.send(questions.encode(Applied(index)))
 
     def notify(self, kind: str, value: Mapping[str, Any]) -> None:
         """Tell the server process something; it may be busy or starting, nobody waits."""
@@ -55,10 +49,9 @@ class Administration:
             match message:
                 case Question():
                     self._channel.send(questions.encode(self._answer(message)))
-                case Image():
-                    self._replace(message)
-                case Change():
-                    self._change(message)
+                case Greeting():
+                    if self._index is not None:
+                        self.applied(self._index)
 
     def _answer(self, question: Question) -> Answer:
         ask = self.answers.get(question.kind)
@@ -71,39 +64,3 @@ class Administration:
         except Exception:
             _log.error("a question failed", kind=question.kind)
             return Answer(question.number, None, f"{question.kind} failed: see the worker's log")
-
-    def _replace(self, image: Image) -> None:
-        if self._version is not None and image.version < self._version:
-            return
-        for folded in self.records.values():
-            folded.clear()
-        self._apply(image)
-        self._version = image.version
-        self._channel.send(questions.encode(Applied(image.version)))
-
-    def _change(self, change: Change) -> None:
-        if self._version is None or change.version <= self._version:
-            return
-        if change.version != self._version + 1:
-            # Something is missing in between.
-            self.start()
-            return
-        self._apply(change)
-        self._version = change.version
-        self._channel.send(questions.encode(Applied(change.version)))
-
-    def _apply(self, message: Image | Change) -> None:
-        for record in message.records:
-            folded = self.records.get(record.kind)
-            if folded is None:
-                continue
-            try:
-                folded.apply(record.name, record.value)
-            except ValueError as error:
-                # Written by a newer version, or by hand: the others hold nevertheless.
-                _log.warning(
-                    "a record is not applied",
-                    kind=record.kind,
-                    name=record.name,
-                    reason=str(error),
-                )

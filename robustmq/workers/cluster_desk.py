@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import socket
 from typing import Any, Final
 
 import msgspec
@@ -43,45 +42,37 @@ def asked(data: bytes) -> Asked | None:
 
 
 class ClusterDesk:
-    """The server process' end. `life` tells the answers to it from those to an earlier one."""
+    """The server process' end. `life` tells the answers to it from those to an earlier one.
 
-    def __init__(self, end: socket.socket, life: int) -> None:
-        self.channel = Channel(end, self._blocked)
+    `take` must be given what comes on the channel.
+    """
+
+    def __init__(self, channel: Channel, life: int) -> None:
+        self._channel = channel
         # Beyond every number of an earlier life, whose answers may still come.
         self._numbers = itertools.count(life << 40)
         self._open: dict[int, asyncio.Future[Any]] = {}
-
-    def start(self) -> None:
-        """Listen, within the running loop."""
-        asyncio.get_running_loop().add_reader(self.channel.fileno(), self._receive)
 
     async def ask(self, kind: str, arguments: dict[str, Any], seconds: float) -> Any:  # noqa: ANN401
         """Ask; raises ValueError with the sentence of a refusal, TimeoutError without an answer."""
         number = next(self._numbers)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
-        self.channel.send(encode(Asked(number, kind, arguments)))
+        self._channel.send(encode(Asked(number, kind, arguments)))
         try:
             async with asyncio.timeout(seconds):
                 return await answer
         finally:
             del self._open[number]
 
-    def _receive(self) -> None:
-        for data in self.channel.receive():
-            found = _answered.decode(data)
-            answer = self._open.get(found.number)
-            if answer is None or answer.done():
-                continue
+    def take(self, data: bytes) -> bool:
+        """Take a message of the meta process; False when it is no answer."""
+        if data[1:10] != b"\xa8Answered":
+            return False
+        found = _answered.decode(data)
+        answer = self._open.get(found.number)
+        if answer is not None and not answer.done():
             if found.error is not None:
                 answer.set_exception(ValueError(found.error))
             else:
                 answer.set_result(found.value)
-
-    def _blocked(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def writable() -> None:
-            loop.remove_writer(self.channel.fileno())
-            self.channel.flush()
-
-        loop.add_writer(self.channel.fileno(), writable)
+        return True

@@ -61,6 +61,7 @@ class MetaLink:
     must be called now and then. `applied(index)` is called when the image has reached an index,
     `changed(message)` for retained messages, `adopt(message)` for sessions of a node that is
     gone, and `stood(is_isolated)` when the node has lost the cluster or has found it again.
+    `other(data)` takes what belongs to somebody else who uses the channel, and says whether it did.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class MetaLink:
         self.applied: Callable[[int], None] = lambda _index: None
         self.changed: Callable[[Changed], None] = lambda _changed: None
         self.adopt: Callable[[Adopt], None] = lambda _adopt: None
+        self.other: Callable[[bytes], bool] = lambda _data: False
         self.stood: Callable[[bool], None] = lambda _is_isolated: None
         self.is_isolated = False
         self._channel = channel
@@ -154,6 +156,8 @@ class MetaLink:
     def receive(self) -> None:
         """Take all that was said: call it when the channel is readable."""
         for data in self._channel.receive():
+            if self.other(data):
+                continue
             message = messages.from_meta(data)
             if message.epoch != self._epoch:
                 continue
@@ -181,9 +185,7 @@ class MetaLink:
     def _welcomed(self, life: int) -> None:
         if life == self._life:
             return
-        is_first, self._life = self._life is None, life
-        if is_first:
-            return
+        self._life = life
         for pending in self._pending.values():
             self._channel.send(pending.message)
         for follow in self._following.values():
@@ -210,7 +212,8 @@ class MetaLink:
 
     def _follow(self, follow: Follow) -> None:
         self._following[follow.group] = follow
-        self._send(follow)
+        if self._life is not None:
+            self._send(follow)
 
     def _answered(self, answer: Answer) -> None:
         pending = self._pending.pop(answer.number, None)
@@ -233,7 +236,8 @@ class MetaLink:
             return
         data = messages.encode(message)
         self._pending[number] = _Pending(data, done, self._now_ms() + self._timeout_ms)
-        self._channel.send(data)
+        if self._life is not None:
+            self._channel.send(data)
 
     def _send(self, message: messages.ToMeta) -> None:
         self._channel.send(messages.encode(message))

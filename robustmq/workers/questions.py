@@ -1,11 +1,11 @@
-"""What the server process and the workers say to each other: questions, answers, node records.
+"""What the server process and the workers say to each other: questions, answers, and news.
 
 Whatever is for a worker names the worker's life (`epoch`): what was meant for an earlier one is
 not heard by the next.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +22,7 @@ BUDGET: Final = 1_000
 
 
 class Hello(Struct, tag=True, array_like=True):
-    """A worker's life has begun and wants the records."""
+    """A worker's life has begun."""
 
     epoch: int
 
@@ -51,37 +51,19 @@ class Notice(Struct, tag=True, array_like=True):
     value: dict[str, Any]
 
 
-class Record(NamedTuple):
-    """A node record: what an administrator has set and every core knows; None: it is gone."""
-
-    kind: str
-    name: str
-    value: dict[str, Any] | None
-
-
-class Image(Struct, tag=True, array_like=True):
-    """All node records as of `version`, in the place of those that the worker had."""
+class Greeting(Struct, tag=True, array_like=True):
+    """A life of the server process has begun: it asks how far the worker's image is."""
 
     epoch: int
-    version: int
-    records: list[Record]
-
-
-class Change(Struct, tag=True, array_like=True):
-    """What `version` has changed in the version before it."""
-
-    epoch: int
-    version: int
-    records: list[Record]
 
 
 class Applied(Struct, tag=True, array_like=True):
-    """A worker has applied the records up to `version`."""
+    """A worker's image of the metadata has reached an index."""
 
-    version: int
+    index: int
 
 
-ToWorker: TypeAlias = Question | Image | Change
+ToWorker: TypeAlias = Question | Greeting
 ToServer: TypeAlias = Hello | Answer | Notice | Applied
 
 _encoder: Final = msgspec.msgpack.Encoder()

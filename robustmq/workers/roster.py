@@ -1,7 +1,7 @@
 """The server process' end of the administration: all workers of the node, asked at once."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -10,22 +10,13 @@ from robustmq.net.channel import Channel
 from robustmq.shm.region import Phase, State
 from robustmq.workers import log, questions
 from robustmq.workers.inheritance import ServerInheritance
-from robustmq.workers.questions import (
-    Answer,
-    Applied,
-    Change,
-    Hello,
-    Image,
-    Notice,
-    Question,
-    Record,
-)
+from robustmq.workers.questions import Answer, Applied, Greeting, Hello, Notice, Question
 
 OPEN_QUESTIONS: Final = 16
 """Questions that are on their way at once; others wait for their turn."""
 
 BACKLOG_BYTES: Final = 4 << 20
-"""Bytes that wait for a worker beyond which it is told nothing but the records at its start."""
+"""Bytes that wait for a worker beyond which it is asked nothing."""
 
 _SERVING: Final = (Phase.READY, Phase.DRAINING)
 
@@ -33,7 +24,7 @@ _log = log.EventLog("roster")
 
 
 class _Waiting:
-    """A question on its way, or a version of the records: who owes an answer, and what came."""
+    """A question on its way, or an index of the metadata: who owes an answer, and what came."""
 
     def __init__(self, cores: Iterable[int]) -> None:
         self.owing = set(cores)
@@ -62,16 +53,12 @@ class _Waiting:
 class Roster:
     """Asks workers and tells them; one that is down or slow delays nobody beyond the timeout.
 
-    `image()` is (version, all records), for a worker that begins; `noticed` are the callables
-    for what workers tell unasked, by kind: they get (core, value).
+    `noticed` are the callables for what workers tell unasked, by kind: they get (core, value).
     """
 
-    def __init__(
-        self, inheritance: ServerInheritance, image: Callable[[], tuple[int, list[Record]]]
-    ) -> None:
+    def __init__(self, inheritance: ServerInheritance) -> None:
         self.noticed: dict[str, Callable[[int, dict[str, Any]], None]] = {}
         self.workers = inheritance.workers
-        self._image = image
         self._seconds = inheritance.config.admin.answer_timeout_ms / 1_000
         self._states: list[State] = [inheritance.region.state(n) for n in range(self.workers)]
         self._channels = [
@@ -79,18 +66,20 @@ class Roster:
             for core, end in enumerate(inheritance.channels)
         ]
         self._asked: dict[int, _Waiting] = {}
-        self._published: dict[int, _Waiting] = {}
+        self._reached: dict[int, tuple[int, int]] = {}
+        """How far the image of each core is: (the core's life, index)."""
+        self._settling: list[tuple[int, _Waiting]] = []
         self._open = asyncio.Semaphore(OPEN_QUESTIONS)
         # Beyond every number of an earlier life, whose answers may still come.
         self._last = inheritance.region.state(inheritance.index).epoch << 40
 
     def start(self) -> None:
-        """Listen to the workers, and tell those that run what the records are."""
+        """Listen to the workers, and ask those that run how far their images are."""
         loop = asyncio.get_running_loop()
         for core, channel in enumerate(self._channels):
             loop.add_reader(channel.fileno(), self._receive, core)
             if self._states[core].pid:
-                self._send_image(core)
+                self._send(core, Greeting(self._states[core].epoch))
 
     async def ask(
         self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None
@@ -116,17 +105,23 @@ class Roster:
             raise ValueError(waiting.errors[0])
         return Replies(waiting.values, sorted({*wanted} - {*asked} | {*late}))
 
-    async def publish(self, version: int, records: Sequence[Record]) -> list[int]:
-        """Tell every worker of a change; return who serves clients and has not applied it."""
-        serving = [core for core in range(self.workers) if self._states[core].phase in _SERVING]
-        waiting = self._published[version] = _Waiting(serving)
-        for core in range(self.workers):
-            if self._states[core].pid and self._channels[core].backlog_bytes < BACKLOG_BYTES:
-                self._send(core, Change(self._states[core].epoch, version, list(records)))
+    async def settled(self, index: int) -> list[int]:
+        """Wait until the images of all who serve clients have reached an index of the metadata.
+
+        Returns the numbers of those whose have not in time.
+        """
+        serving = (core for core in range(self.workers) if self._states[core].phase in _SERVING)
+        waiting = _Waiting(core for core in serving if not self._has_reached(core, index))
+        entry = (index, waiting)
+        self._settling.append(entry)
         try:
             return await waiting.settled(self._seconds)
         finally:
-            del self._published[version]
+            self._settling.remove(entry)
+
+    def _has_reached(self, core: int, index: int) -> bool:
+        epoch, reached = self._reached.get(core, (0, 0))
+        return epoch == self._states[core].epoch and reached >= index
 
     def _is_reachable(self, core: int) -> bool:
         serving = self._states[core].phase in _SERVING
@@ -135,22 +130,17 @@ class Roster:
     def _send(self, core: int, message: questions.ToWorker) -> None:
         self._channels[core].send(questions.encode(message))
 
-    def _send_image(self, core: int) -> None:
-        version, records = self._image()
-        self._send(core, Image(self._states[core].epoch, version, records))
-
     def _receive(self, core: int) -> None:
         for data in self._channels[core].receive():
             match questions.for_server(data):
                 case Answer(number, value, error):
                     self._answered(core, number, value, error)
-                case Applied(version):
-                    self._applied(core, version)
+                case Applied(index):
+                    self._applied(core, index)
                 case Hello(epoch):
                     if epoch == self._states[core].epoch:
                         # What was meant for its predecessor is nobody's any more.
                         self._channels[core].clear()
-                        self._send_image(core)
                 case Notice(kind, value):
                     if kind in self.noticed:
                         self.noticed[kind](core, value)
@@ -165,9 +155,10 @@ class Roster:
             waiting.errors.append(error)
         waiting.answered(core)
 
-    def _applied(self, core: int, version: int) -> None:
-        for published, waiting in self._published.items():
-            if published <= version:
+    def _applied(self, core: int, index: int) -> None:
+        self._reached[core] = (self._states[core].epoch, index)
+        for wanted, waiting in self._settling:
+            if wanted <= index:
                 waiting.answered(core)
 
     def _blocked(self, core: int) -> None:

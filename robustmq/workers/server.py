@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import psutil
 import uvicorn
@@ -16,26 +15,15 @@ import uvloop
 
 from robustmq._kernel.choice import KERNEL
 from robustmq.admin import app
-from robustmq.admin.blacklist import ended
 from robustmq.admin.console import WebSocketListeners
-from robustmq.admin.node import Replies
 from robustmq.admin.prometheus import Core, Usage
-from robustmq.errors import ConfigError, Refused
-from robustmq.policy.bans import KIND
 from robustmq.shm.region import Phase, Region
 from robustmq.workers import limits, log
-from robustmq.workers.cluster_desk import ClusterDesk
 from robustmq.workers.inheritance import HTTP, ServerInheritance, meta_endpoint
 from robustmq.workers.observer import Observer
-from robustmq.workers.questions import Record
-from robustmq.workers.records import Records
-from robustmq.workers.roster import Roster
+from robustmq.workers.workforce import GRACE_SECONDS, Workforce
 
 HEARTBEATS_PER_TIMEOUT: Final = 5
-GRACE_SECONDS: Final = 1
-_STATUS_FAILED: Final = 1
-
-_log = log.EventLog("server")
 
 
 def run(inheritance: ServerInheritance) -> None:
@@ -44,19 +32,7 @@ def run(inheritance: ServerInheritance) -> None:
 
 
 async def _serve(inheritance: ServerInheritance) -> None:
-    try:
-        node = Workforce(inheritance)
-    except ConfigError as error:
-        reason = str(error)
-    else:
-        await _serve_node(inheritance, node)
-        return
-    # Said here: within the except clause a traceback would go with it.
-    _log.error("the node's records cannot be used", reason=reason)
-    raise SystemExit(_STATUS_FAILED)
-
-
-async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None:
+    node = Workforce(inheritance)
     snapshot = RegionSnapshot(inheritance.region, inheritance.workers)
     observer = _observer(inheritance, node, snapshot)
     application = app.create(
@@ -86,7 +62,7 @@ async def _serve_node(inheritance: ServerInheritance, node: "Workforce") -> None
 
 
 def _observer(
-    inheritance: ServerInheritance, node: "Workforce", snapshot: "RegionSnapshot"
+    inheritance: ServerInheritance, node: Workforce, snapshot: "RegionSnapshot"
 ) -> Observer:
     return Observer(
         inheritance.config,
@@ -134,73 +110,6 @@ class EmbeddedServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the event loop: uvicorn would raise them again at its end."""
         yield
-
-
-class Workforce:
-    """The workers and the node's records; the `Node` of the HTTP application."""
-
-    def __init__(self, inheritance: ServerInheritance) -> None:
-        config = inheritance.config
-        self.workers = inheritance.workers
-        self._roster = Roster(inheritance, self._image)
-        end = inheritance.meta_channels[0]
-        life = inheritance.region.state(inheritance.index).epoch
-        self._desk = ClusterDesk(end, life)
-        self._cluster_seconds = config.meta_runtime.raft_write_timeout_sec + GRACE_SECONDS
-        self._earned: dict[str, dict[str, Any]] = {}
-        self._writing: asyncio.Task[None] | None = None
-        self._roster.noticed[KIND] = self._banned
-        self._records = Records(
-            Path(config.data_path), config.admin.max_records, self._roster.publish
-        )
-
-    def start(self) -> None:
-        """Begin to talk to the workers."""
-        self._roster.start()
-        self._desk.start()
-
-    async def ask_cluster(self, kind: str, arguments: dict[str, Any]) -> object:
-        """See `admin.node.Node`."""
-        return await self._desk.ask(kind, arguments, self._cluster_seconds)
-
-    async def ask(
-        self, kind: str, arguments: Mapping[str, Any], cores: Iterable[int] | None = None
-    ) -> Replies:
-        """See `admin.node.Node`."""
-        return await self._roster.ask(kind, arguments, cores)
-
-    def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
-        """See `admin.node.Node`."""
-        return self._records.of(kind)
-
-    async def change(
-        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]]
-    ) -> list[int] | Refused:
-        """See `admin.node.Node`."""
-        return await self._records.change([Record(*change) for change in changes])
-
-    def _banned(self, _core: int, value: dict[str, Any]) -> None:
-        """A worker has banned a client: it becomes a record, with others that come meanwhile."""
-        self._earned[value.pop("name")] = value
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_bans())
-
-    async def _write_bans(self) -> None:
-        while self._earned:
-            earned, self._earned = self._earned, {}
-            over = ended(self.records(KIND), int(time.time() * 1_000))
-            result = await self.change(
-                [
-                    *((KIND, name, None) for name in over),
-                    *((KIND, name, value) for name, value in earned.items()),
-                ]
-            )
-            if isinstance(result, Refused):
-                _log.warning("bans of workers are not kept", reason=result.detail)
-        self._writing = None
-
-    def _image(self) -> tuple[int, list[Record]]:
-        return self._records.version, self._records.image()
 
 
 class RegionSnapshot:

@@ -132,6 +132,7 @@ class Worker:
         self._peers = self._link_up()
         self._participation = self._participate()
         self._administration = self._administer()
+        self._hear_of_records()
         self._draining: asyncio.TimerHandle | None = None
 
     def _open_stores(self) -> Stores:
@@ -268,17 +269,28 @@ class Worker:
                 ),
             }
         )
-        self._admittance.bans.added = self._banned
-        administration.records[KIND] = self._admittance.bans
         return administration
+
+    def _hear_of_records(self) -> None:
+        """Have bans and users fold what the image says of them, and tell how far it is."""
+        self._admittance.bans.added = self._banned
+        self._meta.image.folds[KIND] = self._admittance.bans
+        heard = self._meta.applied
+
+        def applied(index: int) -> None:
+            heard(index)
+            self._administration.applied(index)
+
+        self._meta.applied = applied
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         """Take clients from now on."""
         self._beat()
-        # What they are arrives while this core recovers.
         self._administration.start()
+        # The image arrives while this core recovers.
+        self._meta.start()
         bell = self._inheritance.doorbells[self._index]
         self._poller.watch(bell.fileno(), self._links.answer_bell)
         handover = self._reception.handover
@@ -292,17 +304,20 @@ class Worker:
             self._mqtt.permissions_changed()
         self._watch.recovered(self._stores)
         self._links.answer_bell()
-        self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        if self._participation is None:
+            # Until the image is there SIGTERM ends this process as it is: it has no clients yet.
+            self._await_image()
+        self._loop.add_signal_handler(signal.SIGTERM, self.drain)
         self._certificates.start()
         self._slow.start()
-        self._await_records()
         if self._peers is not None:
             listener = self._inheritance.listeners[PEER]
             self._peers.listen(listener, self._reception.handover.send)
-        self._meta.start()
         (end,) = self._inheritance.meta_channels
         self._poller.watch(end.fileno(), self._meta.receive)
+        (end,) = self._inheritance.channels
+        self._poller.watch(end.fileno(), self._administration.receive)
         self._expire()
         if self._participation is None:
             self._welcome()
@@ -317,15 +332,13 @@ class Worker:
         self._meta.expire()
         self._core.at(self._turn.now_ms + _EXPIRE_MS, self._expire)
 
-    def _await_records(self) -> None:
-        """Wait for the node's records: who is banned may not come in before they are known."""
-        (end,) = self._inheritance.channels
+    def _await_image(self) -> None:
+        """Wait for the image: who is banned may not come in before that is known."""
         seconds = self._config.runtime.heartbeat_timeout_ms / 5_000
-        while not self._administration.is_informed:
-            select.select([end], [], [], seconds)
-            self._administration.receive()
+        while not self._meta.is_informed:
+            select.select(self._inheritance.meta_channels, [], [], seconds)
+            self._meta.receive()
             self._state.heartbeat_ns = time.monotonic_ns()
-        self._poller.watch(end.fileno(), self._administration.receive)
 
     def run(self) -> None:
         """Take turns until SIGTERM has been drained; the loop's wait is the poller's."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from robustmq.admin.node import Replies
-from robustmq.errors import Refused
+from robustmq.admin.node import Key, Keys, Replies
+from robustmq.errors import Refusal, Refused
 
 
 class Workforce:
@@ -15,6 +15,7 @@ class Workforce:
         self.lists: dict[str, list[list[dict[str, Any]]]] = {}
         self.silent: set[int] = set()
         self.kept: dict[str, dict[str, dict[str, Any]]] = {}
+        self.store: dict[str, bytes] = {}
         self.refusal: Refused | None = None
         self.budget = 3
         self.cluster: dict[str, object] = {}
@@ -53,13 +54,32 @@ class Workforce:
         return self.kept.get(kind, {})
 
     async def change(
-        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]]
+        self, changes: Iterable[tuple[str, str, dict[str, Any] | None]], *, create: bool = False
     ) -> list[int] | Refused:
         if self.refusal is not None:
             return self.refusal
         for kind, name, value in changes:
+            named = self.kept.setdefault(kind, {})
             if value is None:
-                self.kept.get(kind, {}).pop(name, None)
+                named.pop(name, None)
+            elif create and name in named:
+                return Refused(Refusal.NOT_AUTHORIZED, f"the {kind} {name} exists already")
             else:
-                self.kept.setdefault(kind, {})[name] = value
+                named[name] = value
         return sorted(self.silent)
+
+    async def set_key(self, key: str, value: bytes | None) -> list[int] | Refused:
+        if self.refusal is not None:
+            return self.refusal
+        if value is None:
+            self.store.pop(key, None)
+        else:
+            self.store[key] = value
+        return sorted(self.silent)
+
+    async def keys(self, prefix: str, start: str, limit: int) -> Keys | Refused:
+        if self.refusal is not None:
+            return self.refusal
+        found = sorted(key for key in self.store if key.startswith(prefix) and key >= start)
+        after = found[limit] if len(found) > limit else None
+        return Keys([Key(key, self.store[key]) for key in found[:limit]], after)
