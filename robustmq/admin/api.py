@@ -51,10 +51,15 @@ async def wrong(_request: Request, error: Exception) -> JSONResponse:
 
 
 def done(result: list[int] | Refused) -> JSONResponse:
-    """Answer a change of the node's records."""
+    """Answer a change of what all nodes know."""
     if isinstance(result, Refused):
-        raise Wrong(_STATUS.get(result.code, 400), result.detail)
+        raise refused(result)
     return answer("success", result)
+
+
+def refused(refusal: Refused) -> Wrong:
+    """Make what is raised when something was refused."""
+    return Wrong(_STATUS.get(refusal.code, 400), refusal.detail)
 
 
 async def body(request: Request, struct: type[S]) -> S:

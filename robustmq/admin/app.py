@@ -19,8 +19,10 @@ from robustmq.admin import (
     cluster,
     console,
     delayed,
+    keys,
     links,
     slow_subscribers,
+    users,
 )
 from robustmq.admin.health import Live, Ready
 from robustmq.admin.node import Node
@@ -68,7 +70,9 @@ def create(
                     *cluster.ROUTES,
                     *links.ROUTES,
                     *delayed.ROUTES,
+                    *keys.ROUTES,
                     *slow_subscribers.ROUTES,
+                    *users.ROUTES,
                 ],
                 middleware=[guard],
             ),

@@ -108,6 +108,14 @@ class Logins:
         self.users = users
         self._known.clear()
 
+    def changed(self, users: Users, tenant: str | None, username: str | None) -> None:
+        """Let a user come as it is now, or with None all; who is there stays."""
+        self.users = users
+        if tenant is None or username is None:
+            self._known.clear()
+        else:
+            self._known.pop((tenant, username), None)
+
     def log_in(
         self, login: Login, reply: Callable[[Principal | Refused], None]
     ) -> Principal | Refused | None:

@@ -1,11 +1,12 @@
-"""Who may connect: an image of all users, made anew when they change."""
+"""Who may connect: the users of the configuration, and those that an administrator has added."""
 
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
@@ -13,7 +14,11 @@ from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.policy.passwords import ITERATIONS, METHODS, Verifier, verifier
 from robustmq.settings.users import User
 
+KIND: Final = "user"
+"""The kind of records that users are; the name of one is `tenant/username`."""
+
 _SALT_BYTES: Final = 16
+_NOBODY: Final[Mapping[tuple[str, str], User]] = MappingProxyType({})
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -34,10 +39,51 @@ class Account(msgspec.Struct, frozen=True):
         return next((each for each in self.verifiers if each.method == method), None)
 
 
-class Users:
-    """All users by tenant and name; immutable."""
+class AddedUsers:
+    """The users that records add to those of the configuration; a fold of the image.
 
-    def __init__(self, users: Sequence[User] = ()) -> None:
+    `changed(tenant, username)` hears of each that is other now or gone, (None, None) of all.
+    """
+
+    def __init__(self) -> None:
+        self.changed: Callable[[str | None, str | None], None] = lambda _tenant, _username: None
+        self.by_name: dict[tuple[str, str], User] = {}
+
+    def clear(self) -> None:
+        """Forget all: the records follow."""
+        self.by_name.clear()
+        self.changed(None, None)
+
+    def apply(self, name: str, value: Mapping[str, Any] | None) -> None:
+        """Add or replace a user by its record, or with None remove it; raises ValueError."""
+        tenant, _, username = name.partition("/")
+        self.by_name.pop((tenant, username), None)
+        try:
+            if value is not None:
+                self.by_name[tenant, username] = user_of(name, value)
+        finally:
+            self.changed(tenant, username)
+
+
+def user_of(name: str, value: Mapping[str, Any]) -> User:
+    """Read a record; raises ValueError with a sentence when it is no user."""
+    tenant, _, username = name.partition("/")
+    try:
+        return msgspec.convert({**value, "tenant": tenant, "username": username}, User)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the user {name} cannot be used: {error}") from error
+
+
+class Users:
+    """All users by tenant and name: who is in the configuration is so as it says.
+
+    `added` may change; whoever changes it makes this anew, so that it is seen.
+    """
+
+    def __init__(
+        self, users: Sequence[User] = (), added: Mapping[tuple[str, str], User] = _NOBODY
+    ) -> None:
+        self._added = added
         self._accounts = {(each.tenant or DEFAULT_TENANT, each.username): each for each in users}
         # Whoever asks for unknown users is told the same on every core and after a restart.
         told = "\n".join(password for each in users for password in each.passwords)
@@ -46,11 +92,11 @@ class Users:
         self._iterations = verifier(first).iterations if first is not None else ITERATIONS
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self._accounts) + len(self._added)
 
     def find(self, tenant: str, username: str) -> Account | None:
         """The user of a tenant with this name."""
-        user = self._accounts.get((tenant, username))
+        user = self._accounts.get((tenant, username)) or self._added.get((tenant, username))
         return _account(user, tenant) if user is not None else None
 
     def decoy(self, tenant: str, username: str) -> Account:

@@ -5,6 +5,7 @@ from typing import Any
 
 from robustmq.net.channel import Channel
 from robustmq.workers import log, questions
+from robustmq.workers.meta_link import MetaLink
 from robustmq.workers.questions import (
     Answer,
     Applied,
@@ -30,6 +31,16 @@ class Administration:
     def start(self) -> None:
         """Say that this life has begun: what waits for an earlier one is nobody's."""
         self._channel.send(questions.encode(Hello(self._epoch)))
+
+    def follow(self, link: MetaLink) -> None:
+        """Say how far the image of the metadata is here, after whoever hears of it already."""
+        heard = link.applied
+
+        def applied(index: int) -> None:
+            heard(index)
+            self.applied(index)
+
+        link.applied = applied
 
     def applied(self, index: int) -> None:
         """Say that the image of the metadata has reached an index here."""

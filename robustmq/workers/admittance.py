@@ -6,13 +6,15 @@ from typing import Any, Final, TypeAlias
 
 from robustmq.broker.core import Core
 from robustmq.config import Config
+from robustmq.meta.image import Image
 from robustmq.policy.bans import KIND, Bans, record_of
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
 from robustmq.policy.publish_quota import PublishQuota
-from robustmq.policy.users import Users
+from robustmq.policy.users import KIND as USER
+from robustmq.policy.users import AddedUsers, Users
 from robustmq.settings.limits import Ban
 from robustmq.shm.ledger import LedgerRow
 from robustmq.workers.hashing import Hashing
@@ -43,13 +45,16 @@ class Admittance:
         self._notify = notify
         self._row: LedgerRow | None = None
         self._hashing = Hashing(resume, mqtt.auth.max_pending_logins)
+        self._configured = config.users
+        self.added_users = AddedUsers()
         self.logins = Logins(
             mqtt.auth,
-            Users(config.users),
+            self._users(),
             later=self._hashing.later,
             nonce=lambda: secrets.token_urlsafe(_NONCE_BYTES),
             secret=secrets.token_bytes(),
         )
+        self.added_users.changed = self._user_changed
         self.bans = Bans(config.blacklist)
         self.gate = Gate(
             self.bans,
@@ -68,9 +73,22 @@ class Admittance:
         )
         self.rates = rates if rates.is_used else None
 
+    def fold(self, image: Image, banned: Callable[[Ban], None]) -> None:
+        """Have bans and users be as the image says; `banned` hears of each new ban."""
+        self.bans.added = banned
+        image.folds[KIND] = self.bans
+        image.folds[USER] = self.added_users
+
     def replace(self, config: Config) -> None:
         """Let others come from now on: the configuration was read again."""
-        self.logins.replace(config.mqtt_runtime.auth, Users(config.users))
+        self._configured = config.users
+        self.logins.replace(config.mqtt_runtime.auth, self._users())
+
+    def _users(self) -> Users:
+        return Users(self._configured, self.added_users.by_name)
+
+    def _user_changed(self, tenant: str | None, username: str | None) -> None:
+        self.logins.changed(self._users(), tenant, username)
 
     def close(self) -> None:
         """Look at no more passwords."""

@@ -31,7 +31,7 @@ from robustmq.mqtt.roaming import Roaming
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
-from robustmq.policy.bans import ANY_TENANT, KIND
+from robustmq.policy.bans import ANY_TENANT
 from robustmq.policy.principal import Principal
 from robustmq.settings.limits import Ban
 from robustmq.shm.region import Phase
@@ -132,7 +132,8 @@ class Worker:
         self._peers = self._link_up()
         self._participation = self._participate()
         self._administration = self._administer()
-        self._hear_of_records()
+        self._admittance.fold(self._meta.image, self._banned)
+        self._administration.follow(self._meta)
         self._draining: asyncio.TimerHandle | None = None
 
     def _open_stores(self) -> Stores:
@@ -270,18 +271,6 @@ class Worker:
             }
         )
         return administration
-
-    def _hear_of_records(self) -> None:
-        """Have bans and users fold what the image says of them, and tell how far it is."""
-        self._admittance.bans.added = self._banned
-        self._meta.image.folds[KIND] = self._admittance.bans
-        heard = self._meta.applied
-
-        def applied(index: int) -> None:
-            heard(index)
-            self._administration.applied(index)
-
-        self._meta.applied = applied
 
     # ------------------------------------------------------------------ life
 
