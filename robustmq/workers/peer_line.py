@@ -6,14 +6,13 @@ import ipaddress
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from robustmq.broker.api import Timer
 from robustmq.message.core_number import global_core
-from robustmq.meta.records import Node
 from robustmq.net.peer_connection import PeerConnection, Stage
 from robustmq.net.peer_handshake import Life
 from robustmq.net.peer_link import Link
@@ -45,22 +44,6 @@ class PeerNode(msgspec.Struct, frozen=True):
     workers: int
     incarnation: int
     is_live: bool = True
-
-
-def peer_nodes(nodes: Iterable[Node]) -> list[PeerNode]:
-    """Return those nodes that have cores which serve clients, as the image of the cluster knows."""
-    return [
-        PeerNode(
-            node.number,
-            node.address,
-            node.peer_port,
-            node.workers,
-            node.incarnation,
-            node.state == "live",
-        )
-        for node in nodes
-        if node.is_broker
-    ]
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

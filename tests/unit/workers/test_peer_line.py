@@ -1,27 +1,14 @@
-"""Lines to other nodes: what an image says of these, and names instead of addresses."""
+"""Lines to nodes that are known by names instead of addresses."""
 
 import socket
 
 import pytest
 
-from robustmq.meta.records import Node
-from robustmq.workers.peer_line import PeerNode, peer_nodes
+from robustmq.workers.peer_line import PeerNode
 from tests.peer_shell import Shell, Street
 
 A = 1 + 1 << 10
 B = 2 + 1 << 10
-
-
-def test_nodes_without_workers_for_clients_have_no_cores_to_reach() -> None:
-    known = [
-        Node(number=1, store="a", address="10.0.0.1", peer_port=1229, workers=4, incarnation=7),
-        Node(number=2, store="b", address="b.example", peer_port=9, state="fenced"),
-        Node(number=3, store="c", roles=("meta",)),
-    ]
-    assert peer_nodes(known) == [
-        PeerNode(1, "10.0.0.1", 1229, 4, 7),
-        PeerNode(2, "b.example", 9, 1, 1, is_live=False),
-    ]
 
 
 def test_a_name_is_looked_up_until_one_of_its_addresses_answers() -> None:
