@@ -302,7 +302,7 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
     """Check what a type cannot say and what concerns more than one key."""
     runtime, protocol = config.runtime, config.mqtt_runtime.protocol
     proxies = config.mqtt_runtime.server.proxy_networks
-    ring = runtime.ring_bytes
+    ring, raft = runtime.ring_bytes, config.meta_runtime.raft
     faults: list[tuple[bool, str, str]] = [
         (not _is_address(config.broker_ip), "broker_ip", "is not an IPv4 or IPv6 address"),
         (len(set(config.roles)) < len(config.roles), "roles", "names a role twice"),
@@ -326,6 +326,11 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
             runtime.restart_backoff_max_ms < runtime.restart_backoff_ms,
             "runtime.restart_backoff_max_ms",
             "is below runtime.restart_backoff_ms",
+        ),
+        (
+            2 * raft.heartbeat_interval_ms > raft.election_timeout_ms,
+            "meta_runtime.raft.heartbeat_interval_ms",
+            "is above half of meta_runtime.raft.election_timeout_ms: no leader would stay",
         ),
         (
             protocol.default_session_expiry_interval > protocol.max_session_expiry_interval,

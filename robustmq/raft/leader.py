@@ -62,6 +62,7 @@ class Leader:
         self._transfer_ms = 0
         self._heartbeat_ms = now_ms
         self._lost_ms = now_ms + settings.election_timeout_ms
+        self._is_spared = False
         self.reads = Rounds(settings.pending_reads)
         self.wanting: list[int] = []
         """Followers for which the host is to be asked for a snapshot."""
@@ -120,12 +121,19 @@ class Leader:
 
     def tick(self, now_ms: int) -> bool:
         """Time has passed; says whether this replica still leads (dissertation 6.2)."""
+        timeout = self._settings.election_timeout_ms
+        # Nothing has happened for longer than heartbeats leave: this process did not run, and
+        # what followers have said lies in its sockets. It is heard before the office is left.
+        stood_still = now_ms - self._now_ms > timeout // 2
         self._now_ms = now_ms
         if now_ms >= self._lost_ms:
-            contact = self.contact_ms(now_ms)
-            self._lost_ms = contact + self._settings.election_timeout_ms
-            if now_ms >= self._lost_ms:
+            self._lost_ms = self.contact_ms(now_ms) + timeout
+            is_lost = now_ms >= self._lost_ms
+            if is_lost and (self._is_spared or not stood_still):
                 return False
+            if is_lost:
+                self._lost_ms = now_ms + self._settings.heartbeat_interval_ms
+            self._is_spared = is_lost
         if self._transfer_to != NOBODY and now_ms >= self._transfer_ms:
             self._transfer_to = NOBODY
         if now_ms >= self._heartbeat_ms:

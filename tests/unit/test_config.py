@@ -143,6 +143,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one() -> None:
         ("runtime.ring_bytes=70000", "is neither 0 nor a power of two"),
         ("runtime.ring_bytes=4096", "is neither 0 nor a power of two from 65536"),
         ("runtime.restart_backoff_max_ms=100", "is below runtime.restart_backoff_ms"),
+        ("meta_runtime.raft.election_timeout_ms=150", "no leader would stay"),
         ("mqtt_runtime.keep_alive.default_timeout=nan", "expected float >= 1.0"),
         ("mqtt_runtime.protocol.max_session_expiry_interval=1", "the default: "),
         ("storage.flush=never", "expected always or interval or os"),

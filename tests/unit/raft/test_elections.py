@@ -121,6 +121,24 @@ def test_an_isolated_leader_steps_down_within_its_timeout() -> None:
     assert group.leader == 1
 
 
+def test_a_leader_that_stood_still_hears_its_followers_before_it_leaves_office() -> None:
+    lone = Lone()
+    lone.lead()
+    lone.now += 3 * TIMEOUT
+    lone.node.tick(lone.now)
+    assert lone.node.role is Role.LEADER
+    lone.hears(MessageKind.HEARTBEAT_REPLY, 2)
+    lone.now += HEARTBEAT
+    lone.node.tick(lone.now)
+    assert lone.node.role is Role.LEADER
+    lone.now += 3 * TIMEOUT
+    lone.node.tick(lone.now)
+    lone.now += HEARTBEAT
+    lone.node.tick(lone.now)
+    assert not lone.node.leads
+    assert lone.node.isolated(lone.now)
+
+
 def test_a_leader_that_hears_nobody_is_replaced_though_it_is_heard() -> None:
     group = Group().elected()
     group.cut = {(1, 0), (2, 0)}
