@@ -32,7 +32,6 @@ from robustmq.workers.peers import Peers
 from robustmq.workers.relays import Relays
 
 RETRY_MS: Final = 500
-PAGE_ROWS: Final = 500
 
 _log = log.EventLog("cluster")
 
