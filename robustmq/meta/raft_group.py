@@ -90,6 +90,8 @@ class RaftGroup:
         """What the node waits for: (batch of the journals, number of the Ready)."""
         self._installing: tuple[int, Staged] | None = None
         self._syncing: tuple[int, int] | None = None
+        self._cut_at = self._journal.start.index + settings.keep_entries
+        """What was applied when the log was last cut short."""
         self._bytes = 0
         """Bytes of entries applied since the log was last cut short."""
         self._snapshots = Snapshots(site, self)
@@ -304,6 +306,7 @@ class RaftGroup:
             staged, self._installing = self._installing[1], None
             self._snapshots.installed()
             self._store.switch(staged)
+            self._cut_at = self._store.position.index
             self._outcomes.reload()
             self.machine.reload()
             self._site.counters.snapshots_installed += 1
@@ -398,13 +401,16 @@ class RaftGroup:
             return
         applied = self._store.position.index
         behind = applied - self._journal.start.index
-        if behind - settings.keep_entries >= settings.compact_entries:
+        if applied - self._cut_at >= settings.compact_entries:
             keep = settings.keep_entries
         elif self._bytes >= settings.compact_bytes:
             keep = min(settings.keep_entries, behind // 2)
         else:
             return
-        self._bytes = 0
+        if applied - keep <= self._journal.start.index:
+            return
+        # A snapshot on its way may hold the log up: then it is tried again after as many.
+        self._bytes, self._cut_at = 0, applied
         self._syncing = (journals.chore(self._store.database.sync), applied - keep)
 
 

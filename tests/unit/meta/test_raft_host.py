@@ -192,6 +192,19 @@ def test_defects_b_and_c_a_log_that_is_cut_short_has_its_state_on_the_disk(bench
     assert bench.host.group("metadata").node.start.index > 20
 
 
+def test_a_log_that_may_not_be_cut_short_yet_is_not_tried_all_the_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = bench.host.group("metadata")
+    start = group.node.start
+    syncs: list[int] = []
+    monkeypatch.setattr(group.node, "compact", lambda _: start)
+    monkeypatch.setattr(group.store.database, "sync", lambda: syncs.append(1))
+    for number in range(40):
+        bench.fold(b"%d" % number)
+    assert 2 <= len(syncs) <= 5
+
+
 def test_a_store_that_forgot_more_than_the_log_has_is_refused(bench: Bench) -> None:
     for number in range(40):
         bench.fold(b"%d" % number)

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from robustmq.meta.peer_message import Chunk
-from robustmq.meta.store import GroupStore, Position
+from robustmq.meta.store import OWN, GroupStore, Position
 from robustmq.meta.transfer import Incoming, Outgoing
 from robustmq.raft.message import Membership, Snapshot
 from tests.simulation.host_disk import Fuse, FusedDisk, MemoryDatabases
@@ -58,6 +58,16 @@ def test_what_arrives_is_what_was_sent(rows: int, part_bytes: int) -> None:
     assert len(found) == rows + 1
     assert bench.receiver.position == Position(40, rows)
     bench.outgoing.close()
+
+
+def test_defect_l_every_row_travels_whosever_it_is() -> None:
+    bench = Bench(rows=3)
+    bench.carry()
+    bench.receiver.make_current(bench.incoming.staged)
+    bench.receiver.switch(bench.incoming.staged)
+    found = dict(bench.receiver.walk(b""))
+    assert found == dict(bench.sender.walk(b""))
+    assert any(key.startswith(OWN) for key in found)
 
 
 def test_no_more_than_the_window_is_under_way() -> None:
