@@ -131,7 +131,10 @@ class Callee:
     ) -> None:
         try:
             try:
-                reply = Reply(call.number, await self._ears.call(caller, call.kind, call.body))
+                body = b""
+                if call.kind != wire.PING:
+                    body = await self._ears.call(caller, call.kind, call.body)
+                reply = Reply(call.number, body)
             except ValueError as error:
                 reply = Reply(call.number, refused=str(error))
             if call.number:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
-import grpclib
 from grpclib.client import Channel, StreamStreamMethod
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from robustmq.errors import ProtocolError
 from robustmq.rpc import wire
@@ -32,8 +32,10 @@ class Terms(NamedTuple):
 
 
 class Line:
-    """The connection to one node. `met(hello)` hears when it is made, `refused(reason)` when not.
+    """The connection to one node.
 
+    `met(hello)` hears when it is made, `lost(node)` when it has ended, `refused(node, reason)` when
+    one of the two does not want the other.
     `node` is whom we expect at `address` (host, port); ANYBODY: whoever is there.
     """
 
@@ -45,15 +47,18 @@ class Line:
         terms: Terms,
         *,
         met: Callable[[Hello], None],
+        lost: Callable[[int], None],
         refused: Callable[[int, str], None],
     ) -> None:
         self.node = node
         self.address = address
         self.is_connected = False
         self.dropped = 0
+        self._is_closing = False
         self._identity = identity
         self._terms = terms
         self._met = met
+        self._ended = lost
         self._refused = refused
         self._waiting: list[Frame] = []
         self._waiting_bytes = 0
@@ -92,6 +97,8 @@ class Line:
 
     async def close(self) -> None:
         """End the connection, for good."""
+        # grpclib cancels tasks, too, and then what it raises takes the place of our cancellation.
+        self._is_closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -103,24 +110,27 @@ class Line:
     async def _live(self) -> None:
         terms = self._terms
         wait_s = terms.retry_min_s
-        while True:
+        while not self._is_closing:
             try:
                 await self._connect()
                 wait_s = terms.retry_min_s
             except ProtocolError as error:
                 self._refused(self.node, error.detail)
                 wait_s = terms.retry_max_s
-            except (
-                OSError,
-                TimeoutError,
-                grpclib.GRPCError,
-                grpclib.exceptions.StreamTerminatedError,
-            ):
+            except ssl.SSLError as error:
+                self._refused(self.node, f"TLS is not possible with it: {error.reason or error}")
+                wait_s = terms.retry_max_s
+            except (OSError, TimeoutError, Unreachable, GRPCError, StreamTerminatedError):
                 # Nobody there, or not any more: what is usual while nodes come and go.
                 wait_s = min(wait_s * 2, terms.retry_max_s)
+            except Exception as error:
+                # Whatever a peer makes a library stumble over ends this connection, not the line.
+                self._refused(self.node, f"{type(error).__name__}: {error}")
+                wait_s = terms.retry_max_s
             finally:
                 self._lost()
-            await asyncio.sleep(wait_s)
+            if not self._is_closing:
+                await asyncio.sleep(wait_s)
 
     async def _connect(self) -> None:
         terms = self._terms
@@ -143,17 +153,27 @@ class Line:
             channel.close()
 
     async def _pass(self, talk: Stream, ended: AbstractContextManager[None]) -> None:
-        """Send and receive until either ends, or the connection does."""
-        sending = asyncio.create_task(self._send(talk))
-        hearing = asyncio.create_task(self._hear(talk, ended))
+        """Send and receive until either ends, the connection does, or the node says nothing."""
+        tasks = [
+            asyncio.create_task(self._send(talk)),
+            asyncio.create_task(self._hear(talk, ended)),
+            asyncio.create_task(self._watch()),
+        ]
         try:
-            done, _ = await asyncio.wait((sending, hearing), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (sending, hearing):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sending, hearing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Ask now and then whether the node is there: a cut is not told to who only sends."""
+        seconds = self._terms.timeout_s
+        while True:
+            await asyncio.sleep(seconds / 2)
+            await self.call(wire.PING, b"", seconds)
 
     async def _send(self, talk: Stream) -> None:
         while True:
@@ -194,7 +214,9 @@ class Line:
             answer.set_result(frame.body)
 
     def _lost(self) -> None:
-        self.is_connected = False
+        if self.is_connected:
+            self.is_connected = False
+            self._ended(self.node)
         self._waiting, self._waiting_bytes = [], 0
         for answer in self._calls.values():
             if not answer.done():
@@ -209,11 +231,13 @@ class Lines:
         identity: Identity,
         terms: Terms,
         met: Callable[[Hello], None],
+        lost: Callable[[int], None],
         refused: Callable[[int, str], None],
     ) -> None:
         self._identity = identity
         self._terms = terms
         self._met = met
+        self._lost = lost
         self._refused = refused
         self._lines: dict[int, Line] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -234,6 +258,7 @@ class Lines:
                     self._identity,
                     self._terms,
                     met=self._met,
+                    lost=self._lost,
                     refused=self._refused,
                 )
 

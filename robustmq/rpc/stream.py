@@ -129,13 +129,17 @@ class Stream:
 
     async def _receive(self, most_bytes: int) -> bytes:
         stream = self._data()
-        head = await stream.recv_data(_HEAD.size)
-        if not head:
-            return b""
-        compressed, size = _HEAD.unpack(head)
-        if compressed or size > most_bytes:
-            raise ProtocolError(0, f"a message of {size} bytes; {most_bytes} are allowed")
-        return await stream.recv_data(size) if size else b""
+        try:
+            head = await stream.recv_data(_HEAD.size)
+            if not head:
+                return b""
+            compressed, size = _HEAD.unpack(head)
+            if compressed or size > most_bytes:
+                raise ProtocolError(0, f"a message of {size} bytes; {most_bytes} are allowed")
+            return await stream.recv_data(size) if size else b""
+        except AssertionError:
+            # What grpclib raises then.
+            raise ProtocolError(0, "the stream ended within a message") from None
 
 
 def _opened(seal: Seal, data: bytes) -> bytes:

@@ -20,6 +20,9 @@ VERSION: Final = 1
 """The version of this protocol; nodes that differ refuse each other."""
 
 METHOD: Final = "/robustmq.Peer/Link"
+PING: Final = "ping"
+"""The call that only asks whether the node is there."""
+
 NONCE_BYTES: Final = 32
 CODE_BYTES: Final = 16
 HANDSHAKE_BYTES: Final = 16_384

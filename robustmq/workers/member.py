@@ -56,6 +56,7 @@ class Member:
         self._service: MetaService | None = None
         self._ways = ways
         self._is_leading = False
+        self._recorded: set[int] = set()
         self._said = ""
 
     async def live(self, ready: Callable[[], None]) -> None:
@@ -134,6 +135,7 @@ class Member:
             address=advertised(self._config, inheritance.addresses[GRPC]),
             store_of=self._store_of,
             raft=self._received,
+            lost=self._lost,
             call=self._called,
         )
         await self._neighbours.listen(inheritance.listeners[GRPC])
@@ -259,6 +261,9 @@ class Member:
         if self._neighbours is None:
             return
         nodes = roll.nodes()
+        for number in self._recorded - {*nodes}:
+            self._neighbours.forget(number)
+        self._recorded = {*nodes}
         addresses = {
             number: join_address(node.address, node.grpc_port)
             for number, node in nodes.items()
@@ -304,6 +309,10 @@ class Member:
     def _send(self, node: int, parcel: bytes) -> None:
         if self._neighbours is not None:
             self._neighbours.lines.raft(node, parcel)
+
+    def _lost(self, node: int) -> None:
+        if self._replication is not None:
+            self._replication.lost(node)
 
     def _received(self, node: int, parcel: bytes) -> None:
         if self._replication is not None:

@@ -22,7 +22,8 @@ class Neighbours:
     """Streams to and from all other nodes. Who is foreign is refused, and both sides say so.
 
     `store_of(node)` is the store that a node of this cluster has, None when nobody knows it.
-    `raft(node, frame)` takes what came; `call(caller, kind, body)` answers, or raises ValueError.
+    `raft(node, frame)` takes what came, `lost(node)` hears that what was sent may be lost, and
+    `call(caller, kind, body)` answers, or raises ValueError.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Neighbours:
         address: str,
         store_of: Callable[[int], str | None],
         raft: Callable[[int, bytes], None],
+        lost: Callable[[int], None],
         call: Callable[[Hello, str, bytes], Awaitable[bytes]],
     ) -> None:
         settings = config.cluster
@@ -61,7 +63,7 @@ class Neighbours:
             settings.call_retry_max_ms / 1_000,
             trust.client,
         )
-        self.lines = Lines(own, terms, self._reached, self._refused)
+        self.lines = Lines(own, terms, met=self._reached, lost=lost, refused=self._refused)
 
     async def listen(self, listener: socket.socket) -> None:
         """Let other nodes call."""

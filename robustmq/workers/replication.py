@@ -99,6 +99,12 @@ class Replication:
             _log.warning("a node says what cannot be", node=node, reason=error.detail)
         self.wake()
 
+    def lost(self, node: int) -> None:
+        """Hear that what was sent to a node lately may be lost."""
+        if not self.is_closed:
+            self.host.unreachable(node)
+            self.wake()
+
     def propose(self, group: str, command: bytes, done: Callable[[Outcome], None]) -> None:
         """Have a command folded on every node; see `machine.Groups`."""
         if self.is_closed:

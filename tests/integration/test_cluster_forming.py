@@ -1,5 +1,7 @@
 """Real nodes that form a cluster, lose members, and take new ones."""
 
+import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from tests.integration.cluster import Cluster, cluster
 from tests.integration.supervised import until
 
@@ -32,35 +35,22 @@ def test_three_nodes_started_at_once_are_one_cluster(three: Cluster) -> None:
         assert each["groups"] == said[0]["groups"]
 
 
-def test_a_leader_that_is_killed_is_followed_by_another_and_comes_back(three: Cluster) -> None:
+def test_a_leader_that_is_killed_is_followed_and_fenced_and_lives_again(three: Cluster) -> None:
     three.settled()
-    leader = three.leader()
-    three.kill_meta(leader)
-    begin = time.monotonic()
-    others = [number for number in three.first if number != leader]
-    three.until(others[0], lambda s: s["leader"] in others, "another leader")
-    # The next change that is committed: the node that was killed registers, or is fenced.
-    before = three.status(others[0])["groups"]["metadata"]["commit"]
-    three.until(
-        others[0],
-        lambda s: s["groups"]["metadata"]["commit"] > before or _lives(s, leader),
-        "commit",
-    )
-    assert time.monotonic() - begin < 15
-    three.settled()
-
-
-def test_a_node_that_is_lost_is_fenced_and_lives_again_when_it_is_back(three: Cluster) -> None:
-    three.settled()
-    lost = next(number for number in three.first if number != three.leader())
-    other = three.leader()
-    incarnation = three.status(other)["nodes"][str(lost)]["incarnation"]
+    lost = three.leader()
+    other = next(number for number in three.first if number != lost)
+    before = three.status(other)
     three.kill(lost)
+    begin = time.monotonic()
+    three.until(other, lambda s: _led_anew(s, before), "another leader, and its first commit")
+    seconds = time.monotonic() - begin
+    sys.stdout.write(f"from the kill of the leader to the next commit: {seconds:.2f} s\n")
+    assert seconds < 10, "one to two election timeouts, and what a loaded machine adds"
     three.until(other, lambda s: s["nodes"][str(lost)]["state"] == "fenced", "fenced")
     three.start(lost)
     three.settled()
-    found = three.status(other)["nodes"][str(lost)]
-    assert (found["state"], found["incarnation"]) == ("live", incarnation + 1)
+    found, known = (each["nodes"][str(lost)] for each in (three.status(other), before))
+    assert (found["state"], found["incarnation"]) == ("live", known["incarnation"] + 1)
 
 
 def test_all_nodes_are_restarted_one_after_the_other(three: Cluster) -> None:
@@ -72,16 +62,13 @@ def test_all_nodes_are_restarted_one_after_the_other(three: Cluster) -> None:
     assert len({three.status(number)["cluster_id"] for number in three.first}) == 1
 
 
-def test_a_foreign_node_is_refused_and_both_say_why(three: Cluster, tmp_path: Path) -> None:
+def test_a_foreign_node_is_refused_and_both_say_why(three: Cluster) -> None:
     three.settled()
-    with cluster(tmp_path, 1) as foreign:
-        foreign.start()
-        foreign.until(1, lambda s: s["cluster_id"], "a cluster of its own")
-        foreign.stop(1)
-        (three.path / "node-9.log").unlink(missing_ok=True)
-        foreign.path.joinpath("node-1").rename(three.path / "node-9")
-    # As somebody would who has given a node the wrong directory.
-    _renumber(three.path / "node-9", 9)
+    # As when somebody gives a node the directory of one that was in another cluster.
+    folder = three.path / "node-9" / "meta"
+    folder.mkdir(parents=True)
+    identity = {"node": 9, "store": "f" * 32, "cluster": "e" * 32}
+    (folder / "identity.json").write_text(json.dumps(identity), encoding="utf-8")
     node = three.launch(9)
     until(lambda: _said(node, "belongs to the cluster"), "the foreign node says why")
     until(
@@ -152,8 +139,12 @@ def test_who_leaves_the_cluster_without_a_majority_is_refused(three: Cluster) ->
     three.settled()
 
 
-def test_nodes_without_broker_have_no_workers_and_without_meta_no_vote(tmp_path: Path) -> None:
-    with cluster(tmp_path, 1) as nodes:
+def test_roles_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    authority.issue("node", "node", ())
+    paths = {"tls_cert": "node.pem", "tls_key": "node.key", "tls_ca": "ca.pem"}
+    tls = [f"cluster.{key}={authority.directory / name}" for key, name in paths.items()]
+    with cluster(tmp_path, 1, settings=tls, secret="") as nodes:
         nodes.launch(1, 'roles=["meta"]').ready()
         assert sorted(nodes.nodes[1].children()) == ["meta", "server"]
         nodes.launch(2, 'roles=["broker", "engine"]').ready()
@@ -164,6 +155,12 @@ def test_nodes_without_broker_have_no_workers_and_without_meta_no_vote(tmp_path:
         assert nodes.status(1)["groups"]["metadata"]["learners"] == [2]
 
 
+def _led_anew(status: dict[str, Any], before: dict[str, Any]) -> bool:
+    now, then = status["groups"]["metadata"], before["groups"]["metadata"]
+    is_led = status["leader"] not in {None, before["leader"]}
+    return is_led and now["term"] > then["term"] and now["commit"] > then["commit"]
+
+
 def _lives(status: dict[str, Any], number: int) -> bool:
     node = status["nodes"].get(str(number))
     return node is not None and node["state"] == "live"
@@ -171,8 +168,3 @@ def _lives(status: dict[str, Any], number: int) -> bool:
 
 def _said(node: Any, part: str) -> bool:  # noqa: ANN401
     return any(part in str(line.get("reason")) for line in node.events())
-
-
-def _renumber(path: Path, number: int) -> None:
-    file = path / "meta" / "identity.json"
-    file.write_text(file.read_text().replace('"node":1', f'"node":{number}'))

@@ -4,14 +4,19 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from robustmq.net.trust import Trust, read_trust
 from robustmq.rpc import wire
 from robustmq.rpc.callee import Callee, Ears
 from robustmq.rpc.caller import Lines, Terms
 from robustmq.rpc.stream import Identity
 from robustmq.rpc.wire import Hello, Unreachable
+from robustmq.settings.cluster import Cluster
+from tests.authority import Authority
 
 MOST = 1 << 20
 SECRET = b"s" * 16
@@ -20,10 +25,14 @@ SECRET = b"s" * 16
 class Nodes:
     """Node 1 listens, node 2 calls it."""
 
-    def __init__(self, *, max_callers: int = 8, backlog: int = 64 << 20) -> None:
+    def __init__(
+        self, *, max_callers: int = 8, backlog: int = 64 << 20, trust: Trust | None = None
+    ) -> None:
+        self.trust = trust or Trust(SECRET)
         self.heard: list[bytes] = []
         self.refused: list[str] = []
         self.met: list[int] = []
+        self.lost: list[int] = []
         ears = Ears(
             lambda _node, frame: self.heard.append(frame),
             self._call,
@@ -37,18 +46,18 @@ class Nodes:
         self.listener.bind(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address: tuple[str, int] = self.listener.getsockname()
-        self.terms = Terms(MOST, backlog, 5.0, 0.01, 0.05, None)
-        self.lines = self.new_lines(2, SECRET)
+        self.terms = Terms(MOST, backlog, 5.0, 0.01, 0.05, self.trust.client)
+        self.lines = self.new_lines(2, self.trust.secret)
         self.callee = self.new_callee()
 
     def new_callee(self) -> Callee:
         return Callee(
-            identity(1, SECRET),
+            identity(1, self.trust.secret),
             self._ears,
             most_bytes=MOST,
             timeout_s=1.0,
             max_callers=self._max_callers,
-            context=None,
+            context=self.trust.server,
         )
 
     def new_lines(self, node: int, secret: bytes) -> Lines:
@@ -56,6 +65,7 @@ class Nodes:
             identity(node, secret),
             self.terms,
             met=lambda _hello: None,
+            lost=self.lost.append,
             refused=lambda _node, reason: self.refused.append(reason),
         )
 
@@ -87,7 +97,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-def on_loop(test: Callable[[Nodes], Awaitable[None]], **arguments: int) -> None:
+def on_loop(test: Callable[[Nodes], Awaitable[None]], **arguments: Any) -> None:  # noqa: ANN401
     async def run() -> None:
         nodes = Nodes(**arguments)
         await nodes.begin()
@@ -136,6 +146,7 @@ def test_a_line_is_made_again_when_the_node_is_back() -> None:
         with pytest.raises(Unreachable):
             await waiting
         await until(lambda: not nodes.lines.connected())
+        assert nodes.lost == [1]
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(nodes.address)
@@ -200,6 +211,49 @@ def test_other_bytes_do_no_harm(data: bytes) -> None:
         assert await nodes.lines.call(1, "do", b"", 20) == b"2 do "
 
     on_loop(test)
+
+
+def test_a_node_that_is_there_and_silent_is_given_up() -> None:
+    async def run() -> None:
+        nodes = Nodes()
+        nodes.terms = nodes.terms._replace(timeout_s=0.3)
+        nodes.lines = nodes.new_lines(2, SECRET)
+        await nodes.begin()
+        # What it is sent is taken by its kernel, and by nobody else.
+        for protocol in nodes.callee._open:
+            protocol.connection._transport.pause_reading()
+        await until(lambda: nodes.lost == [1])
+        await nodes.close()
+
+    asyncio.run(run())
+
+
+def _trust(directory: Path) -> Trust:
+    authority = Authority(directory)
+    authority.issue("node", "node", ())
+    cert, key, ca = (str(directory / name) for name in ("node.pem", "node.key", "ca.pem"))
+    return read_trust(Cluster(tls_cert=cert, tls_key=key, tls_ca=ca))
+
+
+def test_with_certificates_of_the_cluster_no_secret_is_needed(tmp_path: Path) -> None:
+    async def run() -> None:
+        nodes = Nodes(trust=_trust(tmp_path / "ours"))
+        await nodes.begin()
+        assert await nodes.lines.call(1, "do", b"", 20) == b"2 do "
+        foreign = _trust(tmp_path / "theirs")
+        for context in (foreign.client, None):
+            nodes.terms = nodes.terms._replace(context=context)
+            strange = nodes.new_lines(3, b"")
+            strange.update({1: nodes.address})
+            # It tries again and again: nobody is let in, and nobody is met.
+            await asyncio.sleep(0.2)
+            assert strange.connected() == []
+            await strange.close()
+        assert any("TLS is not possible" in reason for reason in nodes.refused)
+        assert nodes.met == [2]
+        await nodes.close()
+
+    asyncio.run(run())
 
 
 def test_a_node_that_moves_is_called_where_it_is() -> None:
