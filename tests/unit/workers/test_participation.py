@@ -29,10 +29,10 @@ class Link:
         self.proposed: list[tuple[str, Any, Any]] = []
         self.asked: list[tuple[str, str, Any]] = []
 
-    def propose(self, group: str, command: bytes, done: Any) -> None:
+    def propose(self, group: str, command: bytes, done: object) -> None:
         self.proposed.append((group, msgspec.msgpack.decode(command, type=data.Batch), done))
 
-    def owned(self, group: str, start: str, done: Any) -> None:
+    def owned(self, group: str, start: str, done: object) -> None:
         self.asked.append((group, start, done))
 
 
