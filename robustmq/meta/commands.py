@@ -72,27 +72,27 @@ class Forget(Struct, tag="forget", array_like=True, frozen=True):
 
 
 class Change(Struct, tag="change", array_like=True, frozen=True):
-    """Set and remove records, all or none; `most` records may there be afterwards, 0: any number.
+    """Set and remove records, all or none; then there are `most` records at most, None: any number.
 
     Records of nodes and of the cluster have commands of their own.
     """
 
     records: list[Record]
     expected: list[Expectation] = []
-    most: int = 0
+    most: int | None = None
 
 
 class SetKey(Struct, tag="set_key", array_like=True, frozen=True):
     """Set a key of the key-value store, which no image holds; None removes it.
 
     `expected` is the index of its last change, 0 for none; None: whatever it is. `most` keys may
-    there be afterwards, 0: any number.
+    there be afterwards, None: any number.
     """
 
     key: str
     value: bytes | None
     expected: int | None = None
-    most: int = 0
+    most: int | None = None
 
 
 Command: TypeAlias = Found | Register | Fence | Leave | Forget | Change | SetKey

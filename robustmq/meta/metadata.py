@@ -230,7 +230,7 @@ class Metadata:
         reserved = next((each for each in command.records if each.kind in {NODE, CLUSTER}), None)
         if reserved is not None:
             return _refuse(f"records of the kind {reserved.kind} are not set like this")
-        if command.most:
+        if command.most is not None:
             # Of several for one record the last counts.
             last = {(each.kind, each.name): each for each in command.records}
             more = sum(self._growth(each) for each in last.values())
@@ -244,8 +244,9 @@ class Metadata:
         if refused is not None:
             return refused
         is_more = command.value is not None and row is None
-        if is_more and command.most and self._state.keys >= command.most:
-            return _too_many(command.most)
+        most = command.most
+        if is_more and most is not None and self._state.keys >= most:
+            return _too_many(most)
         return Decision()
 
     @staticmethod

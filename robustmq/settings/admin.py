@@ -12,7 +12,8 @@ class Admin(Struct, frozen=True, kw_only=True):
 
     trusted_networks: Who may use it, as addresses or networks; /metrics and /health are for all.
     answer_timeout_ms: Milliseconds that workers have to answer; who has not is named in the answer.
-    max_records: Records, such as bans, that a node keeps for its administrator.
+    max_records: Records, such as bans and users, that the cluster keeps, and keys beside them; the
+        node that is asked for one more looks at it.
     max_page: Entries of one page of a list.
     """
 

@@ -26,8 +26,8 @@ _PASSWORD: Final = re.compile(
 class MqttAuth(Struct, frozen=True, kw_only=True):
     """`[mqtt_runtime.auth]`: Who may connect; the users themselves are in [[users]].
 
-    secret_free_login: Take clients that give no user name; "auto": while no user is configured,
-        and then whatever name a client gives. SIGHUP applies a change.
+    secret_free_login: Take clients that give no user name; "auto": while there is no user, here or
+        by the API, and then whatever name a client gives. SIGHUP applies a change.
     certificate_as_username: off: a client certificate says nothing of the user; alone: the name in
         it is the user's, and no password is needed; with_password: likewise, but the password is.
     tenants: The tenants beside default, of which nobody sees anything of another; each has at most

@@ -102,6 +102,22 @@ def test_bans_outlive_the_node(tmp_path: Path) -> None:
             node.close()
 
 
+def test_bans_of_an_earlier_version_are_taken_over(tmp_path: Path) -> None:
+    ban = {"blacklist_type": "ClientId", "resource_name": "client"}
+    content = {"format": 1, "version": 3, "records": {"blacklist": {"old": ban}}}
+    file = tmp_path / "data" / "records.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(content))
+    for _ in range(2):
+        node = Node(tmp_path / "data", module=MODULE)
+        try:
+            node.ready()
+            assert _reason(node, "client") == Reason.BANNED
+            assert not file.exists()
+        finally:
+            node.close()
+
+
 def test_a_client_that_flaps_is_banned_everywhere_and_for_the_time_told(tmp_path: Path) -> None:
     settings = ("enable=true", "max_client_connections=4", "ban_time=1000")
     node = Node(

@@ -318,7 +318,7 @@ def test_a_second_signal_ends_everything_at_once(start: Start) -> None:
 
 def test_nothing_survives_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
     node = start().ready()
-    assert len(node.children()) == 3
+    assert len(node.children()) == 4
     node.send(signal.SIGKILL)
     node.wait()
     until(lambda: not node.survivors(), "the children end")

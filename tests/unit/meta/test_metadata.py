@@ -157,6 +157,7 @@ def test_there_are_only_so_many_records(group: Group) -> None:
     exchanged = [Record("a", "0", None), Record("a", "more", BAN)]
     assert group.do(Change(exchanged, most=3)) == b""
     assert group.do(Change([Record("a", "1", None)], most=1)) == b""
+    assert "0 records at most" in group.refused(Change([Record("a", "z", BAN)], most=0)).detail
 
 
 def test_keys_are_set_removed_and_walked(group: Group) -> None:
