@@ -1,6 +1,6 @@
 """One core of the broker: it routes between the sides, and decides nothing itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from robustmq.broker.frames import Kind
 from robustmq.broker.lives import Lives
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Life, Placement
+from robustmq.broker.replicas import Copies, Proposals, Replication
 from robustmq.broker.retained_fetches import RetainedFetches
 from robustmq.broker.router import Fabric
 from robustmq.broker.state import Committer
@@ -24,7 +25,7 @@ from robustmq.broker.wants import Wants
 from robustmq.config import Storage
 from robustmq.errors import Refused
 from robustmq.message.batch import count_of
-from robustmq.message.core_number import FIRST_REMOTE
+from robustmq.message.core_number import FIRST_REMOTE, node_of
 from robustmq.message.delay import is_delayed
 from robustmq.message.record import QOS_BITS, Record
 from robustmq.policy.principal import Principal
@@ -71,6 +72,7 @@ class Core:
         self._delayed = parts.delayed
         self._storage = storage
         self._noting: Timer | None = None
+        self._copies: Copies | None = None
         self._deposits = Deposits(parts.state)
         self._fetches = RetainedFetches(placement, parts.subscriptions)
         self._wants = Wants(
@@ -124,6 +126,7 @@ class Core:
             Kind.ASSIGN: lambda core, frame: shares.assigned(core, *frames.read_assign(frame)),
             Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
             Kind.SCAN: self._on_scan,
+            Kind.LOOK: self._scans.look,
             Kind.TOLD: self._lives.on_told,
             Kind.KEEP: logs.on_keep,
             Kind.HAND: self._handovers.receive,
@@ -286,6 +289,41 @@ class Core:
         self._delayed.restore()
         self.logs.restore()
         self._lives.start()
+
+    def forget(self, node: int) -> None:
+        """A node has left the cluster for good: another with its number begins with nothing."""
+
+        def is_there(source: int) -> bool:
+            return node_of(source) == node
+
+        self._deposits.forget(is_there)
+        self._handovers.forget(is_there)
+
+    def replicate(self, replication: Replication) -> None:
+        """Retain by the groups of the cluster, from now on; to be said before `start`."""
+        self._router.replicate(
+            Proposals(replication, self._placement.number_of(self._core)),
+        )
+        self._copies = Copies(self._retained, self.state, replication.groups)
+        self._scans.reached = self._copies.reached
+        self._fetches.of_groups = True
+
+    def applied(
+        self,
+        group: int,
+        index: int,
+        rows: Iterable[tuple[bytes, bytes | None]],
+        *,
+        is_whole: bool = False,
+        is_last: bool = True,
+    ) -> None:
+        """Learn what a group has changed of the retained topics of this core, by topic.
+
+        With the last of several calls all is told up to `index`. With `is_whole` they name all
+        that there is: what is not named is gone.
+        """
+        assert self._copies is not None, "nobody has proposed anything"
+        self._copies.apply(group, index, rows, is_whole=is_whole, is_last=is_last)
 
     def update(self, nodes: Mapping[int, Life]) -> None:
         """Learn which nodes are live, whenever that has changed.

@@ -33,6 +33,7 @@ class Deposits:
         self._owed: dict[int, list[Number]] = {}
         self.restore = self._taken.restore
         self.note = self._taken.note
+        self.forget = self._taken.forget
 
     def judge(self, source: int, number: Number, is_owed: bool) -> Refused | None:
         """Say why a part is not to be kept: it is `REPEATED`, or refused; None when it is."""

@@ -22,6 +22,7 @@ _WANTED: Final = struct.Struct("<BQIQQ")
 _U64: Final = struct.Struct("<Q")
 _TOLD: Final = struct.Struct("<BBQQ")
 _SCAN: Final = struct.Struct("<BBQ")
+_LOOK: Final = struct.Struct("<BBHHQ")
 _GROUP: Final = struct.Struct("<BBH")
 _ASSIGN: Final = struct.Struct("<BBQH")
 _HAND: Final = struct.Struct("<BBIQQH")
@@ -62,6 +63,7 @@ class Kind(enum.IntEnum):
     CLAIM = 20
     CLAIMED = 21
     RELEASE = 22
+    LOOK = 23
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -202,6 +204,28 @@ def read_scan(frame: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
     end = _SCAN.size + 16 * count
     numbers = [each for (each,) in _U64.iter_unpack(frame[_SCAN.size : end])]
     return call, list(zip(numbers[::2], numbers[1::2], strict=True)), frame[end:]
+
+
+def look(
+    call: int, cuts: Sequence[tuple[int, int]], awaited: Sequence[int], topic_filter: bytes
+) -> bytes:
+    """Ask for the retained messages that match, where groups of the cluster say what is retained.
+
+    `cuts` are pairs of a core and the position in its stream up to which they are wanted, `awaited`
+    for each group the index that must have been reached before.
+    """
+    head = _LOOK.pack(Kind.LOOK, 0, len(cuts), len(awaited), call)
+    numbers = [*(n for pair in cuts for n in pair), *awaited]
+    return head + b"".join(map(_U64.pack, numbers)) + topic_filter
+
+
+def read_look(frame: bytes) -> tuple[int, dict[int, int], list[int], bytes]:
+    """Return (call, cuts by core, awaited, filter)."""
+    _, _, cuts, groups, call = _LOOK.unpack_from(frame)
+    end = _LOOK.size + 8 * (2 * cuts + groups)
+    numbers = [each for (each,) in _U64.iter_unpack(frame[_LOOK.size : end])]
+    pairs = zip(numbers[: 2 * cuts : 2], numbers[1 : 2 * cuts : 2], strict=True)
+    return call, dict(pairs), numbers[2 * cuts :], frame[end:]
 
 
 def retained(call: int, last: bool, batch: bytes) -> bytes:

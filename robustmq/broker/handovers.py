@@ -78,6 +78,7 @@ class Handovers:
         self._unanswered = 0
         self._taken = Taken(state, TAKEN)
         self.note = self._taken.note
+        self.forget = self._taken.forget
         self._held: deque[tuple[int, bytes]] = deque()
         self.handed = 0
         """How many handovers there were in this life."""

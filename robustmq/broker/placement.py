@@ -55,6 +55,12 @@ class Placement:
         said = b"".join(b"%d %d %d;" % (node, *life) for node, life in self.nodes.items())
         self.digest = stable_hash(said)
 
+    def number_of(self, core: int) -> int:
+        """The number of a core that means the same to all nodes; alone it is the core's own."""
+        if self.node is None or core >= FIRST_REMOTE:
+            return core
+        return global_core(self.node, core)
+
     @property
     def remote(self) -> tuple[int, ...]:
         """The cores of the other live nodes."""

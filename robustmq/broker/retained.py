@@ -92,6 +92,24 @@ class Retained:
                 self._state.put(b"T" + key, gather(batch, [raw]))
         self._count()
 
+    def take(self, batch: bytes, source: int, position: int) -> None:
+        """Keep the one record of a batch that is to be retained."""
+        ((attributes, timestamp, _, key, value, headers),) = records(batch)
+        if key is None or not value:
+            return
+        expires_ms = self._deadline(key, timestamp, headers)
+        kept = RetainedRecord(
+            attributes, timestamp, key, value, headers, expires_ms, source, position
+        )
+        if self._put(kept):
+            self._state.put(b"T" + key, batch)
+        self._count()
+
+    def clear(self, topic: bytes) -> None:
+        """Retain nothing of a topic any more."""
+        self._remove(topic)
+        self._count()
+
     def page(
         self, topic_filter: bytes, cursor: bytes, budget: int
     ) -> tuple[Iterable[RetainedRecord], bytes | None]:

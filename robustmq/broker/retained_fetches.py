@@ -61,6 +61,8 @@ class RetainedFetches:
         self._fetches: dict[int, _Fetch] = {}
         self._heard: dict[tuple[Window, bytes], tuple[_Heard, Tap]] = {}
         self._last_call = 0
+        self.of_groups = False
+        """Whether the groups of a cluster say what is retained."""
         self.send: Callable[[int, bytes], None]
 
     def listen(self, window: Window, topic_filter: bytes) -> None:
@@ -82,6 +84,9 @@ class RetainedFetches:
         known = self._heard.get((window, topic_filter))
         if not kept or known is None:
             return
+        if self.of_groups:
+            self._ask_of_groups(known[0], window, topic_filter, options, kept)
+            return
         answers = sorted(kept)
         for place, core in enumerate(self._placement.retained_cores(topic_filter)):
             self._last_call += 1
@@ -89,6 +94,22 @@ class RetainedFetches:
             self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
             until = [(position, sent[place]) for _, position, sent in answers]
             self.send(core, frames.scan(self._last_call, until, topic_filter))
+
+    def _ask_of_groups(
+        self,
+        heard: _Heard,
+        window: Window,
+        topic_filter: bytes,
+        options: Options,
+        kept: list[Kept],
+    ) -> None:
+        cuts = [(core, position) for core, position, _ in kept]
+        awaited = [max(indexes) for indexes in zip(*(each.sent for each in kept), strict=True)]
+        for core in self._placement.retained_cores(topic_filter):
+            self._last_call += 1
+            heard.fetches += 1
+            self._fetches[self._last_call] = _Fetch(core, window, topic_filter, options)
+            self.send(core, frames.look(self._last_call, cuts, awaited, topic_filter))
 
     def arrived(self, call: int, last: bool, batch: bytes) -> None:
         """A page of what was asked for is here."""

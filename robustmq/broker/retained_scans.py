@@ -1,5 +1,6 @@
 """The retained messages that subscribers have asked a core for, page by page."""
 
+import operator
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -21,12 +22,33 @@ Until = list[tuple[int, int]]
 class _Scan:
     """The retained messages of a filter on their way to a core."""
 
-    __slots__ = ("call", "cursor", "found", "source", "topic_filter", "until")
+    __slots__ = (
+        "awaited",
+        "call",
+        "cursor",
+        "cuts",
+        "found",
+        "of_groups",
+        "source",
+        "topic_filter",
+    )
 
-    def __init__(self, source: int, call: int, until: Until, topic_filter: bytes) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        source: int,
+        call: int,
+        cuts: dict[int, int],
+        awaited: list[int],
+        topic_filter: bytes,
+        of_groups: bool,
+    ) -> None:
         self.source = source
         self.call = call
-        self.until = until
+        self.cuts = cuts
+        """By core: the position up to which what it has published is wanted."""
+        self.awaited = awaited
+        """What must be here before: positions by core, or (`of_groups`) indexes by group."""
+        self.of_groups = of_groups
         self.topic_filter = topic_filter
         self.cursor: bytes | None = b""
         self.found: deque[RetainedRecord] = deque()
@@ -59,6 +81,8 @@ class RetainedScans:
         self._arrived = [0] * workers
         self._scans: deque[_Scan] = deque()
         self._scratch = Turn(turn.row)
+        self.reached: list[int] = []
+        """In a cluster: how far each group is known here."""
         self.receive_here: Callable[[bytes], None]
 
     @property
@@ -72,7 +96,14 @@ class RetainedScans:
 
     def ask(self, source: int, call: int, until: Until, topic_filter: bytes) -> None:
         """Core `source` wants the retained messages that match."""
-        self._scans.append(_Scan(source, call, until, topic_filter))
+        cuts = {core: position for core, (position, _) in enumerate(until)}
+        awaited = [position for _, position in until]
+        self._scans.append(_Scan(source, call, cuts, awaited, topic_filter, False))
+
+    def look(self, source: int, frame: bytes) -> None:
+        """As `ask`, in a cluster."""
+        call, cuts, awaited, topic_filter = frames.read_look(frame)
+        self._scans.append(_Scan(source, call, cuts, awaited, topic_filter, True))
 
     def drop_core(self, source: int) -> None:
         """Core `source` was replaced: its predecessor's questions are void."""
@@ -97,9 +128,11 @@ class RetainedScans:
         """Say whether all is here that has to be, and the asking core can take it."""
         if self._fabric.backlog(scan.source) > self._pressure_bytes // 2:
             return False
+        if scan.of_groups:
+            return all(map(operator.le, scan.awaited, self.reached))
         return all(
             awaited <= self._arrived[core] or awaited >> EPOCH_SHIFT < self._fabric.epoch(core)
-            for core, (_, awaited) in enumerate(scan.until)
+            for core, awaited in enumerate(scan.awaited)
         )
 
     def _page(self, scan: _Scan) -> int:
@@ -108,11 +141,11 @@ class RetainedScans:
         if not scan.found and scan.cursor is not None:
             cost = _BUDGET if is_wildcard(scan.topic_filter) else 1
             found, scan.cursor = self._retained.page(scan.topic_filter, scan.cursor, _BUDGET)
-            until, now_ms = scan.until, self._turn.now_ms
+            cuts, now_ms = scan.cuts, self._turn.now_ms
             scan.found.extend(
                 record
                 for record in found
-                if record.position <= until[record.source][0]
+                if record.position <= cuts.get(record.source, record.position)
                 and not 0 < record.expires_ms <= now_ms
             )
         builder = BatchBuilder(self._scratch, 0, 0xFFFFFFFF, None)

@@ -18,12 +18,16 @@ from robustmq.broker.frames import Number
 from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
+from robustmq.broker.replicas import Proposals
 from robustmq.broker.state import State
 from robustmq.message.batch import count_of, only, raw_records
 from robustmq.message.record import RETAIN_BIT, Record
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
+
+_GROUPS: Final = -1
+"""In the place of a core that publishers wait for: the groups that retain messages."""
 
 ONCE_KEY: Final = struct.Struct(">cIQ")
 
@@ -158,6 +162,8 @@ class Router:
         self.retained = epoch << EPOCH_SHIFT
         """The position of what was retained last."""
         self.builder = BatchBuilder(turn, core, max_batch_bytes, self._append)
+        self.proposals: Proposals | None = None
+        """Where what is retained goes in a cluster."""
         self.deliver_here: Callable[[bytes], None]
         self.receive_here: Callable[[bytes], None]
         self.later: Callable[[Callable[[], None]], object]
@@ -315,6 +321,10 @@ class Router:
 
     def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""
+        if self.proposals is not None:
+            append.owing += 1
+            self._propose(append, batch, self.proposals)
+            return
         kept: dict[int, list[bytes]] = {}
         for raw, (attributes, _, _, topic, _, _) in raw_records(batch):
             if attributes & RETAIN_BIT and topic is not None:
@@ -326,6 +336,27 @@ class Router:
             part = gather(batch, some)
             frame = frames.retain(self._last_call, self.retained, part, append.is_owed)
             self._ask(core, append, self._last_call, frame)
+
+    def replicate(self, proposals: Proposals) -> None:
+        """Retain by the groups of the cluster; to be said before anything is appended.
+
+        Positions grow from one life to the next, also when the whole node was begun anew.
+        """
+        self.proposals = proposals
+        self.retained = self._stream << EPOCH_SHIFT
+
+    def _propose(self, append: _Append, batch: bytes, proposals: Proposals) -> None:
+        def decided(code: int) -> None:
+            if code and append.is_owed:
+                self.later(partial(self._propose, append, batch, proposals))
+            else:
+                append.confirm(code)
+
+        self.retained += 1
+        proposals.propose(self.retained, batch, decided)
+        if proposals.unanswered > self._pressure_bytes:
+            self._behind.add(_GROUPS)
+            self.builder.blocked = True
 
     def _ask(self, core: int, append: _Append, call: int, frame: bytes) -> None:
         append.owing += 1
@@ -405,4 +436,6 @@ class Router:
 
     def _has_caught_up(self, core: int) -> bool:
         half = self._pressure_bytes // 2
+        if core == _GROUPS:
+            return self.proposals is None or self.proposals.unanswered <= half
         return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half

@@ -4,7 +4,7 @@ Rows: a letter and the source (u16) -> the number (epoch, call) of what was take
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from robustmq.broker.frames import Number
@@ -47,6 +47,13 @@ class Taken:
         self._last[source] = number
         if has_rows:
             self._unnoted.add(source)
+
+    def forget(self, sources: Callable[[int], bool]) -> None:
+        """Know nothing any more of sources whose disks are gone: their numbers begin anew."""
+        for source in [each for each in self._last if sources(each)]:
+            del self._last[source]
+            self._unnoted.discard(source)
+            self._state.delete(_KEY.pack(self._letter, source))
 
     def note(self) -> None:
         """Before the turn's commit: put how far it is."""

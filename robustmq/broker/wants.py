@@ -12,6 +12,7 @@ from robustmq.broker.api import Kept
 from robustmq.broker.deposits import Deposits
 from robustmq.broker.interests import Interests
 from robustmq.broker.placement import Placement
+from robustmq.broker.replicas import Proposals
 from robustmq.broker.router import Fabric, Router
 from robustmq.broker.subscriptions import Subscriptions
 from robustmq.message.core_number import FIRST_REMOTE
@@ -91,8 +92,8 @@ class Wants:
 
     def _ask(self, core: int, call: int, wait: _Wait) -> None:
         durable = self._subscriptions.is_durable(wait.topic_filter)
-        # What other nodes have retained is kept by this one too.
-        retained = wait.retained and core < FIRST_REMOTE
+        is_all = self._router.proposals is not None
+        retained = wait.retained and (is_all or core < FIRST_REMOTE)
         self._fabric.send(core, frames.want(call, durable, retained, wait.topic_filter))
 
     def unwant(self, topic_filter: bytes) -> None:
@@ -148,8 +149,23 @@ class Wants:
                 self._answer(source, call, topic_filter, True)
 
     def _answer(self, source: int, call: int, topic_filter: bytes, retained: bool) -> None:
+        if retained and self._router.proposals is not None:
+            self._answer_of_groups(source, call, self._router.proposals)
+            return
         so_far = self._router.retained_so_far(topic_filter) if retained else (0, [])
         self._send(source, frames.wanted(call, self._router.sent, *so_far))
+
+    def _answer_of_groups(self, source: int, call: int, proposals: Proposals) -> None:
+        """Answer twice: from here on it is heard live, and where in the groups the rest is."""
+        position, life = self._router.retained, self._fabric.epoch(source)
+        self._send(source, frames.wanted(call, self._router.sent, position, []))
+
+        def decided() -> None:
+            if self._placement.is_live(source) and self._fabric.epoch(source) == life:
+                answer = frames.wanted(call, self._router.sent, position, proposals.indexes)
+                self._send(source, answer)
+
+        proposals.after(decided)
 
     def on_unwant(self, source: int, frame: bytes) -> None:
         """A core does not want what matches a filter any more."""
@@ -162,7 +178,13 @@ class Wants:
         wait = self._waits.get(call)
         if wait is None or source not in wait.owing:
             return
-        if wait.retained and source < FIRST_REMOTE:
+        if wait.retained and self._router.proposals is not None:
+            if wait.window is not None:
+                self._subscriptions.settle(wait.window, wait.topic_filter, call, source)
+            if not sent:
+                return
+            wait.kept.append(Kept(self._placement.number_of(source), position, sent))
+        elif wait.retained and source < FIRST_REMOTE:
             wait.kept.append(Kept(source, position, sent))
         self._settle(source, call, wait)
 

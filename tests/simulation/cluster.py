@@ -14,8 +14,6 @@ class Cluster(World):
     promised nothing until all know it again.
     """
 
-    retains = False
-
     def _machine(self, config: Config, room: int) -> Machine:
         rng = self.rng
         nodes, workers = rng.choice(((2, 1), (2, 2), (3, 1), (3, 2)))

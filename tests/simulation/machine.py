@@ -24,6 +24,7 @@ from robustmq.mqtt.protocol import Mqtt
 from robustmq.policy.principal import Peer
 from robustmq.storage.memory_table import MemoryTable
 from tests.logins import ScriptedLogins
+from tests.simulation.groups import Groups, Replica
 from tests.simulation.network import FLOOR, Lines, Network
 from tests.simulation.rings import Links, Rings
 from tests.simulation.wire import ServerStream, Wire
@@ -126,6 +127,15 @@ class Core:
             describe=describe,
             chance=Random(0).randrange,
         ).core
+        self._replica: Replica | None = None
+        if machine.groups is not None:
+            self._replica = Replica(
+                machine.groups,
+                index,
+                machine.workers,
+                lambda: self.node not in machine.isolated,
+            )
+            self.broker.replicate(self._replica)
         self._links.handle = self.broker.receive
         self._links.replaced = self.broker.replaced
         self._lines.handle = self.broker.receive
@@ -192,6 +202,8 @@ class Core:
                 active |= links.receive(peer, budget.frames)
         for peer in list(self._lines.known):
             active |= self._lines.receive(peer, budget.frames, self.now_ms)
+        if self._replica is not None:
+            active |= self._replica.turn(broker, rng, min(budget.frames, 1_000))
         broker.run_turn()
         if links.receive_own():
             active = True
@@ -222,8 +234,8 @@ class Core:
 
     @property
     def rests(self) -> bool:
-        """Whether no frame waits here for room."""
-        return self._links.idle
+        """Whether no frame waits here for room, and all is known that groups have decided."""
+        return self._links.idle and (self._replica is None or self._replica.rests)
 
     def _read(self, rng: Random, budget: Budget) -> bool:
         self._wires = [wire for wire in self._wires if not wire.server_gone]
@@ -297,6 +309,7 @@ class Machine:
         self.cores: dict[int, Core] = {}
         self.isolated: set[int] = set()
         """Nodes that have lost their lease and take no clients."""
+        self.groups = Groups(2) if nodes > 1 else None
         self._incarnations = [0] * nodes
         self._arriving: list[Wire] = []
         self._connections = 0

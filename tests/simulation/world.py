@@ -36,9 +36,6 @@ _DEBTS: Final = (b"L", b"B", b"X", b"O", b"K", b"u")
 class World:
     """A seed's node, clients and account; `trace` hears what happens, a line each."""
 
-    retains = True
-    """Whether clients retain messages."""
-
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
         rng = self.rng = Random(seed)
         self._lines = trace
@@ -352,7 +349,7 @@ class World:
         message = Message(len(self.account.messages), client.name, "", qos, False, b"")
         message.payload = b"%d" % message.number
         topic = message.topic = rng.choice((*TOPICS, *SHARED_TOPICS))
-        if kind < 0.2 and self.retains:
+        if kind < 0.2:
             # Of several QoS the last one to be repeated would be the one that stays.
             topic = message.topic = f"r/{client.name}/{qos}"
             message.retain = True

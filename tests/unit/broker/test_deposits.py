@@ -83,3 +83,20 @@ def test_what_was_refused_and_is_not_owed_is_forgotten() -> None:
     assert ask(deposits, 0, 1, 1) == "refused"
     table.refuse(None)
     assert ask(deposits, 0, 1, 2) == "taken"
+
+
+def test_of_a_disk_that_is_gone_nothing_is_known_also_after_a_restart() -> None:
+    table = MemoryTable()
+    deposits = Deposits(State(table))
+    for source in (1, 2_048, 2_049):
+        deposits.took(source, Number(3, 7), has_rows=True)
+    deposits.note()
+    table.commit()
+    deposits.forget(lambda source: source >= 2_048)
+    table.commit()
+    again = Deposits(State(table))
+    again.restore()
+    for each in (deposits, again):
+        assert each.judge(1, Number(3, 7), False) is REPEATED
+        assert each.judge(2_048, Number(1, 1), False) is None
+        assert each.judge(2_049, Number(1, 1), False) is None

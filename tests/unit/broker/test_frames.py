@@ -46,6 +46,8 @@ def test_what_is_retained(  # noqa: PLR0917
     wanted = frames.wanted(call, number, position, sent)
     assert frames.read_wanted(wanted) == (call, number, position, sent)
     assert frames.read_scan(frames.scan(call, until, name)) == (call, until, name)
+    look = frames.look(call, until, sent, name)
+    assert frames.read_look(look) == (call, dict(until), sent, name)
     assert frames.read_retained(frames.retained(call, last, name)) == (call, last, name)
 
 
@@ -98,5 +100,6 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.claim(1, 1, b"a"),
         frames.claimed(1, True),
         frames.release(1, b"a"),
+        frames.look(1, [], [], b"a"),
     ]
     assert [frame[0] for frame in written] == list(Kind)
