@@ -5,28 +5,27 @@ channel to the meta process of this node, between turns; what they lead to shows
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from robustmq._kernel.poller import Poller
+from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.placement import Life, Placement
 from robustmq.errors import Refused
 from robustmq.message.core_number import global_core
-from robustmq.message.session_record import SessionChange, SessionRecord, Verdict
+from robustmq.message.session_record import SessionRecord
 from robustmq.message.topic import stable_hash
-from robustmq.meta import commands, data
-from robustmq.meta.data import Batch
-from robustmq.meta.machine import Outcome
 from robustmq.meta.records import CLUSTER, NODE, Node
 from robustmq.mqtt.protocol import Mqtt
-from robustmq.mqtt.registry import Heard
+from robustmq.net.channel import Channel
 from robustmq.workers import log
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.links import Links
 from robustmq.workers.meta_link import MetaLink, Page
-from robustmq.workers.meta_messages import Adopt
+from robustmq.workers.meta_messages import Adopt, Changed
 from robustmq.workers.peer_line import PeerNode
 from robustmq.workers.peers import Peers
 from robustmq.workers.relays import Relays
@@ -64,8 +63,24 @@ def reach(
     )
 
 
+def meta_link(
+    inheritance: Inheritance,
+    watch_writable: Callable[[socket.socket, Callable[[], None]], None],
+    turn: Turn,
+) -> MetaLink:
+    """Make the way to the meta process of this node; its end is to be watched by the caller."""
+    (end,) = inheritance.meta_channels
+    channel = Channel(end, lambda: watch_writable(end, channel.flush))
+    return MetaLink(
+        channel,
+        inheritance.region.state(inheritance.index).epoch,
+        now_ms=lambda: turn.now_ms,
+        timeout_ms=inheritance.config.meta_runtime.raft_write_timeout_sec * 1_000,
+    )
+
+
 class Participation:
-    """What a core of a cluster hears and says; a `seeker.Cluster` and a `registry.Registry`.
+    """What a core of a cluster hears and says; a `seeker.Cluster`.
 
     `groups` is the number of data groups. `welcome()` is called when the core knows for the first
     time which sessions are its own: clients may come.
@@ -95,7 +110,6 @@ class Participation:
         self._relays = relays
         self._welcome: Callable[[], None] | None = welcome
         self._mqtt: Mqtt
-        self._changes: dict[str, list[tuple[SessionChange, Heard]]] = {}
         self._known: Sequence[PeerNode] = ()
         self._gone: frozenset[int] = frozenset()
         self._awaited = 0
@@ -107,6 +121,7 @@ class Participation:
         link.applied = self._applied
         link.adopt = self._adopt
         link.stood = self._stood
+        link.changed = self._changed
 
     def join(self, mqtt: Mqtt) -> None:
         """Know whose sessions these are."""
@@ -125,25 +140,6 @@ class Participation:
     def send(self, core: int, frame: bytes) -> None:
         """Queue a frame."""
         self._links.send(core, frame)
-
-    # ------------------------------------------------------------------ sessions, for registrars
-
-    def propose(self, change: SessionChange, done: Heard) -> None:
-        """Let the cluster decide on a change, with all others of this turn."""
-        group = f"data_{stable_hash(change.identity.encode()) % self._groups}"
-        self._changes.setdefault(group, []).append((change, done))
-
-    def flush(self) -> None:
-        """Propose what the turn has gathered."""
-        if not self._changes:
-            return
-        changes, self._changes = self._changes, {}
-        own = self._link.image.nodes.get(self.node)
-        incarnation = own.incarnation if own is not None else 0
-        for group, some in changes.items():
-            batch = Batch(self.node, incarnation, [change for change, _ in some])
-            told = partial(_tell, [done for _, done in some])
-            self._link.propose(group, data.encode(batch), told)
 
     # ------------------------------------------------------------------ what the image says
 
@@ -178,6 +174,8 @@ class Participation:
     def _applied(self, index: int) -> None:
         if not self._is_informed:
             self._is_informed = True
+            for group in range(self._groups):
+                self._link.follow(f"data_{group}", (0, b""))
             if not self._link.is_isolated:
                 self._return()
         # What the others are told of the version holds for the links and the placement, too.
@@ -201,6 +199,17 @@ class Participation:
         self._relays.replaced(core)
         if self._mqtt.roaming is not None:
             self._mqtt.roaming.replaced(core)
+
+    # ------------------------------------------------------------------ what is retained
+
+    def _changed(self, message: Changed) -> None:
+        self._core.applied(
+            int(message.group.removeprefix("data_")),
+            message.index,
+            [(row.topic, row.message) for _, row in message.rows],
+            is_whole=message.is_whole,
+            is_last=message.after is None,
+        )
 
     # ------------------------------------------------------------------ whose sessions are whose
 
@@ -258,17 +267,6 @@ class Participation:
         if self._welcome is not None:
             welcome, self._welcome = self._welcome, None
             welcome()
-
-
-def _tell(waiting: Sequence[Heard], outcome: Outcome) -> None:
-    """Tell who waits for a batch what became of each change."""
-    result = outcome if isinstance(outcome, Refused) else commands.outcome(outcome.result)
-    if isinstance(result, Refused):
-        for done in waiting:
-            done(Verdict.UNKNOWN)
-        return
-    for done, verdict in zip(waiting, data.verdicts(result), strict=True):
-        done(verdict)
 
 
 def _peer(node: Node) -> PeerNode:

@@ -43,10 +43,10 @@ from robustmq.workers.administration import Administration
 from robustmq.workers.admittance import Admittance
 from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
+from robustmq.workers.data_groups import DataGroups
 from robustmq.workers.inheritance import PEER, Inheritance
 from robustmq.workers.links import Links
-from robustmq.workers.meta_link import MetaLink
-from robustmq.workers.participation import Participation, reach
+from robustmq.workers.participation import Participation, meta_link, reach
 from robustmq.workers.peers import Peers
 from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
@@ -128,7 +128,7 @@ class Worker:
             self._config.mqtt_runtime.tls.check_interval_ms,
         )
         self._bridges = self._make_bridges()
-        self._meta = self._make_meta()
+        self._meta = meta_link(inheritance, self._watch_writable, self._turn)
         self._peers = self._link_up()
         self._participation = self._participate()
         self._administration = self._administer()
@@ -187,23 +187,16 @@ class Worker:
             self._reception.peers = peers
         return peers
 
-    def _make_meta(self) -> MetaLink:
-        (end,) = self._inheritance.meta_channels
-        channel = Channel(end, lambda: self._watch_writable(end, channel.flush))
-        return MetaLink(
-            channel,
-            self._state.epoch,
-            now_ms=lambda: self._turn.now_ms,
-            timeout_ms=self._config.meta_runtime.raft_write_timeout_sec * 1_000,
-        )
-
     def _participate(self) -> Participation | None:
         """What this core does as one of a cluster, unless its node is alone."""
         if self._peers is None:
             return None
+        count = self._config.meta_runtime.data_raft_group_num
+        self._data_groups = groups = DataGroups(self._config.broker_id, count, self._meta)
+        self._core.replicate(groups)
         participation = Participation(
             node=self._config.broker_id,
-            groups=self._config.meta_runtime.data_raft_group_num,
+            groups=count,
             link=self._meta,
             core=self._core,
             placement=self._placement,
@@ -217,7 +210,7 @@ class Worker:
             self._mqtt.sessions,
             self._config.mqtt_runtime,
             cluster=participation,
-            registry=participation,
+            registry=groups,
             bring=self._relays.bring,
         )
         participation.join(self._mqtt)
@@ -395,9 +388,9 @@ class Worker:
         if roaming is not None:
             roaming.run()
         core.commit()
-        if roaming is not None and self._participation is not None:
+        if roaming is not None:
             roaming.flush()
-            self._participation.flush()
+            self._data_groups.flush()
         self._watch.look()
         self._reception.handover.flush()
         self._relays.flush()

@@ -1,36 +1,31 @@
-"""A core's part in its cluster: what goes to the data groups, and what the image leads to."""
+"""A core's part in its cluster: what the image leads to, and whose sessions are whose."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgspec
-
 from robustmq.broker.placement import Life
-from robustmq.errors import Refusal, Refused
 from robustmq.message.core_number import global_core
-from robustmq.message.session_record import SessionChange, SessionHead, Verdict
 from robustmq.message.topic import stable_hash
-from robustmq.meta import commands, data, records
+from robustmq.meta import data, records
 from robustmq.meta.image import Image
-from robustmq.meta.machine import Applied
-from robustmq.workers.meta_messages import Adopt
+from robustmq.workers.meta_messages import Adopt, Changed
 from robustmq.workers.participation import Participation
 
 GROUPS = 3
 
 
 class Link:
-    """What a core hears and says; `proposed` is answered by hand."""
+    """What a core hears and says."""
 
     def __init__(self) -> None:
         self.image = Image(lambda *_: None)
         self.is_isolated = False
-        self.proposed: list[tuple[str, Any, Any]] = []
+        self.followed: list[tuple[str, tuple[int, bytes]]] = []
         self.asked: list[tuple[str, str, Any]] = []
 
-    def propose(self, group: str, command: bytes, done: object) -> None:
-        self.proposed.append((group, msgspec.msgpack.decode(command, type=data.Batch), done))
+    def follow(self, group: str, after: tuple[int, bytes]) -> None:
+        self.followed.append((group, after))
 
     def owned(self, group: str, start: str, done: object) -> None:
         self.asked.append((group, start, done))
@@ -50,13 +45,14 @@ class Place:
     """A participation of node 1 with what stands around it."""
 
     def __init__(self) -> None:
-        self.link: Any = Link()
-        self.roaming: Any = Heard()
-        self.mqtt: Any = Heard()
-        self.relays: Any = Heard()
-        self.peers: Any = Heard()
-        self.core: Any = Heard()
-        self.placement: Any = SimpleNamespace(nodes={}, remote=())
+        self.link = cast("Any", Link())
+        self.roaming = cast("Any", Heard())
+        self.mqtt = cast("Any", Heard())
+        self.peers = cast("Any", Heard())
+        self.core = cast("Any", Heard())
+        relays = cast("Any", Heard())
+        links = cast("Any", SimpleNamespace())
+        self.placement = cast("Any", SimpleNamespace(nodes={}, remote=()))
         self.welcomes = 0
         self.peers.then = lambda callback: callback()
         self.mqtt.roaming = self.roaming
@@ -67,9 +63,9 @@ class Place:
             link=self.link,
             core=self.core,
             placement=self.placement,
-            links=cast("Any", SimpleNamespace()),
+            links=links,
             peers=self.peers,
-            relays=self.relays,
+            relays=relays,
             welcome=self.welcome,
         )
         self.part.join(self.mqtt)
@@ -94,47 +90,6 @@ class Place:
         ]
         self.link.image.replace(index, found)
         self.link.applied(index)
-
-
-def change(identity: str) -> SessionChange:
-    return SessionChange(identity, 1, 7, 7, 0, SessionHead(True, 60, 0, 5))
-
-
-def test_changes_of_a_turn_travel_together_by_group_and_each_hears_its_verdict() -> None:
-    place = Place()
-    place.know(4, n1="live")
-    heard: dict[str, Verdict] = {}
-    names = [f"client {number}" for number in range(20)]
-    for name in names:
-        place.part.propose(change(name), lambda verdict, name=name: heard.update({name: verdict}))
-    assert not place.link.proposed
-    place.part.flush()
-    place.part.flush()
-    assert len(place.link.proposed) == GROUPS
-    for group, batch, done in place.link.proposed:
-        assert (batch.node, batch.incarnation) == (1, 1)
-        for each in batch.sessions:
-            assert group == f"data_{stable_hash(each.identity.encode()) % GROUPS}"
-        verdicts = [
-            Verdict.DONE if int(each.identity.split()[1]) % 2 else Verdict.TAKEN
-            for each in batch.sessions
-        ]
-        done(Applied(9, commands.done(msgspec.msgpack.encode(verdicts))))
-    assert heard == {
-        name: Verdict.DONE if int(name.split()[1]) % 2 else Verdict.TAKEN for name in names
-    }
-
-
-def test_of_what_is_refused_or_void_nothing_is_known() -> None:
-    place = Place()
-    place.know(4, n1="live")
-    heard: list[Verdict] = []
-    refused = Refused(Refusal.UNAVAILABLE, "no leader")
-    for outcome in (refused, Applied(9, commands.refused(refused))):
-        place.part.propose(change("a"), heard.append)
-        place.part.flush()
-        place.link.proposed.pop()[2](outcome)
-    assert heard == [Verdict.UNKNOWN, Verdict.UNKNOWN]
 
 
 def test_clients_come_when_all_groups_have_said_whose_sessions_are_whose() -> None:
@@ -190,3 +145,16 @@ def test_a_client_would_live_on_one_core_of_each_other_node() -> None:
     place.placement.nodes = {1: Life(1, 4), 2: Life(1, 3), 5: Life(2, 1), 6: Life(1, 0)}
     number = stable_hash(b"client")
     assert [*place.part.homes(b"client")] == [global_core(2, number % 3), global_core(5, 0)]
+
+
+def test_what_is_retained_is_followed_from_its_beginning_and_passed_on() -> None:
+    place = Place()
+    place.know(4, n1="live")
+    assert place.link.followed == [(f"data_{group}", (0, b"")) for group in range(GROUPS)]
+    row = data.Retained(b"a/b", b"message")
+    place.core.applied = lambda *told, **how: place.core.said.append((told, how))
+    place.link.changed(Changed(1, "data_2", 17, [(17, row)]))
+    assert place.core.said[-1] == (
+        (2, 17, [(b"a/b", b"message")]),
+        {"is_whole": False, "is_last": True},
+    )
