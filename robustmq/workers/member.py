@@ -14,7 +14,7 @@ from robustmq.meta import commands
 from robustmq.meta.controller import Controller
 from robustmq.meta.data import Data
 from robustmq.meta.raft_host import GroupStatus
-from robustmq.meta.records import CLUSTER, Cluster, node_of
+from robustmq.meta.records import CLUSTER, Cluster, Node, node_of
 from robustmq.rpc.wire import Hello, Unreachable
 from robustmq.settings.place import join_address, split_address
 from robustmq.workers import log
@@ -56,7 +56,7 @@ class Member:
         self._service: MetaService | None = None
         self._ways = ways
         self._is_leading = False
-        self._recorded: set[int] = set()
+        self._recorded: dict[int, Node] = {}
         self._said = ""
 
     async def live(self, ready: Callable[[], None]) -> None:
@@ -261,9 +261,10 @@ class Member:
         if self._neighbours is None:
             return
         nodes = roll.nodes()
-        for number in self._recorded - {*nodes}:
-            self._neighbours.forget(number)
-        self._recorded = {*nodes}
+        for number, node in self._recorded.items():
+            if number not in nodes:
+                self._neighbours.forget(number, node.store)
+        self._recorded = nodes
         addresses = {
             number: join_address(node.address, node.grpc_port)
             for number, node in nodes.items()

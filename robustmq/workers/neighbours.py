@@ -45,6 +45,8 @@ class Neighbours:
         self._store_of = store_of
         self._known: dict[int, tuple[str, int]] = {}
         self._met: dict[int, Hello] = {}
+        self._stores: dict[int, str] = {}
+        """Of the nodes that have called."""
         self._said: dict[object, str] = {}
         own = Identity(trust.secret, self._hello, self.judge, _nonce)
         self._callee = Callee(
@@ -79,8 +81,10 @@ class Neighbours:
                     continue
         self.lines.update(self._known)
 
-    def forget(self, node: int) -> None:
-        """Call a node no more."""
+    def forget(self, node: int, store: str) -> None:
+        """Call a node no more, unless another one has its number by now."""
+        if self._stores.get(node, store) != store:
+            return
         if self._known.pop(node, None):
             self.lines.update(self._known)
         self._met.pop(node, None)
@@ -126,6 +130,7 @@ class Neighbours:
 
     def _came(self, caller: Hello) -> None:
         """Hear of a node that has called and was let in: it is called back."""
+        self._stores[caller.node] = caller.store
         self.know({caller.node: caller.address})
 
     def _reached(self, hello: Hello) -> None:

@@ -16,8 +16,11 @@ from tests.integration.supervised import until
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("three")) as nodes:
+    # What is shown here needs no workers, and fewer processes start sooner.
+    with cluster(tmp_path_factory.mktemp("three"), settings=['roles=["meta"]']) as nodes:
         yield nodes.start()
+        for number, node in nodes.nodes.items():
+            assert "Traceback" not in node.errors(), (number, node.errors())
 
 
 def test_three_nodes_started_at_once_are_one_cluster(three: Cluster) -> None:
@@ -51,6 +54,30 @@ def test_a_leader_that_is_killed_is_followed_and_fenced_and_lives_again(three: C
     three.settled()
     found, known = (each["nodes"][str(lost)] for each in (three.status(other), before))
     assert (found["state"], found["incarnation"]) == ("live", known["incarnation"] + 1)
+
+
+def test_a_leader_that_stands_still_is_followed_and_finds_itself_deposed(three: Cluster) -> None:
+    three.settled()
+    still = three.leader()
+    other = next(number for number in three.first if number != still)
+    before = three.status(other)
+    three.pause(still)
+    three.until(other, lambda s: _led_anew(s, before), "another leader")
+    three.until(other, lambda s: s["nodes"][str(still)]["state"] == "fenced", "fenced")
+    three.resume(still)
+    three.settled()
+
+
+def test_a_cluster_that_is_killed_as_a_whole_is_the_same_when_it_is_back(three: Cluster) -> None:
+    three.settled()
+    before = three.status(1)
+    for number in three.first:
+        three.kill(number)
+    three.start()
+    three.settled()
+    after = three.status(1)
+    assert after["cluster_id"] == before["cluster_id"]
+    assert after["groups"]["metadata"]["commit"] >= before["groups"]["metadata"]["commit"]
 
 
 def test_all_nodes_are_restarted_one_after_the_other(three: Cluster) -> None:
