@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from robustmq.broker.deposits import Deposits
+from robustmq.broker.handovers import Handovers
 from robustmq.broker.retained import Retained, RetainedRecord
 from robustmq.broker.state import State
 from robustmq.mqtt.connection import Connection
@@ -40,6 +41,11 @@ def drop_rows(patch: pytest.MonkeyPatch) -> None:
             put(self, key, value)
 
     patch.setattr(MemoryTable, "put", forgetful)
+
+
+def lose_handovers(patch: pytest.MonkeyPatch) -> None:
+    """What a member's core is to take over never leaves the leader's."""
+    patch.setattr(Handovers, "_leave", lambda *_: None)
 
 
 def take_repeats(patch: pytest.MonkeyPatch) -> None:
@@ -123,7 +129,8 @@ def found(most: int) -> str:
     ("breaks", "wanted"),
     [
         (acknowledge_early, "lacks|again|after|session present|is not free|left"),
-        (drop_rows, "lacks|was not sent"),
+        (drop_rows, "lacks|was not sent|no member has|no rest"),
+        (lose_handovers, "no member has|debts are left"),
         (take_repeats, "again|after"),
         (forget_received, "again"),
         (take_again, "again|no rest"),
