@@ -48,23 +48,32 @@ class Adoption:
         self._shares: dict[int, deque[SessionRecord]] = {}
         self._missing: set[int] = set()
         self._under_way: dict[int, int] = {}
+        self._undecided: set[str] = set()
 
     @property
     def is_settled(self) -> bool:
         """Whether this core has its share of the sessions of all nodes that are gone."""
-        return not self._shares
+        return not (self._shares or self._undecided)
+
+    @property
+    def knows_own(self) -> bool:
+        """Whether it is known of all sessions that are here that they are this node's."""
+        return not self._undecided
 
     def fenced(self, node: int) -> None:
-        """A node is gone: `adopt` follows with what this core has to take over."""
+        """A node is gone: `adopt` follows with what this core is to take over, then `settled`."""
         self._shares.setdefault(node, deque())
         self._missing.add(node)
 
-    def adopt(self, node: int, rows: Iterable[SessionRecord], is_last: bool = True) -> None:
-        """Take over these sessions of a node that is gone; more may follow unless `is_last`."""
-        share = self._shares.setdefault(node, deque())
-        share.extend(rows)
-        if is_last:
-            self._missing.discard(node)
+    def adopt(self, node: int, rows: Iterable[SessionRecord]) -> None:
+        """Take over these sessions of a node that is gone; some may have been asked for before."""
+        if node in self._shares:
+            self._shares[node].extend(rows)
+            self._go_on(node)
+
+    def settled(self, node: int) -> None:
+        """What was this core's share of a node's sessions has other owners now, us or others."""
+        self._missing.discard(node)
         self._go_on(node)
 
     def returned(self, node: int) -> None:
@@ -186,10 +195,12 @@ class Adoption:
         for session in list(self._sessions.walk()):
             identity = session.principal.identity
             row = known.pop(identity, None)
-            if not session.stored or session.is_own or not self._registrar.is_quiet(identity):
-                # What is on its way to the cluster decides.
+            if not session.stored or session.is_own:
                 continue
-            if row is not None:
+            if not self._registrar.is_quiet(identity):
+                # What is on its way to the cluster decides.
+                self._await(identity)
+            elif row is not None:
                 self._match(session, row)
             elif session.generation:
                 gone.append(session)
@@ -202,6 +213,18 @@ class Adoption:
                 row.head.ended_ms = row.head.ended_ms or now_ms
                 self._open(row, lambda: None)
         return gone
+
+    def _await(self, identity: str) -> None:
+        self._undecided.add(identity)
+        self._registrar.then(identity, partial(self._decided, identity))
+
+    def _decided(self, identity: str, verdict: Verdict) -> None:
+        if verdict is Verdict.UNKNOWN:
+            self._await(identity)
+            return
+        self._undecided.discard(identity)
+        if not self._undecided:
+            self._changed()
 
     def _enrolled(self, session: Session, verdict: Verdict) -> None:
         if verdict is Verdict.DONE and self._sessions.get(session.principal.identity) is session:

@@ -93,6 +93,7 @@ class _Entry:
         "generation",
         "identity",
         "is_dirty",
+        "is_doubtful",
         "is_gone",
         "is_over",
         "sent",
@@ -116,6 +117,8 @@ class _Entry:
         self.is_dirty = False
         self.is_over = False
         self.is_gone = False
+        self.is_doubtful = False
+        """The node was given up meanwhile: others may have taken what is not here."""
         self.sent: SessionHead | None = None
         self.subscribed: dict[bytes, SubscriptionRecord] = {}
         self.unsubscribed: set[bytes] = set()
@@ -198,6 +201,13 @@ class Registrar:
         session.generation = 0
         self._mark(self._entry(session))
 
+    def renew(self, session: Session, generation: int) -> None:
+        """A tenure has begun of a session that was here: write all of it, and not the old one."""
+        session.generation = generation
+        entry = self._entry(session)
+        entry.whole = True
+        self._mark(entry)
+
     def subscribed(self, session: Session, subscribed: Subscribed) -> None:
         """The session has a subscription, new or with other options."""
         entry = self._entry(session)
@@ -234,6 +244,23 @@ class Registrar:
             entry = self._new(identity, generation)
         entry.is_over = True
         self._mark(entry)
+
+    def was_fenced(self) -> None:
+        """The node was given up by the cluster: what is on its way may have been overtaken."""
+        for entry in self._entries.values():
+            later: _Entry | None = entry
+            while later is not None:
+                later.is_doubtful = True
+                later = later.after
+
+    def disown(self, identity: str) -> None:
+        """End a tenure that this node may have of a session without anybody here knowing it."""
+
+        def heard(verdict: Verdict, generation: int) -> None:
+            if verdict is Verdict.DONE:
+                self.forget(identity, generation)
+
+        self.begin(identity, SessionHead(False, 0, 0, 0), heard)
 
     def then(self, identity: str, heard: Heard) -> None:
         """Hear when the cluster knows what was changed so far, or that it could not be told."""
@@ -331,6 +358,9 @@ class Registrar:
         if verdict is Verdict.UNKNOWN:
             self._try_again(entry)
             return
+        if verdict is Verdict.GONE and entry.is_over and not entry.is_doubtful:
+            # Nobody else could: it was done when it was asked for before.
+            verdict = Verdict.DONE
         if verdict is Verdict.DONE:
             entry.takes = None
             entry.whole = False
@@ -388,7 +418,9 @@ class Registrar:
     def _again(self) -> None:
         unheard, self._unheard = self._unheard, []
         for entry in unheard:
-            self._mark(entry)
+            # It may have changed while it was on its way, and was passed over then.
+            entry.is_dirty = not entry.is_gone
+            self._dirty.append(entry)
 
 
 def _if_done(verdict: Verdict, callback: Callable[[], None]) -> None:

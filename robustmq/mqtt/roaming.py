@@ -86,7 +86,7 @@ class Roaming:
         """Why no client may come in now."""
         if self._is_isolated:
             return _ISOLATED
-        return None if self._is_restored else _RETURNING
+        return None if self._is_restored and self.adoption.knows_own else _RETURNING
 
     def look(self) -> None:
         """Something has changed that somebody may wait for, such as the cluster's version."""
@@ -118,7 +118,8 @@ class Roaming:
     def restored(self, rows: Iterable[SessionRecord]) -> None:
         """The node is in the cluster: `rows` are all sessions that are its own, of this core.
 
-        To be said when the broker has started, and again after `rejoined`.
+        To be said when the broker has started and before `SessionTable.resume`, and again after
+        `rejoined`.
         """
         for session in self.adoption.restored(rows):
             self._sessions.give_up(session)
@@ -126,13 +127,21 @@ class Roaming:
         self.look()
 
     def fenced(self, node: int) -> None:
-        """Another node was given up by the cluster; `adopt` follows."""
+        """Another node was given up by the cluster; `adopt` and `settled` follow, or `returned`.
+
+        Until then nobody is let in whose session it may have had. To be said again when the live
+        nodes change while it is gone: it is shared out anew.
+        """
         self.adoption.fenced(node)
         self.seeker.begin_again()
 
-    def adopt(self, node: int, rows: Iterable[SessionRecord], is_last: bool = True) -> None:
-        """Take over these sessions of a node that was fenced; more may follow."""
-        self.adoption.adopt(node, rows, is_last)
+    def adopt(self, node: int, rows: Iterable[SessionRecord]) -> None:
+        """Take over these sessions of a node that was fenced."""
+        self.adoption.adopt(node, rows)
+
+    def settled(self, node: int) -> None:
+        """All sessions of a node that was fenced, of this core's share, have other owners now."""
+        self.adoption.settled(node)
 
     def returned(self, node: int) -> None:
         """A node that was fenced is back."""
@@ -144,6 +153,8 @@ class Roaming:
         self._is_restored = False
         self.seeker.refuse_all(_ISOLATED)
 
-    def rejoined(self) -> None:
-        """The node is in the cluster again; `restored` follows."""
+    def rejoined(self, was_fenced: bool) -> None:
+        """The node is in the cluster again, which may have given it up; `restored` follows."""
+        if was_fenced:
+            self.registrar.was_fenced()
         self._is_isolated = False

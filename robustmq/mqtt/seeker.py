@@ -34,7 +34,7 @@ SEEK: Final = 240
 FOUND: Final = 241
 
 _SEEK: Final = struct.Struct("<BBQQQ")
-_FOUND: Final = struct.Struct("<BBQ")
+_FOUND: Final = struct.Struct("<BBQQ")
 
 _OVERTAKEN: Final = Refused(
     Refusal.BUSY, "another client connects with this client identifier: try again"
@@ -62,7 +62,7 @@ class Cluster(Protocol):
 
     @property
     def version(self) -> int:
-        """How far the cluster's records are known here; it grows with each that is."""
+        """How far it is known here which nodes there are: the same number, the same nodes."""
 
     def homes(self, client_id: bytes) -> Sequence[int]:
         """Return the cores of the other live nodes that sessions of a client would live on."""
@@ -96,6 +96,12 @@ class Newcomer:
     refuse: Callable[[Refused], None]
     stamp: int = 0
     call: int = 0
+    asked: int = 0
+    """The version of the cluster in which it was asked who there is."""
+    was_taken: bool = False
+    """The cluster says that some node has the session, although none has said so."""
+    seen: int = 0
+    """The highest version in which it was answered."""
     stage: _Stage = _Stage.PARKED
     owing: set[int] = field(default_factory=set)
 
@@ -108,6 +114,7 @@ class _Seek(NamedTuple):
     stamp: int
     version: int
     clean_start: bool
+    was_taken: bool
     identity: str
     until_ms: int
 
@@ -167,7 +174,7 @@ class Seeker:
 
     def _ask(self, newcomer: Newcomer) -> None:
         self._calls.pop(newcomer.call, None)
-        if not self._is_ready():
+        if not self._is_ready() or newcomer.seen > self._cluster.version:
             newcomer.stage = _Stage.PARKED
             return
         if self._sessions.get(newcomer.identity) is not None:
@@ -175,12 +182,17 @@ class Seeker:
             newcomer.enter(0)
             return
         newcomer.stage = _Stage.ASKING
+        newcomer.asked = newcomer.seen = self._cluster.version
         newcomer.owing = set(self._cluster.homes(newcomer.client_id))
         self._last_call += 1
         newcomer.call = self._last_call
         self._calls[newcomer.call] = newcomer
         head = _SEEK.pack(
-            SEEK, newcomer.clean_start, newcomer.call, newcomer.stamp, self._cluster.version
+            SEEK,
+            newcomer.clean_start | newcomer.was_taken << 1,
+            newcomer.call,
+            newcomer.stamp,
+            self._cluster.version,
         )
         frame = head + newcomer.identity.encode()
         for core in newcomer.owing:
@@ -189,9 +201,12 @@ class Seeker:
             self._nowhere(newcomer)
 
     def _nowhere(self, newcomer: Newcomer) -> None:
-        """No other node has a session of the client."""
+        """No node that was asked has a session of the client."""
         self._calls.pop(newcomer.call, None)
-        if newcomer.head is None:
+        if newcomer.seen > newcomer.asked:
+            # Somebody knows more of the cluster than we did: there may be others to ask.
+            self._ask(newcomer)
+        elif newcomer.head is None:
             self._leave(newcomer)
             newcomer.enter(0)
         else:
@@ -205,6 +220,10 @@ class Seeker:
                 self._registrar.forget(newcomer.identity, generation)
         elif verdict is Verdict.DONE:
             self._leave(newcomer)
+            session = self._sessions.get(newcomer.identity)
+            if session is not None:
+                # It was taken over from a node that is gone while its client waited.
+                self._registrar.renew(session, generation)
             newcomer.enter(generation)
         elif verdict is Verdict.UNKNOWN:
             self._refuse(newcomer, _OUT_OF_REACH)
@@ -212,6 +231,7 @@ class Seeker:
             # A node has it that is gone, and whoever takes it over is not done; or it has just
             # begun elsewhere.
             newcomer.stage = _Stage.WAITING
+            newcomer.was_taken = True
             again = self._broker.turn.now_ms + self._retry_ms
             self._broker.at(again, partial(self._ask_again, newcomer))
 
@@ -229,12 +249,13 @@ class Seeker:
         self._leave(newcomer)
         newcomer.refuse(why)
 
-    def _found(self, core: int, call: int, answer: Answer) -> None:
+    def _found(self, core: int, call: int, answer: Answer, version: int) -> None:
         newcomer = self._calls.get(call)
         if newcomer is None or core not in newcomer.owing:
             return
         if answer is Answer.ABSENT:
             newcomer.owing.discard(core)
+            newcomer.seen = max(newcomer.seen, version)
             if not newcomer.owing:
                 self._nowhere(newcomer)
         elif answer is Answer.HERE:
@@ -248,13 +269,20 @@ class Seeker:
     def receive(self, core: int, frame: bytes) -> None:
         """Take a frame of another core."""
         if frame[0] == FOUND:
-            _, answer, call = _FOUND.unpack(frame)
-            self._found(core, call, Answer(answer))
+            _, answer, call, version = _FOUND.unpack(frame)
+            self._found(core, call, Answer(answer), version)
             return
-        _, clean_start, call, stamp, version = _SEEK.unpack_from(frame)
-        identity = frame[_SEEK.size :].decode()
-        until_ms = self._broker.turn.now_ms + self._patience_ms
-        seek = _Seek(core, call, stamp, version, bool(clean_start), identity, until_ms)
+        _, flags, call, stamp, version = _SEEK.unpack_from(frame)
+        seek = _Seek(
+            core,
+            call,
+            stamp,
+            version,
+            bool(flags & 1),
+            bool(flags & 2),
+            frame[_SEEK.size :].decode(),
+            self._broker.turn.now_ms + self._patience_ms,
+        )
         if not self._answer(seek):
             self._parked.append(seek)
 
@@ -273,11 +301,16 @@ class Seeker:
             return True
         if not self._registrar.is_quiet(seek.identity):
             return False
-        self._tell(seek, Answer.ABSENT)
+        if seek.was_taken:
+            # An earlier life may have begun it with its last words: end that before the answer.
+            self._registrar.disown(seek.identity)
+            self._parked.append(seek._replace(was_taken=False))
+        else:
+            self._tell(seek, Answer.ABSENT)
         return True
 
     def _tell(self, seek: _Seek, answer: Answer) -> None:
-        self._cluster.send(seek.core, _FOUND.pack(FOUND, answer, seek.call))
+        self._cluster.send(seek.core, _FOUND.pack(FOUND, answer, seek.call, self._cluster.version))
 
     # ------------------------------------------------------------------ what changes
 

@@ -9,7 +9,7 @@ import msgspec
 from robustmq import metrics
 from robustmq._kernel.intake import CLAIM
 from robustmq.broker.api import Kept, Options
-from robustmq.errors import Refused
+from robustmq.errors import Refusal, Refused
 from robustmq.message.tenancy import local_filter
 from robustmq.message.topic import EXCLUSIVE_PREFIX, is_special
 from robustmq.mqtt import wire
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SEND: Final = 0
 _SEND_IF_NEW: Final = 1
 _IDENTIFIER: Final = b"\x0b"
+_UNKEPT: Final = "the cluster has not said in time that it has stored this: try again"
 _NO_ANSWER: Final = 0
 """The packet id of subscriptions that the client has not asked for."""
 
@@ -43,6 +44,8 @@ class _Request:
         """Exclusive subscriptions of which it is not known whether they can be had."""
         self.owing = sum(not is_error(reason) for reason in reasons)
         self.retained: list[tuple[bytes, Options, list[Kept]]] = []
+        self.new: list[bytes] = []
+        """The filters that the session did not have before."""
 
 
 class Subscriber:
@@ -113,7 +116,7 @@ class Subscriber:
                 else:
                     self._start(request, one, identifier)
         if waits:
-            self._broker.state.then(partial(self._answered, request))
+            self._await_rows(request)
         self._answered(request)
 
     def _judge(
@@ -170,7 +173,6 @@ class Subscriber:
         self, request: _Request, place: int, one: Subscription, identifier: bytes, granted: bool
     ) -> None:
         session = self._session
-        broker = self._broker
         written = one.filter.encode()
         if self._connection.ended:
             if granted and session.subscription(written) is None:
@@ -187,7 +189,7 @@ class Subscriber:
         request.owing += session.is_durable
         self._start(request, one, identifier)
         if session.is_durable:
-            broker.state.then(partial(self._answered, request))
+            self._await_rows(request)
 
     def _start(self, request: _Request, one: Subscription, identifier: bytes) -> None:
         session = self._session
@@ -200,6 +202,7 @@ class Subscriber:
         before = session.subscription(written) or self._replaced(subscribed)
         if before is None:
             broker.turn.row[metrics.SUBSCRIPTIONS] += 1
+            request.new.append(written)
         topic_filter = subscribed.topic_filter
         if group is None:
             retained = one.retain_handling == _SEND or (
@@ -243,6 +246,32 @@ class Subscriber:
             request.retained.append((topic_filter, options, kept))
         self._answered(request)
 
+    def _await_rows(self, request: _Request) -> None:
+        """Answer when what was put is durable, here and in the cluster."""
+        self._connection.mqtt.sessions.when_kept(
+            self._session.principal.identity,
+            partial(self._answered, request),
+            partial(self._unkept, request),
+        )
+
+    def _unkept(self, request: _Request) -> None:
+        """The cluster has not said that it has the subscriptions: take the new ones back."""
+        session = self._session
+        sessions = self._connection.mqtt.sessions
+        new, request.new = request.new, []
+        for written in new if not self._connection.ended else ():
+            known = session.unsubscribe(written)
+            if known is not None:
+                sessions.withdraw(session, known)
+                sessions.rows.delete_subscription(session, written)
+        request.reasons = [
+            reason if is_error(reason) else SUBSCRIBE_REFUSALS[Refusal.UNAVAILABLE]
+            for reason in request.reasons
+        ]
+        request.retained = []
+        request.sentence = request.sentence or _UNKEPT
+        self._answered(request)
+
     def _answered(self, request: _Request) -> None:
         request.owing -= 1
         if not request.owing:
@@ -281,7 +310,12 @@ class Subscriber:
                 events.unsubscribed(session.principal, name, self._broker.turn.now_ms)
         answer = Unsuback(packet.packet_id, reasons)
         if session.is_durable:
-            self._broker.state.then(partial(self._connection.send_if_open, answer))
+            unkept = partial(self._connection.expel, Reason.IMPLEMENTATION_SPECIFIC_ERROR, _UNKEPT)
+            sessions.when_kept(
+                session.principal.identity,
+                partial(self._connection.send_if_open, answer),
+                unkept,
+            )
         else:
             self._connection.send(answer)
 

@@ -18,6 +18,7 @@ from robustmq.meta.data import Data, Retained
 from robustmq.meta.machine import Groups, Outcome
 from robustmq.meta.metadata import Metadata
 from robustmq.meta.records import Record
+from robustmq.policy.principal import client_of
 from robustmq.workers import meta_messages as messages
 from robustmq.workers.meta_messages import (
     Changed,
@@ -318,7 +319,7 @@ class Feed:
 
     def home_of(self, identity: str) -> int:
         """Return the worker of this node that is home to an identity."""
-        return stable_hash(identity.encode()) % self.workers
+        return stable_hash(client_of(identity)[1].encode()) % self.workers
 
     def _follow(self, member: Member, wanted: Follow) -> None:
         machine = self._data.get(wanted.group)

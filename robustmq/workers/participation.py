@@ -112,6 +112,8 @@ class Participation:
         self._mqtt: Mqtt
         self._known: Sequence[PeerNode] = ()
         self._gone: frozenset[int] = frozenset()
+        self._live: frozenset[int] = frozenset()
+        self._incarnation = 0
         self._awaited = 0
         """Updates of the nodes that the links have not told yet."""
         self._fetch = 0
@@ -141,6 +143,10 @@ class Participation:
         """Queue a frame."""
         self._links.send(core, frame)
 
+    def _own_incarnation(self) -> int:
+        own = self._link.image.nodes.get(self.node)
+        return own.incarnation if own is not None else 0
+
     # ------------------------------------------------------------------ what the image says
 
     def _image_changed(self, kinds: Collection[str]) -> None:
@@ -155,11 +161,14 @@ class Participation:
         )
         roaming = self._mqtt.roaming
         assert roaming is not None
-        for number in gone - self._gone:
+        live = frozenset(n for n, node in nodes.items() if node.is_broker) - gone
+        # When other nodes are live, all that is gone is shared out anew.
+        for number in gone if live != self._live else gone - self._gone:
             roaming.fenced(number)
         for number in self._gone - gone:
             roaming.returned(number)
         self._gone = gone
+        self._live = live
         known = [_peer(node) for node in nodes.values() if node.is_broker]
         if known != self._known:
             self._known = known
@@ -217,18 +226,21 @@ class Participation:
         roaming = self._mqtt.roaming
         assert roaming is not None
         if message.node in self._gone:
-            roaming.adopt(message.node, message.sessions, message.is_last)
+            roaming.adopt(message.node, message.sessions)
+            if message.is_last:
+                roaming.settled(message.node)
 
     def _stood(self, is_isolated: bool) -> None:
         roaming = self._mqtt.roaming
         assert roaming is not None
         if is_isolated:
             self._fetch += 1
+            self._incarnation = self._own_incarnation()
             _log.warning("the cluster is out of reach: no client is served here until it is back")
             self._mqtt.isolated()
         else:
             _log.info("the cluster is in reach")
-            roaming.rejoined()
+            roaming.rejoined(self._incarnation != self._own_incarnation())
             if self._is_informed:
                 self._return()
 

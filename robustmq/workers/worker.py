@@ -106,21 +106,12 @@ class Worker:
         self._mqtt = self._make_mqtt()
         self._announcements = Announcements(self._core)
         if self._config.mqtt_runtime.events.enable:
-            self._mqtt.events = Events(
-                self._announcements, self._config.broker_id, self._config.broker_ip
-            )
+            mine = (self._config.broker_id, self._config.broker_ip)
+            self._mqtt.events = Events(self._announcements, *mine)
         self._slow = SlowSubscribers(
             self._core, self._config.mqtt_runtime.slow_subscribe, self._mqtt.walk
         )
-        self._reception = Reception(
-            inheritance,
-            self._poller,
-            self._core,
-            self._mqtt,
-            self._links,
-            watch_writable=self._watch_writable,
-            report=_report,
-        )
+        self._reception = self._make_reception()
         self._relays = self._reception.relays
         self._certificates = CertificateWatch(
             inheritance.certificates,
@@ -164,6 +155,17 @@ class Worker:
 
     def _watch_store(self, fd: int) -> None:
         self._poller.watch(fd, self._take_completed)
+
+    def _make_reception(self) -> Reception:
+        return Reception(
+            self._inheritance,
+            self._poller,
+            self._core,
+            self._mqtt,
+            self._links,
+            watch_writable=self._watch_writable,
+            report=_report,
+        )
 
     def _make_bridges(self) -> Bridges:
         return Bridges(
@@ -281,7 +283,6 @@ class Worker:
         self._poller.tick()
         self._mqtt.sessions.restore(self._watch.restoring)
         self._core.start()
-        self._mqtt.sessions.resume()
         if self._access.denies:
             self._mqtt.permissions_changed()
         self._watch.recovered(self._stores)
@@ -305,7 +306,8 @@ class Worker:
             self._welcome()
 
     def _welcome(self) -> None:
-        """Let clients come."""
+        """Let clients come: it is known whose sessions these are, and time goes on for them."""
+        self._mqtt.sessions.resume()
         self._reception.open()
         self._bridges.start()
         self._inheritance.enter(Phase.READY)

@@ -116,7 +116,7 @@ def test_who_is_isolated_asks_again_when_the_cluster_is_back() -> None:
     late((["an old row"], None))
     assert not place.link.asked
     place.link.stood(False)
-    assert place.roaming.said[-1] == ("rejoined",)
+    assert place.roaming.said[-1] == ("rejoined", False)
     assert [group for group, _, _ in place.link.asked] == ["data_0"]
 
 
@@ -127,8 +127,8 @@ def test_nodes_that_go_and_come_are_told_and_adoptions_passed_on() -> None:
     assert ("fenced", 2) in place.roaming.said
     place.link.adopt(Adopt(1, 2, [], True))
     place.link.adopt(Adopt(1, 3, [], True))
-    adopted = [said for said in place.roaming.said if said[0] == "adopt"]
-    assert adopted == [("adopt", 2, [], True)]
+    adopted = [said for said in place.roaming.said if said[0] in {"adopt", "settled"}]
+    assert adopted == [("adopt", 2, []), ("settled", 2)]
     place.know(6, n1="live", n2="live", n3="live")
     assert ("returned", 2) in place.roaming.said
     assert place.part.version == 6

@@ -1,0 +1,103 @@
+"""Sessions on three real nodes: one for each client, wherever it connects."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance import raw
+from tests.conformance.peer import Closed, Peer
+from tests.integration.cluster import Cluster, cluster
+from tests.integration.supervised import PATIENCE_SECONDS
+
+TAKEN_OVER = 0x8E
+PATIENT = ("meta_runtime.raft.election_timeout_ms=4000", "meta_runtime.heartbeat_timeout_ms=6000")
+"""A node of a busy machine is not to lose the cluster, and with it its clients."""
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("sessions"), settings=PATIENT) as nodes:
+        nodes.start()
+        nodes.settled()
+        yield nodes
+
+
+def peer(three: Cluster, number: int, client_id: str) -> Peer:
+    return Peer(three.nodes[number].address(), raw.V5, client_id)
+
+
+def lasting(seconds: int) -> bytes:
+    return bytes((raw.SESSION_EXPIRY,)) + seconds.to_bytes(4, "big")
+
+
+def back(three: Cluster, number: int, client_id: str) -> Peer:
+    """Connect to a session that was; while its node is being replaced the cluster says no."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        client = peer(three, number, client_id)
+        client.send(raw.connect(raw.V5, client_id, clean=False, properties=lasting(600)))
+        try:
+            client.connack = client.next(raw.CONNACK)
+        except Closed:
+            assert time.monotonic() < end, "nobody answers"
+            continue
+        if client.connack.code == 0:
+            return client
+        assert client.connack.code in {0x88, 0x89}
+        assert time.monotonic() < end, client.connack
+        client.socket.close()
+
+
+def test_a_client_that_connects_elsewhere_takes_its_connection_over(three: Cluster) -> None:
+    first = peer(three, 1, "roamer").hello()
+    second = peer(three, 2, "roamer").hello()
+    assert first.find(raw.DISCONNECT).code == TAKEN_OVER
+    third = peer(three, 3, "roamer").hello()
+    assert second.find(raw.DISCONNECT).code == TAKEN_OVER
+    third.bye()
+
+
+def test_a_durable_session_is_reached_from_every_node(three: Cluster) -> None:
+    home = peer(three, 1, "kept").hello(clean=False, properties=lasting(600))
+    home.subscribe("kept/#", 1)
+    home.drop()
+    publisher = peer(three, 3, "teller").hello()
+    publisher.publish("kept/a", b"while it was away", qos=1)
+    elsewhere = back(three, 2, "kept")
+    assert elsewhere.connack.data[0] == 1
+    assert elsewhere.message().payload == b"while it was away"
+    publisher.publish("kept/b", b"now", qos=1)
+    assert elsewhere.message().payload == b"now"
+    elsewhere.subscribe("more/#", 1)
+    again = back(three, 3, "kept")
+    assert elsewhere.find(raw.DISCONNECT).code == TAKEN_OVER
+    publisher.publish("more/a", b"more", qos=1)
+    assert again.message().payload == b"more"
+    again.bye()
+    publisher.bye()
+
+
+def test_the_sessions_of_a_node_that_is_lost_go_on_elsewhere(three: Cluster) -> None:
+    watcher = peer(three, 1, "watcher").hello()
+    watcher.subscribe("wills/#", 1)
+    kept = peer(three, 3, "survivor").hello(clean=False, properties=lasting(600))
+    kept.subscribe("survivor/#", 1)
+    mortal = peer(three, 3, "mortal").hello(will=raw.Will("wills/mortal", b"gone"))
+    three.kill(3)
+    mortal.socket.close()
+    three.until(1, lambda s: s["nodes"]["3"]["state"] == "fenced", "fenced")
+    assert watcher.message().payload == b"gone"
+    taken = back(three, 2, "survivor")
+    assert taken.connack.data[0] == 1
+    publisher = peer(three, 1, "publisher").hello()
+    publisher.publish("survivor/a", b"still heard", qos=1)
+    assert taken.message().payload == b"still heard"
+    three.start(3)
+    three.settled()
+    home = back(three, 3, "survivor")
+    assert taken.find(raw.DISCONNECT).code == TAKEN_OVER
+    publisher.publish("survivor/b", b"and again", qos=1)
+    assert home.message().payload == b"and again"
+    for client in (watcher, publisher, home):
+        client.bye()
