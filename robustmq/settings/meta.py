@@ -26,3 +26,11 @@ class MetaRuntime(Struct, frozen=True, kw_only=True):
     offset_raft_group_num: Annotated[int, between(1, 64)] = 1
     data_raft_group_num: Annotated[int, between(1, 64)] = 1
     raft: Raft = field(default_factory=Raft)
+
+    @property
+    def lease_ms(self) -> int:
+        """Milliseconds without a word of the meta process after which workers serve nobody.
+
+        By then the node is not given up yet.
+        """
+        return self.heartbeat_timeout_ms * 2 // 3

@@ -44,7 +44,10 @@ async def _serve(inheritance: ServerInheritance, identity: IdentityFile) -> None
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, log.reload_level, inheritance.reload)
-    interval = inheritance.config.runtime.heartbeat_timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
+    config = inheritance.config
+    # Workers look at it too: after a lease without a beat they serve nobody.
+    timeout_ms = min(config.runtime.heartbeat_timeout_ms, config.meta_runtime.lease_ms)
+    interval = timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
     beating = asyncio.create_task(_beat(inheritance, interval))
     ways = [
         Way(end, inheritance.region.state(endpoint))

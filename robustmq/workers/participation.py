@@ -6,7 +6,7 @@ channel to the meta process of this node, between turns; what they lead to shows
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,7 +15,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.placement import Life, Placement
 from robustmq.errors import Refused
-from robustmq.message.core_number import global_core
+from robustmq.message.core_number import NODE_MAX, global_core
 from robustmq.message.session_record import SessionRecord
 from robustmq.message.topic import stable_hash
 from robustmq.meta.records import CLUSTER, NODE, Node
@@ -83,7 +83,8 @@ class Participation:
     """What a core of a cluster hears and says; a `seeker.Cluster`.
 
     `groups` is the number of data groups. `welcome()` is called when the core knows for the first
-    time which sessions are its own: clients may come.
+    time which sessions are its own: clients may come. `silent_ms()` says for how long the meta
+    process has given no sign of life: after `lease_ms` of it the node may be given up unnoticed.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Participation:
         peers: Peers,
         relays: Relays,
         welcome: Callable[[], None],
+        silent_ms: Callable[[], int],
+        lease_ms: int,
     ) -> None:
         self.node = node
         self.version = 0
@@ -111,6 +114,7 @@ class Participation:
         self._welcome: Callable[[], None] | None = welcome
         self._mqtt: Mqtt
         self._known: Sequence[PeerNode] = ()
+        self._named: set[int] = set()
         self._gone: frozenset[int] = frozenset()
         self._live: frozenset[int] = frozenset()
         self._incarnation = 0
@@ -118,11 +122,14 @@ class Participation:
         """Updates of the nodes that the links have not told yet."""
         self._fetch = 0
         self._is_informed = False
+        self._silent_ms = silent_ms
+        self._lease_ms = lease_ms
+        self._is_isolated = False
         links.changed = self._placed
         link.image.changed = self._image_changed
         link.applied = self._applied
         link.adopt = self._adopt
-        link.stood = self._stood
+        link.stood = lambda _is_isolated: self.look()
         link.changed = self._changed
 
     def join(self, mqtt: Mqtt) -> None:
@@ -154,6 +161,8 @@ class Participation:
         if cluster is None or not {NODE, CLUSTER} & {*kinds}:
             return
         nodes = self._link.image.nodes
+        self._forget(self._named - {*nodes})
+        self._named = {*nodes}
         gone = frozenset(
             number
             for number, node in nodes.items()
@@ -176,6 +185,12 @@ class Participation:
             self._peers.update(cluster.id, known)
             self._peers.then(self._links_know)
 
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Let a node that has one of these numbers later begin with nothing."""
+        for number in numbers:
+            if number != self.node:
+                self._core.forget(number)
+
     def _links_know(self) -> None:
         self._awaited -= 1
         self._applied(self._link.image.index or 0)
@@ -185,7 +200,8 @@ class Participation:
             self._is_informed = True
             for group in range(self._groups):
                 self._link.follow(f"data_{group}", (0, b""))
-            if not self._link.is_isolated:
+            self._forget({*range(NODE_MAX + 1)} - {*self._link.image.nodes})
+            if not self._is_isolated:
                 self._return()
         # What the others are told of the version holds for the links and the placement, too.
         if not self._awaited:
@@ -229,6 +245,13 @@ class Participation:
             roaming.adopt(message.node, message.sessions)
             if message.is_last:
                 roaming.settled(message.node)
+
+    def look(self) -> None:
+        """See whether the node is in touch with its cluster; to be called now and then, too."""
+        is_isolated = self._link.is_isolated or self._silent_ms() > self._lease_ms
+        if is_isolated != self._is_isolated:
+            self._is_isolated = is_isolated
+            self._stood(is_isolated)
 
     def _stood(self, is_isolated: bool) -> None:
         roaming = self._mqtt.roaming

@@ -44,7 +44,7 @@ from robustmq.workers.admittance import Admittance
 from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
 from robustmq.workers.data_groups import DataGroups
-from robustmq.workers.inheritance import PEER, Inheritance
+from robustmq.workers.inheritance import PEER, Inheritance, meta_endpoint
 from robustmq.workers.links import Links
 from robustmq.workers.participation import Participation, meta_link, reach
 from robustmq.workers.peers import Peers
@@ -193,6 +193,7 @@ class Worker:
         """What this core does as one of a cluster, unless its node is alone."""
         if self._peers is None:
             return None
+        meta = self._inheritance.region.state(meta_endpoint(self._inheritance.workers))
         count = self._config.meta_runtime.data_raft_group_num
         self._data_groups = groups = DataGroups(self._config.broker_id, count, self._meta)
         self._core.replicate(groups)
@@ -206,6 +207,8 @@ class Worker:
             peers=self._peers,
             relays=self._relays,
             welcome=self._welcome,
+            silent_ms=lambda: (time.monotonic_ns() - meta.heartbeat_ns) // 1_000_000,
+            lease_ms=self._config.meta_runtime.lease_ms,
         )
         self._mqtt.roaming = Roaming(
             self._core,
@@ -225,7 +228,7 @@ class Worker:
             self._config.mqtt_runtime,
             core=self._index,
             home_of=self._placement.home_of,
-            first_key=self._index << KEY_SHIFT | life,
+            first_key=self._placement.number_of(self._index) << KEY_SHIFT | life,
             seed=os.urandom(6).hex(),
             logins=self._admittance.logins,
             complain=_complain,
@@ -314,6 +317,8 @@ class Worker:
 
     def _expire(self) -> None:
         self._meta.expire()
+        if self._participation is not None:
+            self._participation.look()
         self._core.at(self._turn.now_ms + _EXPIRE_MS, self._expire)
 
     def _await_image(self) -> None:

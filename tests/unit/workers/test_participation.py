@@ -54,6 +54,7 @@ class Place:
         links = cast("Any", SimpleNamespace())
         self.placement = cast("Any", SimpleNamespace(nodes={}, remote=()))
         self.welcomes = 0
+        self.silent_ms = 0
         self.peers.then = lambda callback: callback()
         self.mqtt.roaming = self.roaming
         self.core.turn = SimpleNamespace(now_ms=0)
@@ -67,6 +68,8 @@ class Place:
             peers=self.peers,
             relays=relays,
             welcome=self.welcome,
+            silent_ms=lambda: self.silent_ms,
+            lease_ms=2_000,
         )
         self.part.join(self.mqtt)
 
@@ -111,10 +114,12 @@ def test_who_is_isolated_asks_again_when_the_cluster_is_back() -> None:
     place = Place()
     place.know(4, n1="live")
     _, _, late = place.link.asked.pop()
+    place.link.is_isolated = True
     place.link.stood(True)
     assert place.mqtt.said == [("isolated",)]
     late((["an old row"], None))
     assert not place.link.asked
+    place.link.is_isolated = False
     place.link.stood(False)
     assert place.roaming.said[-1] == ("rejoined", False)
     assert [group for group, _, _ in place.link.asked] == ["data_0"]
@@ -158,3 +163,29 @@ def test_what_is_retained_is_followed_from_its_beginning_and_passed_on() -> None
         (2, 17, [(b"a/b", b"message")]),
         {"is_whole": False, "is_last": True},
     )
+
+
+def test_who_hears_nothing_of_its_meta_process_serves_nobody() -> None:
+    place = Place()
+    place.know(4, n1="live")
+    place.silent_ms = 2_001
+    place.part.look()
+    place.part.look()
+    assert place.mqtt.said == [("isolated",)]
+    place.link.is_isolated = True
+    place.silent_ms = 0
+    place.part.look()
+    assert not any(said[0] == "rejoined" for said in place.roaming.said)
+    place.link.is_isolated = False
+    place.part.look()
+    assert place.roaming.said[-1] == ("rejoined", False)
+
+
+def test_a_number_that_nobody_has_is_forgotten() -> None:
+    place = Place()
+    place.know(4, n1="live", n2="live", n3="live")
+    forgotten = [said[1] for said in place.core.said if said[0] == "forget"]
+    assert sorted(forgotten) == [0, *range(4, 63)]
+    place.core.said.clear()
+    place.know(5, n1="live", n3="live")
+    assert [said for said in place.core.said if said[0] == "forget"] == [("forget", 2)]
