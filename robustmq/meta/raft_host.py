@@ -152,9 +152,9 @@ class RaftHost:
         return self._groups[group]
 
     @property
-    def is_isolated(self) -> bool:
-        """Whether the first group had no contact with a leader for the election timeout."""
-        return self._by_number[0].node.isolated(self._now_ms)
+    def silent_ms(self) -> int:
+        """Milliseconds in which the first group had no contact with a leader."""
+        return self._by_number[0].node.silent_ms(self._now_ms)
 
     def status(self) -> list[GroupStatus]:
         """Return how all groups are."""

@@ -102,12 +102,12 @@ class Node(Replica):
             return self._office.next_ms
         return self._since_ms + self._patience_ms
 
-    def isolated(self, now_ms: int) -> bool:
-        """Whether there was no contact with a leader (a leader: a majority) for its timeout."""
+    def silent_ms(self, now_ms: int) -> int:
+        """Milliseconds without contact with a leader (a leader: with a majority)."""
         heard = self._heard_ms
         if self._office is not None:
             heard = self._office.contact_ms(now_ms)
-        return now_ms - heard >= self._settings.election_timeout_ms
+        return now_ms - heard
 
     def followers(self) -> list[Follower]:
         """The other replicas as the leader sees them; empty when this one does not lead."""

@@ -26,6 +26,8 @@ _WITHOUT_TERM: Final = frozenset({MessageKind.PRE_VOTE, MessageKind.READ, Messag
 BY_ORDER: Final = 1
 """The context of a VOTE that the leader has ordered."""
 
+_NEVER_MS: Final = 1 << 40
+
 
 class Role(enum.IntEnum):
     """What a replica is at the moment."""
@@ -65,7 +67,7 @@ class Replica:
         self._office: Leader | None = None
         self._votes: set[int] = set()
         self._gone_at = 0
-        self._heard_ms = now_ms - settings.election_timeout_ms
+        self._heard_ms = now_ms - _NEVER_MS
         self._since_ms = self._now_ms = now_ms
         # Who votes alone has nobody to wait for.
         is_alone = self._log.membership.voters == (me,)

@@ -345,10 +345,14 @@ class Member:
             self._service.feed.drained(endpoint)
             self._replication.wake()
 
+    def _is_isolated(self, replication: Replication) -> bool:
+        """Whether the node may soon be given up: not already while a leader is elected."""
+        return replication.host.silent_ms >= self._config.meta_runtime.lease_ms
+
     def _turned(self, now: int) -> int:
         """Follow a turn of the groups; return when the next one is due."""
         assert self._replication is not None
-        is_isolated = self._replication.host.is_isolated
+        is_isolated = self._is_isolated(self._replication)
         state = self._inheritance.region.state(self._inheritance.index)
         state.isolated = int(is_isolated)
         if self._service is None:
@@ -451,7 +455,7 @@ class Member:
             "nodes": {},
         }
         if self._replication is not None and self._roll is not None:
-            found["isolated"] = self._replication.host.is_isolated
+            found["isolated"] = self._is_isolated(self._replication)
             found["leader"] = self._replication.host.leader(METADATA)
             found["groups"] = {each.name: _shown(each) for each in self._replication.host.status()}
             found["nodes"] = {

@@ -4,7 +4,9 @@ from robustmq import metrics
 from robustmq.meta.raft_host import RaftHost
 
 
-def count(row: memoryview, host: RaftHost, *, live: int, connected: int, dropped: int) -> None:
+def count(
+    row: memoryview, host: RaftHost, *, isolated: bool, live: int, connected: int, dropped: int
+) -> None:
     """Write the counters of a host, and how the cluster is, into a row of u64 cells."""
     counters, groups = host.counters, host.status()
     row[metrics.RAFT_REQUESTS] = counters.proposed
@@ -15,7 +17,7 @@ def count(row: memoryview, host: RaftHost, *, live: int, connected: int, dropped
     row[metrics.RAFT_SNAPSHOTS_INSTALLED] = counters.snapshots_installed
     row[metrics.RAFT_GROUPS_LED] = sum(group.leads for group in groups)
     row[metrics.RAFT_APPLY_LAG] = sum(max(group.commit - group.applied, 0) for group in groups)
-    row[metrics.RAFT_ISOLATED] = int(host.is_isolated)
+    row[metrics.RAFT_ISOLATED] = int(isolated)
     row[metrics.CLUSTER_NODES] = live
     row[metrics.CLUSTER_CONNECTED] = connected
     row[metrics.CLUSTER_DROPPED] = dropped
