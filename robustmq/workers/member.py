@@ -300,6 +300,7 @@ class Member:
         count(
             self._inheritance.region.counters(self._inheritance.index),
             replication.host,
+            isolated=self._is_isolated(replication),
             live=sum(node.state == "live" for node in roll.nodes().values()),
             connected=len(lines.connected()) if lines is not None else 0,
             dropped=lines.dropped if lines is not None else 0,
