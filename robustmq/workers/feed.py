@@ -14,7 +14,8 @@ import msgspec
 from robustmq.errors import Refusal, Refused
 from robustmq.message.session_record import SessionRecord
 from robustmq.message.topic import stable_hash
-from robustmq.meta.data import Data, Retained
+from robustmq.meta import data as data_group
+from robustmq.meta.data import Batch, Data, Retained
 from robustmq.meta.machine import Groups, Outcome
 from robustmq.meta.metadata import Metadata
 from robustmq.meta.records import Record
@@ -147,7 +148,12 @@ class Feed:
                 else:
                     answer(_unknown(group))
             case Query(group=group):
-                if self._is_known(group):
+                if message.kind == "owned" and group in self._data:
+                    # Behind all that an earlier life of the core has proposed.
+                    barrier = data_group.encode(Batch(self._number, 0))
+                    found = partial(self._find, member, message)
+                    self._groups.propose(group, barrier, lambda done: found(_refusal(done)))
+                elif self._is_known(group):
                     self._groups.read(group, partial(self._find, member, message))
                 else:
                     self._find(member, message, _unknown(group))
@@ -337,6 +343,10 @@ class Feed:
 
     def _is_kept_by(self, member: Member, topic: bytes) -> bool:
         return stable_hash(topic) % self.workers == member.endpoint
+
+
+def _refusal(outcome: Outcome) -> Refused | None:
+    return outcome if isinstance(outcome, Refused) else None
 
 
 def _unknown(group: str) -> Refused:

@@ -287,15 +287,20 @@ def test_keys_and_sessions_are_found(node: Node) -> None:
     found: list[object] = []
     link.keys("a/", "", 1, found.append)
     link.keys("a/", "a/2", 1, found.append)
-    identities = [f"c{number}" for number in range(6)]
+    identities = [f"c{number}" for number in range(7)]
     head = SessionHead(True, 60, 0, 5)
     sessions = [SessionChange(each, 0, 1, 1, 0, head, whole=True) for each in identities]
-    node.groups.fold("data_0", data.encode(Batch(0, 1, sessions)))
+    node.groups.fold("data_0", data.encode(Batch(0, 1, sessions[:-1])))
+    # What an earlier life of the core has proposed is on its way still.
+    late = data.encode(Batch(0, 1, sessions[-1:]))
+    node.groups.propose("data_0", late, lambda _outcome: None)
     link.sessions("data_0", ["c1", "nobody"], found.append)
     link.owned("data_0", "", found.append)
     link.owned("nowhere", "", found.append)
     node.turn(link)
-    first, second, known, owned, unknown = found
+    node.groups.settle()
+    node.turn(link)
+    first, second, known, unknown, owned = found
     assert isinstance(unknown, Refused)
     assert isinstance(first, tuple)
     assert isinstance(second, tuple)
