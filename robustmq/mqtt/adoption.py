@@ -49,11 +49,13 @@ class Adoption:
         self._missing: set[int] = set()
         self._under_way: dict[int, int] = {}
         self._undecided: set[str] = set()
+        self._proposed: set[str] = set()
+        """Sessions of which is not known yet whether they are ours, whoever is back meanwhile."""
 
     @property
     def is_settled(self) -> bool:
         """Whether this core has its share of the sessions of all nodes that are gone."""
-        return not (self._shares or self._undecided)
+        return not (self._shares or self._proposed or self._undecided)
 
     @property
     def knows_own(self) -> bool:
@@ -106,20 +108,29 @@ class Adoption:
             row.generation,
             head,
         )
+        self._proposed.add(row.identity)
         self._registrar.propose(change, partial(self._heard, node, row, generation))
 
     def _heard(self, node: int, row: SessionRecord, generation: int, verdict: Verdict) -> None:
-        if verdict is Verdict.UNKNOWN and node in self._shares:
+        if verdict is Verdict.UNKNOWN:
             again = self._broker.turn.now_ms + self._retry_ms
-            # As the same owner: it may be that already.
+            # As the same owner: it may be that already, also when the node is back meanwhile.
             self._broker.at(again, partial(self._propose, node, row, generation))
             return
-        if verdict is Verdict.DONE:
+        self._proposed.discard(row.identity)
+        self._changed()
+        if verdict is Verdict.DONE and not self._is_known(row.identity, generation):
             self._broker.turn.row[metrics.SESSIONS_ADOPTED] += 1
             row.generation = generation
             self._open(row, partial(self._opened, node))
         else:
             self._opened(node)
+
+    def _is_known(self, identity: str, generation: int) -> bool:
+        """Whether `restored` has found the session before it was heard that it is ours."""
+        session = self._sessions.get(identity)
+        is_here = session is not None and session.generation >= generation
+        return is_here or not self._registrar.is_quiet(identity)
 
     def _opened(self, node: int) -> None:
         self._under_way[node] -= 1

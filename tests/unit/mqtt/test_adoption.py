@@ -1,0 +1,114 @@
+"""Sessions of a node that is gone, where what became of a proposal is heard late or never."""
+
+from random import Random
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from robustmq.message.session_record import SessionChange, SessionHead
+from robustmq.meta.data import Batch
+from robustmq.storage.memory_table import MemoryTable
+from tests.simulation.cluster_memory import LONGEST_MS, Memory
+from tests.simulation.site import Links, Seen, Site
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
+
+T = TypeVar("T")
+MINE, GONE = 1, 2
+NOW_MS = 1_000_000
+
+
+class Steady(Random):
+    """Chance that lets every way take some milliseconds."""
+
+    def choice(self, seq: "SupportsLenAndGetItem[T]") -> T:
+        return seq[len(seq) // 2]
+
+
+class Scene:
+    """A node that is about to adopt the session of another, which was fenced."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+        self.rng = Steady(1)
+        self.memory = Memory(self.rng)
+        self.memory.turn(NOW_MS)
+        head = SessionHead(durable=True, expiry=60, ended_ms=NOW_MS, version=5)
+        self.memory.apply(Batch(GONE, 1, [SessionChange("client", GONE, 1, 1, 0, head)]))
+        self.memory.fence(GONE, 2)
+        self.site = Site(
+            MINE,
+            1,
+            links=Links(),
+            memory=self.memory,
+            table=MemoryTable(),
+            now_ms=NOW_MS,
+            will=lambda _: None,
+            nodes=(MINE, GONE),
+        )
+        self.site.own()
+        self.site.learn(1, {MINE: Seen(1, True), GONE: Seen(2, False)})
+        self.site.adopt(GONE, self.memory.owned(GONE))
+
+    def pass_ms(self, milliseconds: int) -> None:
+        for _ in range(milliseconds):
+            self.now_ms += 1
+            self.memory.turn(self.now_ms)
+            self.site.turn(self.now_ms, self.rng, everything=True)
+
+    def owner(self) -> int:
+        row = self.memory.data.session("client")
+        assert row is not None
+        return row.owner
+
+    def comes_back(self) -> None:
+        """The node that was gone is live again."""
+        self.memory.welcome(GONE, 2)
+        self.site.learn(2, {MINE: Seen(1, True), GONE: Seen(2, True)})
+
+    @property
+    def has_it(self) -> bool:
+        return self.site.mqtt.sessions.get("client") is not None
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_what_is_adopted_is_opened(scene: Scene) -> None:
+    scene.pass_ms(LONGEST_MS)
+    assert (scene.owner(), scene.has_it) == (MINE, True)
+
+
+def test_an_adoption_that_was_not_heard_of_counts_although_the_node_is_back(scene: Scene) -> None:
+    while scene.owner() == GONE:
+        scene.pass_ms(1)
+    scene.site.is_cut = True
+    scene.comes_back()
+    assert not scene.site.roaming.is_ready, "somebody could begin the session anew here"
+    scene.pass_ms(LONGEST_MS)
+    scene.site.is_cut = False
+    scene.pass_ms(2 * LONGEST_MS)
+    assert (scene.owner(), scene.has_it, scene.site.roaming.is_ready) == (MINE, True, True)
+
+
+def test_an_adoption_that_comes_too_late_is_none(scene: Scene) -> None:
+    scene.comes_back()
+    assert not scene.site.roaming.is_ready
+    scene.pass_ms(2 * LONGEST_MS)
+    assert (scene.owner(), scene.has_it, scene.site.roaming.is_ready) == (GONE, False, True)
+
+
+def test_what_the_own_return_has_opened_is_not_opened_again(scene: Scene) -> None:
+    while scene.owner() == GONE:
+        scene.pass_ms(1)
+    scene.site.is_cut = True
+    scene.pass_ms(LONGEST_MS)
+    scene.site.is_cut = False
+    scene.site.own()
+    session = scene.site.mqtt.sessions.get("client")
+    assert session is not None
+    scene.pass_ms(2 * LONGEST_MS)
+    assert scene.site.mqtt.sessions.get("client") is session
