@@ -4,17 +4,19 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.integration.mosquitto import fixed_port
 from tests.integration.supervised import Node, until
 
 SUPERVISOR = "robustmq.cli.supervisor"
 _SHARED = ("cluster_id", "groups", "leader", "nodes")
 SECRET = "a secret of sixteen or more"
+PATIENCE_SECONDS = 60.0
+"""Three nodes start a dozen processes, all at once, perhaps on a machine that is busy as well."""
 
 
 class Cluster:
@@ -40,7 +42,7 @@ class Cluster:
         self._settings = [*settings, f"cluster.secret={secret}"]
         self._ports: dict[int, tuple[int, int]] = {}
         for number in self.first:
-            self._ports[number] = _free_ports()
+            self._ports[number] = (fixed_port(), fixed_port())
 
     @property
     def addresses(self) -> str:
@@ -50,7 +52,7 @@ class Cluster:
 
     def launch(self, number: int, *settings: str) -> Node:
         """Start a node, and do not wait for it."""
-        grpc, peer = self._ports.setdefault(number, _free_ports())
+        grpc, peer = self._ports.setdefault(number, (fixed_port(), fixed_port()))
         node = self.nodes[number] = Node(
             self.path / f"node-{number}",
             workers=self._workers,
@@ -126,7 +128,9 @@ class Cluster:
     def until(self, number: int, condition: Callable[[dict[str, Any]], object], what: str) -> None:
         """Wait until the status of a node is as wanted."""
         until(
-            lambda: (status := self.status(number)) and condition(status), f"node {number}: {what}"
+            lambda: (status := self.status(number)) and condition(status),
+            f"node {number}: {what}",
+            PATIENCE_SECONDS,
         )
 
     def connected(self, *numbers: int) -> None:
@@ -145,12 +149,12 @@ class Cluster:
             found[:] = [leader for leader in said if leader is not None]
             return bool(found)
 
-        until(is_known, "a leader")
+        until(is_known, "a leader", PATIENCE_SECONDS)
         return found[0]
 
     def settled(self) -> None:
         """Wait until all nodes that run agree: who leads what, who is there, and how far it is."""
-        until(self._is_settled, "all nodes agree")
+        until(self._is_settled, "all nodes agree", PATIENCE_SECONDS)
 
     def _is_settled(self) -> bool:
         said = [self.status(number) for number in self.nodes]
@@ -180,14 +184,6 @@ def cluster(path: Path, size: int = 3, **arguments: Any) -> Iterator[Cluster]:  
 
 def _has(others: set[int]) -> Callable[[dict[str, Any]], bool]:
     return lambda status: others <= {*status["connected"]}
-
-
-def _free_ports() -> tuple[int, int]:
-    """Return two ports that nobody has: they are in use by nobody a moment later, most likely."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:
