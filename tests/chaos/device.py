@@ -7,6 +7,7 @@ or known again, on the next connection; it is forgotten only when the server has
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,17 +67,23 @@ class Device:
         self.connections = 0
         self.quota = 65_535
         self.online = False
+        self.place = 0
+        self.refusals: Counter[int] = Counter()
         self._confirmed = False
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._writer: asyncio.StreamWriter | None = None
         self._last_id = 0
 
-    async def run(self, address: tuple[str, int]) -> None:
-        """Be connected whenever that is wanted and possible, until cancelled."""
+    async def run(self, *addresses: tuple[str, int]) -> None:
+        """Be connected whenever that is wanted and possible, until cancelled.
+
+        With several addresses it is at that of `place`.
+        """
         while True:
             await self._wanted.wait()
             try:
+                address = addresses[self.place]
                 reader, self._writer = await asyncio.open_connection(*address)
             except OSError:
                 await asyncio.sleep(RETRY_SECONDS)
@@ -139,6 +146,7 @@ class Device:
         kind = first >> 4
         if kind == CONNACK:
             if body[1] != 0:
+                self.refusals[body[1]] += 1
                 raise ConnectionRefusedError(f"CONNACK {body[1]:#x}")
             self.quota = _receive_maximum(body[2:])
             self._begin(present=bool(body[0] & 1))

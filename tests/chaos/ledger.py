@@ -10,7 +10,7 @@ each message is owed to one of them, at QoS 2 once to all together, in any order
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Final, NamedTuple
 
@@ -222,6 +222,15 @@ class Ledger:
         """Return how many deliveries are owed now (to these, or to all) and have not come."""
         wanted = subscribers or self._subscriptions
         return sum(len(absent) for who, _, _, absent in self._owed() if who in wanted)
+
+    def absent(self, subscribers: Container[str], publishers: Container[str]) -> dict[str, int]:
+        """Return how many deliveries from these to these are owed, and are missing."""
+        found = Counter[str](owed=0, missing=0)
+        for subscriber, stream, owed, absent in self._owed():
+            if subscriber in subscribers and stream.publisher in publishers:
+                found["owed"] += len(owed)
+                found["missing"] += len(absent)
+        return found
 
     def verdict(self) -> Verdict:
         """Return what was counted until now; what has not come is called lost."""
