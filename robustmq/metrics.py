@@ -108,6 +108,10 @@ SESSION_CHANGES: Final = 89
 SESSION_CHANGES_UNHEARD: Final = 90
 SESSIONS_ADOPTED: Final = 91
 SESSIONS_GIVEN_UP: Final = 92
+ESTATES: Final = 93
+LEGACIES_SENT: Final = 94
+LEGACIES_TAKEN: Final = 95
+ESTATES_ENDED: Final = 96
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -328,6 +332,26 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_sessions_given_up",
         "counter",
         "Sessions that this core had and another node has now.",
+    ),
+    Metric(
+        "mqtt_bequests",
+        "gauge",
+        "Sessions of other nodes now whose messages are still on this core's disk.",
+    ),
+    Metric(
+        "mqtt_bequests_messages_sent",
+        "counter",
+        "Messages that the new homes of given up sessions have taken from this core.",
+    ),
+    Metric(
+        "mqtt_bequests_messages_taken",
+        "counter",
+        "Messages that this core has taken from earlier homes of its sessions.",
+    ),
+    Metric(
+        "mqtt_bequests_void",
+        "counter",
+        "Sessions that had ended elsewhere before their messages could be handed on.",
     ),
 )
 RAFT_REQUESTS: Final = 0

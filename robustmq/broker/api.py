@@ -1,7 +1,10 @@
 """The port: all that a protocol may ask of the broker."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from robustmq._kernel.intake import Handle
 from robustmq._kernel.meter import Meter
@@ -20,16 +23,21 @@ __all__ = [
     "SERVER",
     "Alarm",
     "Broker",
+    "Estates",
     "Exchange",
     "Gate",
     "Handle",
+    "Heir",
     "Kept",
+    "Legacies",
+    "Legacy",
     "LogBounds",
     "Login",
     "Logins",
     "Meter",
     "Options",
     "Peer",
+    "Portion",
     "Principal",
     "Rates",
     "Record",
@@ -177,6 +185,66 @@ class Exclusives(Protocol):
         """Let others have it: at once, or of a session that is `kept` when the disk knows."""
 
 
+class Heir(NamedTuple):
+    """To whom something is owed: a client, and when its session began (`SessionHead.born`)."""
+
+    identity: str
+    born: int
+
+
+class Legacy(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A batch of one run that a session is owed, and how it wants each copy of it.
+
+    `position` is behind its last record, on the core that it comes from.
+    """
+
+    position: int
+    options: list[Options]
+    batch: bytes
+
+
+class Portion(NamedTuple):
+    """Some of what a session is owed, and the position from which on it goes on; None: all."""
+
+    legacies: list[Legacy]
+    after: int | None
+
+
+class Estates(Protocol):
+    """What this core owes to sessions that other nodes have by now, by the sessions' numbers."""
+
+    waiting: deque[int]
+    """Those that nobody sees to yet."""
+
+    def begin(self) -> None:
+        """The node has another life: what it keeps from now on is not owed by it alone."""
+
+    def leave(self, window: Window, heir: Heir) -> None:
+        """Another node has the session, which is dropped here: keep what it is owed."""
+
+    def heir(self, number: int) -> Heir:
+        """Whose session it was."""
+
+    def page(self, number: int, max_bytes: int) -> Portion:
+        """Read what comes next; one batch may be larger than `max_bytes`."""
+
+    def passed(self, number: int, position: int | None) -> None:
+        """All before `position`, or with None all, is on the disk of the session's new home."""
+
+    def close(self, number: int) -> None:
+        """Nothing is owed any more."""
+
+
+class Legacies(Protocol):
+    """What sessions of this core were owed elsewhere, taken over: each batch once, in order."""
+
+    def take(self, window: Window, source: int, estate: int, legacies: list[Legacy]) -> bool:
+        """Keep what core `source` hands on; False: not now, all of it is to come again."""
+
+    def end(self, window: Window, source: int, estate: int) -> None:
+        """Core `source` has nothing more of that estate."""
+
+
 class Rates(Protocol):
     """How much may be published; a meter that has nothing left stops the intakes that it has."""
 
@@ -207,6 +275,14 @@ class Broker(Protocol):
     @property
     def exclusives(self) -> Exclusives:
         """Who subscribes alone."""
+
+    @property
+    def estates(self) -> Estates:
+        """What is owed to sessions that have left."""
+
+    @property
+    def legacies(self) -> Legacies:
+        """What sessions that have come were owed elsewhere."""
 
     @property
     def logs(self) -> Logs:

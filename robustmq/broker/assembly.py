@@ -7,10 +7,12 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.estates import Estates
 from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
+from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
@@ -134,6 +136,8 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         handovers=handovers,
         inbox=inbox,
         cursors=subscriptions.cursors,
+        estates=Estates(turn, state, inbox, subscriptions.cursors),
+        legacies=Legacies(turn, state, inbox, subscriptions.cursors),
         delayed=_delayed(site, admission, router),
         logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
     )

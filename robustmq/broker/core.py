@@ -53,6 +53,8 @@ class Core:
         self.logs = parts.logs
         self.topics = parts.topics
         self.exclusives = parts.exclusives
+        self.estates = parts.estates
+        self.legacies = parts.legacies
         self.timers = Timers()
         self._core = core
         self._placement = placement
@@ -205,6 +207,7 @@ class Core:
     def drop(self, window: Window) -> None:
         """See `api.Broker.drop`."""
         self._shares.dropped(window)
+        self.legacies.dropped(window)
         self._cursors.drop(window)
 
     def restore(self, window: Window, topic_filter: bytes, options: Options, position: int) -> None:
@@ -283,12 +286,15 @@ class Core:
         self._deposits.restore()
         self._retained.restore()
         self._shares.restore()
+        self.estates.restore()
+        self.legacies.restore(self._cursors.durable_windows())
         self._cursors.restore()
         self._router.later = lambda ask: self.at(self.turn.now_ms + self._storage.retry_ms, ask)
         self._router.restore()
         self._delayed.restore()
         self.logs.restore()
         self._lives.start()
+        self.estates.begin()
 
     def forget(self, node: int) -> None:
         """A node has left the cluster for good: another with its number begins with nothing."""

@@ -162,7 +162,15 @@ class Cursors:
             elif not log.readers:
                 self._inbox.remove(topic_filter)
             if log.readers:
-                self._trim(log)
+                self.trim(log)
+
+    def unsettle(self, log: FilterLog) -> None:
+        """Somebody has come to a log's readers who stands anywhere: a sweep would not see him."""
+        self._sweeps.pop(log, None)
+
+    def known(self, window: Window) -> Cursor | None:
+        """The cursor of a durable session; None when it is none."""
+        return self._cursors.get(window) if window in self else None
 
     def _end_part(self, number: int, log: Backlog) -> None:
         """The session has read a backlog, or does not want it any more."""
@@ -195,7 +203,7 @@ class Cursors:
 
     def _send_again(self, cursor: Cursor, position: int, packet_id: int) -> bool:
         """Restore a message in flight; False when it is not there any more."""
-        for row, (options, *_), _ in self._rows(cursor, position, position + 1):
+        for row, (options, *_), _ in self.rows(cursor, position, position + 1):
             # The subscription may have another QoS by now.
             group = group_of(cursor.window, options._replace(qos=2))
             batch = row.only([position])
@@ -237,11 +245,17 @@ class Cursors:
         if row is not None:
             self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
-    def keep_for(self, route: Route, log: FilterLog, batch: bytes) -> None:
-        """Keep a batch of one run for the one window of `route`."""
-        row = self._inbox.keep([log], batch, HEADER, len(batch), count_of(batch))
+    def keep_for(
+        self,
+        route: Route,
+        logs: list[FilterLog],
+        batch: bytes,
+        further: Sequence[tuple[Window, Sequence[Options]]] = (),
+    ) -> None:
+        """Keep a batch of one run for the one window of `route`, and `further` copies for it."""
+        row = self._inbox.keep(logs, batch, HEADER, len(batch), count_of(batch))
         if row is not None:
-            self._fresh.append(_Fresh(self._state.next_commit, route, row))
+            self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
     def unsent(self, window: Window) -> Unsent:
         """What was not sent to a session so far."""
@@ -331,7 +345,7 @@ class Cursors:
             return
         window.lagging = False
         past = cursor.past
-        for row, (options, *further), origin in self._rows(cursor, window.resume, self._tail):
+        for row, (options, *further), origin in self.rows(cursor, window.resume, self._tail):
             batch, position = row.batch, row.position
             route = route_to(window, options, origin)
             first = max(window.resume, position)
@@ -370,7 +384,7 @@ class Cursors:
             for options in further:
                 self._fanout.deliver_to(route_to(window, options), batch)
 
-    def _rows(
+    def rows(
         self, cursor: Cursor, position: int, until: int
     ) -> Iterator[tuple[Row, Sequence[Options], object]]:
         """Yield the session's rows in order, each once, with the options of each copy of it.
@@ -445,9 +459,9 @@ class Cursors:
                 self._advance(cursor, position)
                 trimmed.update((source.log, None) for source in cursor.sources)
         for log in trimmed:
-            self._trim(log)
+            self.trim(log)
 
-    def _trim(self, log: FilterLog) -> None:
+    def trim(self, log: FilterLog) -> None:
         """Remove what all readers have; when they are many, as soon as all were looked at."""
         if len(log.readers) <= _AT_ONCE:
             self._inbox.trim(log, min(map(self.position_of, log.readers)))

@@ -257,6 +257,14 @@ class Inbox:
             self._open(log)
         return log.messages
 
+    def has_room(self, log: FilterLog, count: int) -> bool:
+        """Say whether so many messages may be put into a log without that any other goes."""
+        waiting = self.waiting(log)
+        limits = self._limits
+        return not waiting or (
+            waiting + count <= limits.max_messages and log.size < limits.max_bytes
+        )
+
     def take(self, log: FilterLog) -> Iterator[Row]:
         """Take the oldest rows out, one by one; to be dropped before the next commit."""
         for key, value in self._state.walk(*self._range(log, log.first, LAST)):

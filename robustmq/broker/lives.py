@@ -125,6 +125,7 @@ class Lives:
         is_new = known is None or known.incarnation != life.incarnation
         if is_new:
             interests.await_from(now)
+            self._parts.estates.begin()
         if placement.digest != digest:
             self._place([core for core in now if core not in before])
         interests.told(MEMBERSHIP)

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
+from robustmq.broker.estates import Estates
 from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
+from robustmq.broker.legacies import Legacies
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
@@ -35,5 +37,7 @@ class Parts(NamedTuple):
     handovers: Handovers
     inbox: Inbox
     cursors: Cursors
+    estates: Estates
+    legacies: Legacies
     delayed: Delayed
     logs: TopicLogs

@@ -262,7 +262,7 @@ class Shares:
         else:
             given = self._given_to(member, key) or self._open(member, key, membership)
             route = route_to(membership.window, membership.options, given)
-            self._cursors.keep_for(route, given.log, batch)
+            self._cursors.keep_for(route, [given.log], batch)
             if given.log.messages > self._most or given.log.size > _MOST_BYTES:
                 self._watched.add(given)
                 if not membership.is_full:

@@ -39,7 +39,8 @@ class SessionHead(msgspec.Struct, array_like=True, gc=False):
     `expiry` is in seconds, 0xFFFFFFFF for ever; `ended_ms` is when its last connection ended, 0
     while there is one; `version` the protocol's that it spoke; `username`, `address` and
     `superuser` say who its client was. One that is not `durable` ends with its connection, and
-    has a row for the sake of its will.
+    has a row for the sake of its will. `born` is the generation of its first tenure: who begins
+    anew under the same name has another one.
     """
 
     durable: bool
@@ -50,6 +51,7 @@ class SessionHead(msgspec.Struct, array_like=True, gc=False):
     will: WillRecord | None = None
     address: str = ""
     superuser: bool = False
+    born: int = 0
 
 
 class SessionRecord(msgspec.Struct, array_like=True, gc=False):

@@ -45,6 +45,7 @@ def head_of(session: Session) -> SessionHead:
         session.expiry,
         session.will,
         session.version,
+        session.born,
     )
 
 
@@ -64,6 +65,7 @@ def _head(  # noqa: PLR0917
     expiry: int,
     will: Will | None,
     version: int,
+    born: int = 0,
 ) -> SessionHead:
     return SessionHead(
         durable,
@@ -74,6 +76,7 @@ def _head(  # noqa: PLR0917
         None if will is None else will_record(will),
         principal.address,
         principal.superuser,
+        born,
     )
 
 
@@ -181,6 +184,7 @@ class Registrar:
         """
         entry = self._new(identity, self.stamp())
         entry.begin()
+        head.born = entry.generation
         entry.sent = head
         entry.waiting.append(_Waiting(lambda verdict: heard(verdict, entry.generation)))
         self._mark(entry)
@@ -287,6 +291,7 @@ class Registrar:
         entry.session = session
         if not session.generation:
             session.generation = entry.generation
+            session.born = session.born or entry.generation
             entry.begin()
         return entry
 

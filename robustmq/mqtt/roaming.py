@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from robustmq.broker.api import Broker
 from robustmq.errors import Refusal, Refused
 from robustmq.message.session_record import SessionRecord
+from robustmq.mqtt import bequests
 from robustmq.mqtt.adoption import Adoption
+from robustmq.mqtt.bequests import Bequests
 from robustmq.mqtt.passage import Introduction, Passage
 from robustmq.mqtt.registry import Registrar, Registry
 from robustmq.mqtt.seeker import Cluster, Seeker
@@ -73,8 +75,18 @@ class Roaming:
             retry_ms=retry_ms,
             patience_ms=config.protocol.connect_timeout_ms,
         )
+        self.bequests = Bequests(
+            broker,
+            sessions,
+            self.registrar,
+            cluster,
+            is_ready=lambda: self.is_ready,
+            retry_ms=retry_ms,
+            at_once=takeover.bequests_at_once,
+            page_bytes=takeover.bequest_page_bytes,
+        )
         self.registrar.quieted = self.look
-        sessions.join(self.registrar)
+        sessions.join(self.registrar, self.bequests.leave)
 
     @property
     def is_ready(self) -> bool:
@@ -95,6 +107,7 @@ class Roaming:
     def run(self) -> None:
         """Go on with what waits for a change; once a turn, before what it puts is committed."""
         self.seeker.run()
+        self.bequests.run()
 
     def flush(self) -> None:
         """Propose what the turn has changed, also what its commit has led to."""
@@ -103,15 +116,19 @@ class Roaming:
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
-        return self.seeker.busy or self.registrar.busy
+        return self.seeker.busy or self.registrar.busy or self.bequests.busy
 
     def receive(self, core: int, frame: bytes) -> None:
         """Take a frame of another core (kinds from `seeker.FIRST_KIND` on)."""
-        self.seeker.receive(core, frame)
+        if frame[0] >= bequests.FIRST_KIND:
+            self.bequests.receive(core, frame)
+        else:
+            self.seeker.receive(core, frame)
 
     def replaced(self, core: int) -> None:
         """A core of another node has a new life, or is not there any more."""
         self.seeker.replaced(core)
+        self.bequests.replaced(core)
 
     # ------------------------------------------------------------------ nodes come and go
 

@@ -67,13 +67,15 @@ class Session:
     `expiry` is in seconds; 0 ends the session with its connection. `ended_ms` is when the last
     connection ended, 0 while there is one; `version` is that of the last one. `stored` says
     that it has a row on disk: it is durable, or has a will. `generation` is its tenure in a
-    cluster (`message.session_record`), 0 for a session that the cluster does not know.
+    cluster (`message.session_record`), 0 for a session that the cluster does not know, `born`
+    the first one's.
     """
 
     # There are millions that are offline, so what most of them do not have costs no object.
     __slots__ = (
         "_received",
         "_subscribed",
+        "born",
         "connection",
         "ended_ms",
         "expiry",
@@ -93,6 +95,7 @@ class Session:
         self.ended_ms = 0
         self.stored = False
         self.generation = 0
+        self.born = 0
         self.connection: Connection | None = None
         self.will: Will | None = None
         self._subscribed: Subscribed | dict[bytes, Subscribed] | None = None

@@ -53,6 +53,7 @@ class SessionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
     address: str = ""
     superuser: bool = False
     generation: int = 0
+    born: int = 0
 
 
 class SubscriptionRow(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -99,6 +100,7 @@ def encode_session(session: Session) -> bytes:
             session.principal.address,
             session.principal.superuser,
             session.generation,
+            session.born,
         )
     )
 

@@ -43,6 +43,7 @@ class SessionTable:
     def __init__(self, broker: Broker, limits: MqttProtocol, first_key: int) -> None:
         self.rows = SessionRows(broker.state)
         self._registrar: Registrar | None = None
+        self._bequeath: Callable[[Session], None]
         self._broker = broker
         self._limits = limits
         self._sessions: dict[str, Session] = {}
@@ -64,8 +65,12 @@ class SessionTable:
         """The sessions from a number on, in the order in which they came to this core."""
         return islice(self._sessions.values(), start, None)
 
-    def join(self, registrar: Registrar) -> None:
-        """The node is one of several from now on: the cluster knows what is kept here."""
+    def join(self, registrar: Registrar, bequeath: Callable[[Session], None]) -> None:
+        """The node is one of several from now on: the cluster knows what is kept here.
+
+        `bequeath(session)` sees to what a session is owed that another node has.
+        """
+        self._bequeath = bequeath
         self._registrar = self.rows.registrar = registrar
         registrar.lost = self.give_up
 
@@ -115,7 +120,7 @@ class SessionTable:
         present = session is not None
         if session is None:
             session = self._create(principal, expiry > 0)
-            session.generation = generation
+            session.generation = session.born = generation
             was_stored = False
         else:
             self._deadlines.discard(session)
@@ -258,8 +263,12 @@ class SessionTable:
         return False
 
     def give_up(self, session: Session) -> None:
-        """Another node has the session, as the cluster sees it: forget it, and its client."""
+        """Another node has the session, as the cluster sees it: forget it, and its client.
+
+        What it is owed stays here until that node has it.
+        """
         self._cells[metrics.SESSIONS_GIVEN_UP] += 1
+        self._bequeath(session)
         session.will = None
         session.generation = 0
         if session.connection is not None:
@@ -286,6 +295,7 @@ class SessionTable:
         session.will = will_of(head.will)
         session.stored = True
         session.generation = row.generation
+        session.born = head.born
         self.rows.write(session)
         self._deadlines.add(session)
         return session
@@ -420,6 +430,7 @@ class SessionTable:
         session.will = will_of(row.will)
         session.stored = True
         session.generation = row.generation
+        session.born = row.born
         if session.is_durable:
             self._broker.keep(session.window, None)
         return session

@@ -17,8 +17,13 @@ class MqttTakeover(Struct, frozen=True, kw_only=True):
         when somebody else is about to take a session over.
     changes_at_once: Changes of sessions that a core has on the way to the cluster; others wait.
     adopt_at_once: Sessions of a node that is gone which a core takes over at the same time.
+    bequests_at_once: Sessions that others have by now to whose nodes a core, when it is back,
+        hands at the same time what they are owed here; others wait on its disk.
+    bequest_page_bytes: How much of it is on its way for each of them; one message may be larger.
     """
 
     retry_ms: Annotated[int, between(10, 60_000)] = 200
     changes_at_once: Annotated[int, between(1, 10_000_000)] = 10_000
     adopt_at_once: Annotated[int, between(1, 1_000_000)] = 1_000
+    bequests_at_once: Annotated[int, between(1, 10_000)] = 16
+    bequest_page_bytes: Annotated[int, between(1_024, 67_108_864)] = 262_144

@@ -118,6 +118,8 @@ class Participation:
         self._gone: frozenset[int] = frozenset()
         self._live: frozenset[int] = frozenset()
         self._incarnation = 0
+        self._known_as = 0
+        """The incarnation of this node that the broker was told of last."""
         self._awaited = 0
         """Updates of the nodes that the links have not told yet."""
         self._fetch = 0
@@ -168,6 +170,9 @@ class Participation:
             for number, node in nodes.items()
             if number != self.node and node.is_broker and node.state != "live"
         )
+        if self._known_as != self._own_incarnation():
+            self._known_as = self._own_incarnation()
+            self._core.estates.begin()
         roaming = self._mqtt.roaming
         assert roaming is not None
         live = frozenset(n for n, node in nodes.items() if node.is_broker) - gone

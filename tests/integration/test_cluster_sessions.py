@@ -103,3 +103,26 @@ def test_the_sessions_of_a_node_that_is_lost_go_on_elsewhere(three: Cluster) -> 
     assert home.message().payload == b"and again"
     for client in (watcher, publisher, home):
         client.bye()
+
+
+def test_what_was_owed_on_a_lost_node_comes_when_the_node_is_back(three: Cluster) -> None:
+    kept = peer(three, 3, "heir").hello(clean=False, properties=lasting(600))
+    kept.subscribe("heir/#", 1)
+    kept.drop()
+    publisher = back(three, 1, "benefactor")
+    owed = [f"owed {number}".encode() for number in range(200)]
+    for payload in owed:
+        publisher.publish("heir/a", payload, qos=1)
+    three.kill(3)
+    three.until(1, lambda s: s["nodes"]["3"]["state"] == "fenced", "fenced")
+    heir = back(three, 1, "heir")
+    assert heir.connack.data[0] == 1
+    publisher = back(three, 1, "benefactor")
+    publisher.publish("heir/a", b"new", qos=1)
+    assert heir.message().payload == b"new"
+    three.start(3)
+    assert [message.payload for message in heir.messages(200)] == owed
+    publisher.publish("heir/a", b"newer", qos=1)
+    assert heir.message().payload == b"newer"
+    heir.bye()
+    publisher.bye()

@@ -1,6 +1,7 @@
 """A broker that only writes down what it is asked, and a client's end of a connection to it."""
 
 from array import array
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,11 +10,16 @@ import msgspec
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.broker.api import (
+    Estates,
     Handle,
+    Heir,
     Kept,
+    Legacies,
+    Legacy,
     LogBounds,
     Logins,
     Options,
+    Portion,
     Principal,
     Record,
     StoredBatch,
@@ -93,6 +99,43 @@ class ScriptedExclusives:
         return topic_filter
 
 
+class NoEstates:
+    """A core that owes nothing to sessions of other nodes, and forgets what it owed."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[int] = deque()
+        self.left: list[Heir] = []
+
+    def begin(self) -> None:
+        pass
+
+    def leave(self, window: Window, heir: Heir) -> None:
+        del window
+        self.left.append(heir)
+
+    def heir(self, number: int) -> Heir:
+        raise KeyError(number)
+
+    def page(self, number: int, max_bytes: int) -> Portion:
+        raise KeyError(number, max_bytes)
+
+    def passed(self, number: int, position: int | None) -> None:
+        raise KeyError(number, position)
+
+    def close(self, number: int) -> None:
+        raise KeyError(number)
+
+
+class NoLegacies:
+    """A core that is handed nothing."""
+
+    def take(self, window: Window, source: int, estate: int, legacies: list[Legacy]) -> bool:
+        raise AssertionError((window, source, estate, legacies))
+
+    def end(self, window: Window, source: int, estate: int) -> None:
+        raise AssertionError((window, source, estate))
+
+
 class ScriptedBroker:
     """The port, with a table behind it and nothing else: `refusals` says no to topics and filters.
 
@@ -106,6 +149,8 @@ class ScriptedBroker:
         self.logs = NoLogs()
         self.topics = Topics(MqttRuntime(), TopicRules(()))
         self.exclusives = ScriptedExclusives()
+        self.estates: Estates = NoEstates()
+        self.legacies: Legacies = NoLegacies()
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []

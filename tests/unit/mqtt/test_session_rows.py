@@ -76,7 +76,7 @@ def test_options_are_the_byte_of_subscribe(flags: int) -> None:
 def test_the_layouts_of_version_1(session: Session) -> None:
     """Rows that were written once are read for ever."""
     unpacked = msgspec.msgpack.decode(encode_session(session))
-    assert unpacked == [1, NUMBER, 60, 5, 0, "user", None, "1.2.3.4", False, 0]
+    assert unpacked == [1, NUMBER, 60, 5, 0, "user", None, "1.2.3.4", False, 0, 0]
     older = decode_session(msgspec.msgpack.encode(unpacked[:7]))
     assert (older.username, older.address, older.superuser) == ("user", "", False)
     assert older.generation == 0

@@ -58,6 +58,7 @@ class Place:
         self.peers.then = lambda callback: callback()
         self.mqtt.roaming = self.roaming
         self.core.turn = SimpleNamespace(now_ms=0)
+        self.core.estates = Heard()
         self.part = Participation(
             node=1,
             groups=GROUPS,
