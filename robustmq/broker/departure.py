@@ -17,6 +17,7 @@ from robustmq.broker.cursors import CURSOR_KEY
 from robustmq.broker.exchanges import EXCHANGE_KEY
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, NUMBER_KEY, OWNERS, owners_of, read_row
+from robustmq.broker.legacies import LEGACY_LOGS, read_name
 from robustmq.broker.membership import MEMBER_LOGS, member_of
 from robustmq.broker.position_blocks import PositionBlocks
 from robustmq.storage.table import Table
@@ -124,6 +125,7 @@ class Departure:
         self._parts = {
             backlogs.number_of(key): backlogs.decode(value) for key, value in self._walk(b"M", b"N")
         }
+        self._legacies = self._find_legacies()
         self._blocks = [PositionBlocks() for _ in new]
         self._backlogs: dict[_Lane, _Backlog] = {}
 
@@ -149,8 +151,30 @@ class Departure:
             home = self._homes[number] = self._home_of(client_id)
             self._new[home].put(key, value)
 
+    def _find_legacies(self) -> dict[int, list[_Debt]]:
+        """What sessions have from other nodes lies in logs that no subscription names."""
+        logs = [*self._logs.items()]
+        logs += [(part.topic_filter, part.log) for each in self._parts.values() for part in each]
+        found: dict[int, list[_Debt]] = {}
+        for name, log in logs:
+            if name.startswith(LEGACY_LOGS):
+                number, _ = read_name(name)
+                debt = _Debt(name, log, self._cursors.get(number, LAST))
+                found.setdefault(number, []).append(debt)
+        return found
+
     def _debts(self) -> Iterator[tuple[int, int, list[_Debt]]]:
         """Yield number, home and debts of every session."""
+        seen: set[int] = set()
+        for number, home, debts in self._subscribed():
+            seen.add(number)
+            yield number, home, [*debts, *self._legacies.get(number, ())]
+        for number, debts in self._legacies.items():
+            if number in self._homes and number not in seen:
+                yield number, self._homes[number], debts
+
+    def _subscribed(self) -> Iterator[tuple[int, int, list[_Debt]]]:
+        """Yield number, home and debts of the sessions that have subscriptions."""
         for number, rows in groupby(self._walk(b"t", b"u"), lambda row: _number(row[0])):
             home = self._homes.get(number)
             debts = []
@@ -169,7 +193,7 @@ class Departure:
                 if topic_filter in self._logs:
                     logs.append(self._logs[topic_filter])
                 debts += [_Debt(topic_filter, log, position) for log in logs]
-            if home is not None and debts:
+            if home is not None:
                 yield number, home, debts
 
     def _log_rows(self) -> Rows:
@@ -284,6 +308,10 @@ class Departure:
             home = self._homes.get(_number(key))
             if home is not None:
                 self._new[home].put(key, value)
+        for key, value in self._walk(b"W", b"X"):
+            home = self._homes.get(_number(key))
+            if home is not None:
+                self._new[home].put(key, value)
         for number, position in self._cursors.items():
             home = self._homes.get(number)
             if home is not None:
@@ -309,5 +337,5 @@ class Departure:
 
 
 def _number(key: bytes) -> int:
-    """The number of the session that a row `t` or `u` belongs to."""
+    """The number of the session that a row `t`, `u` or `W` belongs to."""
     return int.from_bytes(key[1:9], "big")

@@ -25,6 +25,7 @@ from robustmq.errors import Corrupt
 
 _KEY: Final = struct.Struct(">cQ")
 _END: Final = b"W"
+ESTATES: Final = b"V"
 
 
 class _Part(msgspec.Struct, array_like=True, gc=False):
@@ -90,7 +91,7 @@ class Estates:
 
         To be said before the logs are removed that nobody reads.
         """
-        for key, value in list(self._state.walk(b"V", _END)):
+        for key, value in list(self._state.walk(ESTATES, _END)):
             try:
                 row = _ROWS.decode(value)
             except msgspec.MsgspecError as error:
@@ -153,7 +154,7 @@ class Estates:
         parts = [_part(each) for each in estate.sources]
         skipped = sorted(each for each in estate.skipped if each >= estate.position)
         row = _Row(estate.heir, estate.position, estate.stop, skipped, parts)
-        self._state.put(_KEY.pack(b"V", number), _PACKER.encode(row))
+        self._state.put(_KEY.pack(ESTATES, number), _PACKER.encode(row))
 
     # ------------------------------------------------------------------ what is taken
 
@@ -189,7 +190,7 @@ class Estates:
     def close(self, number: int) -> None:
         """Nothing is owed any more."""
         estate = self._estates.pop(number)
-        self._state.delete(_KEY.pack(b"V", number))
+        self._state.delete(_KEY.pack(ESTATES, number))
         for source in estate.sources:
             log = source.log
             log.readers = without_reader(log.readers, estate)

@@ -5,12 +5,13 @@ a log. Row `W` number, source, estate -> how far was taken what that core has to
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from robustmq import metrics
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
+from robustmq.broker import backlogs
 from robustmq.broker.api import Legacy, Options
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.filter_log import FilterLog
@@ -58,7 +59,7 @@ class Legacies:
 
         To be said before the logs are removed that nobody reads.
         """
-        for name in self._inbox.names(LEGACY_LOGS):
+        for name in sorted({*self._inbox.names(LEGACY_LOGS), *self._moved()}):
             number, options = read_name(name)
             if number in windows:
                 self._log(windows[number], name, options)
@@ -69,6 +70,20 @@ class Legacies:
                 taken[source, estate] = int.from_bytes(value, "big")
             else:
                 self._state.delete(key)
+
+    def _moved(self) -> Iterator[bytes]:
+        """The names of logs that came from another core of this node."""
+        for _, value in self._state.walk(b"M", b"N"):
+            for part in backlogs.decode(value):
+                if part.topic_filter.startswith(LEGACY_LOGS):
+                    yield part.topic_filter
+
+    def forget(self, sources: Callable[[int], bool]) -> None:
+        """Know nothing any more of sources whose disks are gone: their numbers begin anew."""
+        for number, taken in self._taken.items():
+            for source, estate in [each for each in taken if sources(each[0])]:
+                del taken[source, estate]
+                self._state.delete(_KEY.pack(b"W", number, source, estate))
 
     def _log(self, window: Window, name: bytes, options: Options) -> FilterLog:
         logs = self._logs.setdefault(window.key, {})

@@ -7,6 +7,8 @@ row `O` or `E` is needed any more; nor `A` or `H`: what was on its way to the me
 groups waits for the group again (`group_relocation`).
 Counters go on from the highest of all old cores, so that nobody gives a number again.
 
+What is owed to sessions of other nodes (`estates`) is not moved: it must have been taken before.
+
 The old tables are only read. A row of a kind that nobody here knows stops the move.
 """
 
@@ -18,6 +20,7 @@ from itertools import pairwise
 from typing import Final
 
 from robustmq.broker.departure import Departure, Sessions, Target
+from robustmq.broker.estates import ESTATES
 from robustmq.broker.group_relocation import GroupRelocation
 from robustmq.broker.log_relocation import Depots, LogRelocation
 from robustmq.broker.placement import Placement
@@ -27,7 +30,7 @@ from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.table import Table
 
-KINDS: Final = b"ABCDEFHKLMNOPQTXstu"
+KINDS: Final = b"ABCDEFHKLMNOPQTWXstu"
 """The first bytes of all rows that a core may have, ascending."""
 _END: Final = b"\xff" * 16
 _POSITION: Final = b"Nposition"
@@ -181,5 +184,10 @@ def check_kinds(core: int, table: Table) -> None:
     for known, following in pairwise([*bounds, _END]):
         begin = bytes((known[0] + 1,)) if known else b""
         stranger = next(table.walk(begin, following), None)
+        if stranger is not None and stranger[0].startswith(ESTATES):
+            raise Corrupt(
+                f"core {core} has messages for sessions that other nodes have: start with as many "
+                "workers as before, until mqtt_bequests is 0"
+            )
         if stranger is not None:
             raise Corrupt(f"core {core} has rows of an unknown kind: {stranger[0][:1]!r}")

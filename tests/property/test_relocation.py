@@ -5,12 +5,15 @@ acknowledged before arrives, in order, at QoS 2 once, as if nothing had happened
 """
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustmq.broker.api import Heir
 from robustmq.broker.departure import Target
 from robustmq.broker.log_relocation import Depots
-from robustmq.broker.relocation import Relocation
+from robustmq.broker.relocation import Relocation, check_kinds
+from robustmq.errors import Corrupt
 from robustmq.mqtt.session_rows import SessionRow, SubscriptionRow, decode_subscription
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.memory_table import MemoryTable
@@ -138,3 +141,38 @@ def test_several_moves_in_sequence(
         world.move(count)
     world.finish()
     judge(world)
+
+
+def test_what_a_session_was_owed_on_another_node_moves_with_it() -> None:
+    world = Nomads(1, 60_000)
+    first, second = world.clients[:2]
+    second.subscribe("a")
+    world.fabric.settle()
+    node = world.fabric.nodes[0]
+    for payload in ("1", "2"):
+        node.publish("a", payload, 1)
+        world.fabric.settle()
+    node.core.estates.begin()
+    node.core.estates.leave(second.window, Heir("second", 0))
+    page, after = node.core.estates.page(second.key, 1 << 20)
+    assert after is None
+    assert node.core.legacies.take(first.window, 2048, 5, page)
+    world.fabric.settle()
+    with pytest.raises(Corrupt, match="mqtt_bequests is 0"):
+        check_kinds(0, node.table)
+    node.core.estates.close(second.key)
+    world.fabric.settle()
+    for count in (3, 2):
+        world.move(count)
+    legacies = first.node.core.legacies
+    assert legacies.take(first.window, 2048, 5, page)
+    world.fabric.settle()
+    first.connect()
+    world.fabric.settle()
+    first.read()
+    assert [message.payload for message in first.messages] == [b"1", b"2"]
+    legacies.forget(lambda source: source == 2048)
+    assert legacies.take(first.window, 2048, 5, page)
+    world.fabric.settle()
+    first.read()
+    assert [message.payload for message in first.messages] == [b"1", b"2"] * 2
