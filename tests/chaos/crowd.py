@@ -2,10 +2,11 @@
 
 import contextlib
 import multiprocessing
+import resource
 import select
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +22,7 @@ from robustmq.mqtt.packets import (
     Subscribe,
     Subscription,
 )
+from tests.websocket import masked, request
 
 Address = tuple[str, int]
 
@@ -30,7 +32,10 @@ _DISCONNECT: Final = 0xE0
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _PAUSE: Final = 0.002
 _PORTS: Final = 5_000
+_AT_ONCE: Final = 200
+"""Clients that open a WebSocket at the same time; a worker takes a bounded number of them."""
 _READ: Final = 65_536
+_WORDS: Final = 128
 
 
 class Crowd:
@@ -81,7 +86,7 @@ class Crowd:
         sock.bind((f"127.0.0.{2 + len(self._names) // _PORTS}", 0))
         sock.connect(self._address)
         connect = Connect(name, V5, properties=Properties(session_expiry_interval=0))
-        sock.sendall(b"".join(codec.encode(packet, V5) for packet in (connect, *further)))
+        self._greet(sock, b"".join(codec.encode(packet, V5) for packet in (connect, *further)))
         sock.setblocking(False)
         descriptor = sock.fileno()
         self._names[descriptor] = (name, sock)
@@ -90,14 +95,22 @@ class Crowd:
         self._epoll.register(descriptor, select.EPOLLIN)
         return descriptor
 
+    def _greet(self, sock: socket.socket, packets: bytes) -> None:
+        sock.sendall(packets)
+
+    def _accepted(self, said: bytes) -> bool:
+        """Say whether a client was answered; it may not be refused."""
+        assert not said or (said[0], said[3]) == (_CONNACK, 0), said.hex()
+        return bool(said)
+
     def _take(self, waiting: set[int]) -> None:
         """Read once what is there; who was answered waits no longer."""
         events = self._epoll.poll(PATIENCE)
         assert events, f"{len(waiting)} clients have no answer"
         for descriptor, _ in events:
             said = self._read(descriptor)
-            if descriptor in waiting and said:
-                assert (said[0], said[3]) == (_CONNACK, 0), said.hex()
+            assert said or descriptor not in waiting, "a client was turned away"
+            if descriptor in waiting and self._accepted(said):
                 waiting.discard(descriptor)
 
     def _read(self, descriptor: int) -> bytes:
@@ -106,7 +119,7 @@ class Crowd:
             data = sock.recv(_READ)
         except ConnectionError:
             data = b""
-        said = self._said[descriptor] = (self._said[descriptor] + data)[-64:]
+        said = self._said[descriptor] = (self._said[descriptor] + data)[-_WORDS:]
         self.heard[name] = self.heard.get(name, 0) + len(data)
         self.total += len(data)
         if not data:
@@ -140,6 +153,69 @@ class Crowd:
             sock.close()
         self._names.clear()
         self._epoll.close()
+
+
+class WebCrowd(Crowd):
+    """Clients that come by WebSocket: the worker that accepts one relays it to its home."""
+
+    def _greet(self, sock: socket.socket, packets: bytes) -> None:
+        sock.sendall(request() + masked(packets))
+
+    def _accepted(self, said: bytes) -> bool:
+        # The answer to the handshake comes by itself or with the first frame behind it.
+        frame = said.rpartition(b"\r\n\r\n")[2]
+        return super()._accepted(frame[2:])
+
+
+class DistantCrowd:
+    """A `WebCrowd` in a process of its own, which has its own limit of open files."""
+
+    def __init__(self, address: Address) -> None:
+        self._mine, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_gather, args=(address, theirs))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._mine.close()
+        self._process.join()
+
+    def connect(self, names: Sequence[str], *further: Packet) -> None:
+        """Begin as `Crowd.connect`; `wait` says when it is done."""
+        self._mine.send((names, further))
+
+    def listen(self) -> None:
+        """Begin to read until nothing has come for a second."""
+        self._mine.send(None)
+
+    def wait(self) -> tuple[dict[str, int], dict[str, bytes]]:
+        """Wait for what was begun; return what each has heard so far, and `Crowd.ended`."""
+        assert self._mine.poll(PATIENCE), "the distant crowd is done"
+        told: tuple[dict[str, int], dict[str, bytes]] = self._mine.recv()
+        return told
+
+
+def _gather(address: Address, pipe: Pipe) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with WebCrowd(address) as crowd, contextlib.suppress(EOFError):
+        while True:
+            asked = pipe.recv()
+            if asked is None:
+                crowd.listen(1.0)
+            else:
+                names, further = asked
+                crowd.connect(names, *further, at_once=_AT_ONCE)
+            pipe.send((crowd.heard, crowd.ended))
 
 
 def taken_over(last_words: bytes) -> bool:
