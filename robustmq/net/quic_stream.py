@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from robustmq.net.layer import Facts
-from robustmq.net.transport import Endpoint
+from robustmq.net.transport import NOBODY, Endpoint
 
 if TYPE_CHECKING:
     from robustmq.net.quic_link import Link
@@ -12,24 +12,6 @@ CONTROL: Final = 0
 """The first stream that a client opens; the others are data streams of the same MQTT client."""
 NO_ERROR: Final = 0
 """The application error code of a stream or a connection that ended as it should."""
-
-
-class _Nobody:
-    """The upper end of a stream that nobody has taken yet: it waits."""
-
-    paused = True
-
-    def feed(self, data: bytes) -> None:
-        """Nothing is fed to somebody who is paused."""
-
-    def drained(self) -> None:
-        """Nobody has written."""
-
-    def lost(self) -> None:
-        """Nobody minds."""
-
-
-_NOBODY: Final = _Nobody()
 
 
 class QuicStream:
@@ -64,7 +46,7 @@ class QuicStream:
         self._owes = False
         self.stream_id = stream_id
         self.facts = facts
-        self.endpoint: Endpoint = _NOBODY
+        self.endpoint: Endpoint = NOBODY
 
     @property
     def control(self) -> "QuicStream | None":
@@ -102,7 +84,7 @@ class QuicStream:
         self._held.clear()
         if not self._has_told:
             self._has_told = True
-            endpoint, self.endpoint = self.endpoint, _NOBODY
+            endpoint, self.endpoint = self.endpoint, NOBODY
             endpoint.lost()
 
     def _rise(self) -> None:

@@ -36,6 +36,24 @@ class Endpoint(Protocol):
         """The peer is gone, or `close` has done its work; called once."""
 
 
+class Nobody:
+    """The upper end of a stream that nobody has taken yet, or that has ended: it waits."""
+
+    paused = True
+
+    def feed(self, data: bytes) -> None:
+        """Nothing is fed to somebody who is paused."""
+
+    def drained(self) -> None:
+        """Nobody has written."""
+
+    def lost(self) -> None:
+        """Nobody minds."""
+
+
+NOBODY: Final = Nobody()
+
+
 class Transport(Protocol):
     """What carries the plain bytes of one connection; `endpoint` may be changed at any time.
 
@@ -182,6 +200,8 @@ class Pipeline:
         self._stream = None
         self._is_closing = True
         self._tell_lost()
+        # It holds this in return: a circle would stay until the collector comes by.
+        self.endpoint = NOBODY
 
     def _tell_lost(self) -> None:
         if not self._has_told:

@@ -169,6 +169,8 @@ class WebSocket:
             logger=_SILENT,
         )
         protocol.receive_data(head)
+        # The library's parser and its protocol hold each other; so they end with the handshake.
+        protocol.parser.close()
         requests = [each for each in protocol.events_received() if isinstance(each, Request)]
         if not requests:
             self._refuse(_refusal(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1."))

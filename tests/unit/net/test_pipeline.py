@@ -1,6 +1,8 @@
 """A pipeline over a real socket pair, with a layer that says what it is told to."""
 
+import gc
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -201,3 +203,18 @@ def test_abort_ends_at_once(line: Line) -> None:
     line.pipeline.abort()
     line.pipeline.resume()
     assert line.end.losses == 1
+
+
+def test_nothing_of_one_that_has_ended_is_left_for_the_collector(line: Line) -> None:
+    line.opened()
+    line.peer.close()
+    line.until(lambda: line.end.losses)
+    end, pipeline = weakref.ref(line.end), line.pipeline
+    gc.disable()
+    try:
+        del line.end
+        assert end() is None
+        del line.pipeline
+        assert not gc.get_referrers(pipeline)
+    finally:
+        gc.enable()

@@ -1,6 +1,9 @@
 """The WebSocket layer: its handshake, its answers and its end (RFC 6455 4, 5; MQTT5 6)."""
 
+import gc
+
 import pytest
+from websockets.server import ServerProtocol
 
 from robustmq.net.layer import Broken, Facts
 from robustmq.net.websocket import Terms, WebSocket
@@ -200,3 +203,14 @@ def test_our_own_end_is_a_close_frame() -> None:
     assert frames(layer.close()) == [(LAST, (1000).to_bytes(2, "big"))]
     assert layer.close() == b""
     assert WebSocket(TERMS).close() == b""
+
+
+def test_a_handshake_leaves_nothing_for_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        layer = opened()
+        assert not [each for each in gc.get_objects() if isinstance(each, ServerProtocol)]
+        assert layer.is_open
+    finally:
+        gc.enable()
