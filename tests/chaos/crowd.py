@@ -27,13 +27,18 @@ from tests.websocket import masked, request
 Address = tuple[str, int]
 
 PATIENCE: Final = 60.0
+AT_ONCE: Final = 1_000
+"""Clients that connect at the same time."""
+WEB_AT_ONCE: Final = 200
+"""Those that open a WebSocket at the same time; a worker takes a bounded number of them."""
+
+_LONG: Final = 240.0
+"""Seconds that a whole crowd may take."""
 _CONNACK: Final = 0x20
 _DISCONNECT: Final = 0xE0
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _PAUSE: Final = 0.002
 _PORTS: Final = 5_000
-_AT_ONCE: Final = 200
-"""Clients that open a WebSocket at the same time; a worker takes a bounded number of them."""
 _READ: Final = 65_536
 _WORDS: Final = 128
 
@@ -66,7 +71,7 @@ class Crowd:
     ) -> None:
         self.close()
 
-    def connect(self, names: Iterable[str], *further: Packet, at_once: int = 1_000) -> None:
+    def connect(self, names: Iterable[str], *further: Packet, at_once: int = AT_ONCE) -> None:
         """Connect every name, `at_once` at a time, and wait until each was accepted.
 
         `further` packets go out with CONNECT. A name that is connected already is taken over.
@@ -199,7 +204,7 @@ class DistantCrowd:
 
     def wait(self) -> tuple[dict[str, int], dict[str, bytes]]:
         """Wait for what was begun; return what each has heard so far, and `Crowd.ended`."""
-        assert self._mine.poll(PATIENCE), "the distant crowd is done"
+        assert self._mine.poll(_LONG), "the distant crowd is done"
         told: tuple[dict[str, int], dict[str, bytes]] = self._mine.recv()
         return told
 
@@ -214,7 +219,7 @@ def _gather(address: Address, pipe: Pipe) -> None:
                 crowd.listen(1.0)
             else:
                 names, further = asked
-                crowd.connect(names, *further, at_once=_AT_ONCE)
+                crowd.connect(names, *further, at_once=WEB_AT_ONCE)
             pipe.send((crowd.heard, crowd.ended))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from robustmq.mqtt import codec
 from robustmq.mqtt.packets import V5, Connect, Publish, Subscribe, Subscription
-from tests.chaos.crowd import Crowd, DistantCrowd, Meter, taken_over
+from tests.chaos.crowd import AT_ONCE, WEB_AT_ONCE, Crowd, DistantCrowd, Meter, taken_over
 from tests.integration.homes import name_on
 from tests.integration.supervised import Node, until
 
@@ -31,6 +31,12 @@ which relays them to the one where all are at home.
 LISTENERS: Final = 1_000
 BOUND_SECONDS: Final = 2.0
 """What a bystander's p99 may come to on a machine that has other things to do, too."""
+
+ROUNDS: Final = 3
+"""How often a bystander may find all before it who come at once in a storm: it waits in its turn.
+
+On its way out it waits for those of one turn, on its way in for those of the next.
+"""
 
 MIB: Final = 1 << 20
 LARGE: Final = 64 * MIB
@@ -84,10 +90,11 @@ def figures(trips: list[float]) -> str:
     )
 
 
-def bounded(trips: list[float]) -> bool:
-    return trips[len(trips) * 99 // 100] < BOUND_SECONDS
+def bounded(trips: list[float], seconds: float = BOUND_SECONDS) -> bool:
+    return trips[len(trips) * 99 // 100] < seconds
 
 
+@pytest.mark.timeout(480)
 def test_a_worker_holds_20_000_connections_and_a_storm_takes_them_all_over(
     start: Start, show: Show
 ) -> None:
@@ -124,8 +131,10 @@ def test_a_worker_holds_20_000_connections_and_a_storm_takes_them_all_over(
         assert len(crowd.ended) + len(ended) == CONNECTIONS
         words = [*crowd.ended.values(), *ended.values()]
         assert [said for said in words if not taken_over(said)] == []
-        assert bounded(trips)
+        # What one who comes costs is measured in the same storm, on whatever machine this is.
+        assert bounded(trips, max(BOUND_SECONDS, ROUNDS * (AT_ONCE + WEB_AT_ONCE) / rate))
         heard = {**heard, **crowd.heard}
+        stormed = resident(node) - before
         say(node, Publish(b"crowd/all", b"to everybody"))
         distant.listen()
         crowd.listen(1.0)
@@ -139,9 +148,13 @@ def test_a_worker_holds_20_000_connections_and_a_storm_takes_them_all_over(
         crowd.connect(near, asks)
         distant.wait()
         again = resident(node) - before
-    show(f"the same crowd later: {again / MIB:.1f} MiB, {held / MIB:.1f} at first")
+    show(
+        f"the same crowd later: {again / MIB:.1f} MiB, {stormed / MIB:.1f} after the storm, "
+        f"{held / MIB:.1f} at first"
+    )
     # The storm had old and new ones at once; beyond that nothing may have been left behind.
-    assert again < held * 1.25
+    assert stormed < held * 1.4
+    assert again < stormed * 1.1
 
 
 def say(node: Node, *messages: Publish) -> None:
