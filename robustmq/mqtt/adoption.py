@@ -51,6 +51,10 @@ class Adoption:
         self._undecided: set[str] = set()
         self._proposed: set[str] = set()
         """Sessions of which is not known yet whether they are ours, whoever is back meanwhile."""
+        self._is_returning = True
+        self._held: list[Callable[[], None]] = []
+        """What was heard of before `restored` is asked again: rows on their way may not have it
+        yet, or others may have it by then."""
 
     @property
     def is_settled(self) -> bool:
@@ -61,6 +65,10 @@ class Adoption:
     def knows_own(self) -> bool:
         """Whether it is known of all sessions that are here that they are this node's."""
         return not self._undecided
+
+    def isolated(self) -> None:
+        """What is this node's own is to be looked at again: nothing is adopted until `restored`."""
+        self._is_returning = True
 
     def fenced(self, node: int) -> None:
         """A node is gone: `adopt` follows with what this core is to take over, then `settled`."""
@@ -86,7 +94,7 @@ class Adoption:
 
     def _go_on(self, node: int) -> None:
         share = self._shares.get(node)
-        if share is None:
+        if share is None or self._is_returning:
             return
         while share and self._under_way.get(node, 0) < self._at_once:
             self._under_way[node] = self._under_way.get(node, 0) + 1
@@ -116,6 +124,9 @@ class Adoption:
             again = self._broker.turn.now_ms + self._retry_ms
             # As the same owner: it may be that already, also when the node is back meanwhile.
             self._broker.at(again, partial(self._propose, node, row, generation))
+            return
+        if self._is_returning:
+            self._held.append(partial(self._propose, node, row, generation))
             return
         self._proposed.discard(row.identity)
         self._changed()
@@ -223,7 +234,16 @@ class Adoption:
             if self._registrar.is_quiet(row.identity):
                 row.head.ended_ms = row.head.ended_ms or now_ms
                 self._open(row, lambda: None)
+        self._go_on_adopting()
         return gone
+
+    def _go_on_adopting(self) -> None:
+        self._is_returning = False
+        held, self._held = self._held, []
+        for propose in held:
+            propose()
+        for node in [*self._shares]:
+            self._go_on(node)
 
     def _await(self, identity: str) -> None:
         self._undecided.add(identity)

@@ -168,6 +168,7 @@ class Roaming:
         """The node has no leader: what it has may be others' by now, so nobody may use it."""
         self._is_isolated = True
         self._is_restored = False
+        self.adoption.isolated()
         self.seeker.refuse_all(_ISOLATED)
 
     def rejoined(self, was_fenced: bool) -> None:

@@ -112,3 +112,50 @@ def test_what_the_own_return_has_opened_is_not_opened_again(scene: Scene) -> Non
     assert session is not None
     scene.pass_ms(2 * LONGEST_MS)
     assert scene.site.mqtt.sessions.get("client") is session
+
+
+def test_what_is_adopted_while_the_own_rows_are_read_is_kept(scene: Scene) -> None:
+    roaming = scene.site.roaming
+    scene.site.mqtt.isolated()
+    roaming.rejoined(was_fenced=False)
+    rows = scene.memory.owned(MINE)
+    scene.pass_ms(LONGEST_MS)
+    assert (rows, scene.owner(), scene.has_it) == ([], MINE, False)
+    roaming.restored(rows)
+    scene.pass_ms(LONGEST_MS)
+    assert (scene.has_it, roaming.is_ready) == (True, False)
+    roaming.settled(GONE)
+    assert roaming.is_ready
+
+
+def test_what_others_have_by_the_own_return_is_not_opened(scene: Scene) -> None:
+    scene.site.mqtt.isolated()
+    scene.pass_ms(LONGEST_MS)
+    assert (scene.owner(), scene.has_it) == (MINE, False)
+    (row,) = scene.memory.owned(MINE)
+    scene.memory.fence(MINE, 2)
+    change = SessionChange("client", 3, row.generation + 1, 1, row.generation, row.head)
+    scene.memory.apply(Batch(3, 1, [change]))
+    scene.memory.welcome(MINE, 2)
+    scene.site.incarnation = 2
+    scene.site.roaming.rejoined(was_fenced=True)
+    scene.site.own()
+    scene.pass_ms(2 * LONGEST_MS)
+    assert (scene.owner(), scene.has_it) == (3, False)
+
+
+def test_nothing_is_adopted_before_the_own_rows_were_read(scene: Scene) -> None:
+    scene.pass_ms(LONGEST_MS)
+    head = SessionHead(durable=True, expiry=60, ended_ms=NOW_MS, version=5)
+    scene.memory.welcome(GONE, 2)
+    scene.memory.apply(Batch(GONE, 2, [SessionChange("other", GONE, 1, 1, 0, head)]))
+    scene.memory.fence(GONE, 3)
+    scene.site.mqtt.isolated()
+    scene.site.adopt(GONE, scene.memory.owned(GONE))
+    scene.pass_ms(2 * LONGEST_MS)
+    assert [row.identity for row in scene.memory.owned(GONE)] == ["other"]
+    scene.site.roaming.rejoined(was_fenced=False)
+    scene.site.own()
+    scene.pass_ms(2 * LONGEST_MS)
+    assert scene.memory.owned(GONE) == []
+    assert scene.site.mqtt.sessions.get("other") is not None
