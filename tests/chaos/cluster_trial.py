@@ -82,9 +82,9 @@ class Round:
         )
 
     def owed(self, nodes: set[int]) -> Counter[str]:
-        """Count what is owed from these nodes to these, and is missing."""
+        """Count what is owed from these nodes to these, what is missing, and what is disordered."""
         return Counter(
-            self.ledger.absent(
+            self.ledger.between(
                 {self.subscribers[node].client_id for node in nodes},
                 {self.publishers[node].client_id for node in nodes},
             )
@@ -181,9 +181,9 @@ class ClusterTrial:
         account.owed += owed["owed"]
         account.excused += verdict.owed - owed["owed"]
         account.missing += verdict.lost - owed["missing"]
-        wrong = {"lost": owed["missing"], "unanswered": verdict.unanswered}
+        wrong = {"lost": owed["missing"], "disordered": owed["disordered"]}
+        wrong["unanswered"] = verdict.unanswered
         wrong |= {name: getattr(verdict, name) for name in ("forgotten", "corrupt", "breaches")}
-        wrong["disordered"] = verdict.disordered if len(kept) == len(self._cluster.first) else 0
         if any(wrong.values()):
             account.faults.append(f"round {number}, {kind}, kept {kept}: {wrong} of {verdict}")
 

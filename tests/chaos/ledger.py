@@ -123,6 +123,7 @@ class Ledger:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._heard: dict[tuple[str, Stream], Heard] = {}
         self._counts: Counter[str] = Counter()
+        self._disordered: Counter[tuple[str, str]] = Counter()
         self._examples: list[str] = []
         self.progress = 0
 
@@ -185,6 +186,7 @@ class Ledger:
         if heard.counts[number] > 1:
             self._again(subscriber, stream, number, qos)
         elif number < heard.highest and not subscriber.startswith(SHARE):
+            self._disordered[subscriber, stream.publisher] += 1
             self._note("disordered", f"{subscriber}: {number} after {heard.highest} of {stream}")
         heard.highest = max(heard.highest, number)
 
@@ -223,9 +225,14 @@ class Ledger:
         wanted = subscribers or self._subscriptions
         return sum(len(absent) for who, _, _, absent in self._owed() if who in wanted)
 
-    def absent(self, subscribers: Container[str], publishers: Container[str]) -> dict[str, int]:
-        """Return how many deliveries from these to these are owed, and are missing."""
+    def between(self, subscribers: Container[str], publishers: Container[str]) -> dict[str, int]:
+        """Count deliveries from these to these: `owed`, of these `missing`, and `disordered`."""
         found = Counter[str](owed=0, missing=0)
+        found["disordered"] = sum(
+            count
+            for (subscriber, publisher), count in self._disordered.items()
+            if subscriber in subscribers and publisher in publishers
+        )
         for subscriber, stream, owed, absent in self._owed():
             if subscriber in subscribers and stream.publisher in publishers:
                 found["owed"] += len(owed)

@@ -142,3 +142,18 @@ def test_the_members_of_a_group_are_one_subscriber_without_an_order() -> None:
     assert ledger.verdict().faults() == {"lost": 1}
     ledger.delivered("$share/crew/a/b", STREAM.topic, 2, STREAM.payload(2))
     assert ledger.verdict().faults() == {"lost": 1, "duplicates": 1}
+
+
+def test_what_is_between_some_is_counted_apart() -> None:
+    ledger = Ledger()
+    for subscriber in ("one", "two"):
+        ledger.asks(subscriber, "a/b", 1)
+        ledger.subscribed(subscriber, "a/b")
+    for _ in range(3):
+        ledger.acknowledged(STREAM, ledger.sends(STREAM))
+    for number in (1, 0):
+        ledger.delivered("one", STREAM.topic, 1, STREAM.payload(number))
+    everybody = {STREAM.publisher}
+    assert ledger.between({"one"}, everybody) == {"owed": 3, "missing": 1, "disordered": 1}
+    assert ledger.between({"two"}, everybody) == {"owed": 3, "missing": 3, "disordered": 0}
+    assert ledger.between({"one", "two"}, set()) == {"owed": 0, "missing": 0, "disordered": 0}
