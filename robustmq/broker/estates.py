@@ -134,7 +134,8 @@ class Estates:
         that the client has not confirmed is owed to it.
         """
         cursor = self._cursors.known(window)
-        if cursor is None:
+        if cursor is None or window.key in self._estates:
+            # It was left before, and what ended it then was not written, or is still to come.
             return
         sources = tuple(each for each in cursor.sources if each.origin is None)
         position = self._cursors.position_of(cursor)

@@ -46,7 +46,7 @@ _ACCEPTED: Final = struct.Struct("<BBQ")
 _ROUNDS: Final = 3
 """How often all must say that a session is nowhere: a node that has it may just have come."""
 _PATIENCE: Final = 20
-"""Times `retry_ms` until something is asked or sent again that was not answered."""
+"""Times `retry_ms` until something is asked or sent again that was not answered, or refused."""
 
 _PACKER: Final = msgspec.msgpack.Encoder()
 _LEGACIES: Final = msgspec.msgpack.Decoder(list[Legacy])
@@ -125,33 +125,47 @@ class Bequests:
 
     # ------------------------------------------------------------------ who has it
 
-    def _begin(self, bequest: _Bequest, times: int) -> None:
-        """Begin a step; if nothing has come of it after some time, begin with the search again."""
+    def _begin(self, bequest: _Bequest) -> None:
+        """Begin a step; if nothing comes of it, others are seen to first."""
+        self._number(bequest)
+        self._later(bequest, _PATIENCE, lambda: self._requeue(bequest))
+
+    def _number(self, bequest: _Bequest) -> None:
         self._calls.pop(bequest.call, None)
         self._last_call += 1
         bequest.call = self._last_call
         self._calls[bequest.call] = bequest
-        self._search_later(bequest, times)
 
-    def _search_later(self, bequest: _Bequest, times: int) -> None:
-        due_ms = self._broker.turn.now_ms + times * self._retry_ms
-        self._broker.at(due_ms, partial(self._search_again, bequest, bequest.call))
+    def _later(self, bequest: _Bequest, times: int, then: Callable[[], None]) -> None:
+        call = bequest.call
 
-    def _search_again(self, bequest: _Bequest, call: int) -> None:
-        if self._calls.get(call) is bequest:
-            self._look_for(bequest)
+        def due() -> None:
+            if self._calls.get(call) is bequest:
+                then()
+
+        self._broker.at(self._broker.turn.now_ms + times * self._retry_ms, due)
 
     def _wait(self, bequest: _Bequest) -> None:
         """Look for it again a little later."""
         bequest.home = None
         bequest.owing = set()
-        self._begin(bequest, 1)
+        self._number(bequest)
+        self._later(bequest, 1, lambda: self._look_for(bequest))
+
+    def _requeue(self, bequest: _Bequest) -> None:
+        """Look for it again when all others have been seen to."""
+        self._forget(bequest)
+        self._broker.estates.waiting.append(bequest.number)
+
+    def _forget(self, bequest: _Bequest) -> None:
+        self._calls.pop(bequest.call, None)
+        self._under_way -= 1
 
     def _look_for(self, bequest: _Bequest) -> None:
         if not self._is_ready():
             self._wait(bequest)
             return
-        self._begin(bequest, _PATIENCE)
+        self._begin(bequest)
         bequest.home = None
         if self._session(bequest.heir) is not None:
             self._found(bequest, HERE)
@@ -204,8 +218,7 @@ class Bequests:
         self._close(bequest)
 
     def _close(self, bequest: _Bequest) -> None:
-        self._calls.pop(bequest.call, None)
-        self._under_way -= 1
+        self._forget(bequest)
         self._broker.estates.close(bequest.number)
 
     def replaced(self, core: int) -> None:
@@ -257,7 +270,11 @@ class Bequests:
         if bequest is None or bequest.home is None:
             return
         if not is_taken:
-            self._wait(bequest)
+            # Its client may read nothing for long: nobody is to wait for that.
+            self._forget(bequest)
+            due_ms = self._broker.turn.now_ms + _PATIENCE * self._retry_ms
+            waiting = self._broker.estates.waiting
+            self._broker.at(due_ms, lambda: waiting.append(bequest.number))
         elif bequest.is_over:
             self._close(bequest)
         else:
@@ -271,7 +288,7 @@ class Bequests:
 
         def go_on() -> None:
             if self._calls.get(call) is bequest and home is not None:
-                self._begin(bequest, _PATIENCE)
+                self._begin(bequest)
                 self._found(bequest, home)
 
         self._broker.state.then(go_on)

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from robustmq.mqtt.bequests import Bequests
 from robustmq.mqtt.registry import Registrar
 from robustmq.mqtt.session import Session
 from robustmq.mqtt.session_table import SessionTable
+from robustmq.settings.mqtt import MqttInbox
 from tests.durable import DurableClient
 from tests.fabric import START_MS, Fabric
 
@@ -140,6 +142,7 @@ class World:
         }
         self.sites = [Site(self, number) for number in range(SITES)]
         self.moves = self.crashes = 0
+        self.is_interrupted = False
 
     def open(self, number: int, options: Options, born: int = 7) -> DurableClient:
         site = self.sites[number]
@@ -159,6 +162,13 @@ class World:
         # The node was fenced, and is back.
         site.fabric.nodes[0].core.estates.begin()
         site.fabric.nodes[0].core.estates.leave(client.window, heir)
+        if self.is_interrupted:
+            # It is killed when that is written, and before the session has ended.
+            site.fabric.turn(0)
+            site.owner = Owner(client, 7)
+            site.crash()
+            site.owner = None
+            site.fabric.nodes[0].core.estates.leave(client.window, heir)
         if client.outbox is not None:
             client.disconnect()
         for each in FILTERS:
@@ -261,8 +271,39 @@ def test_a_session_that_has_begun_anew_is_owed_nothing() -> None:
     assert world.sites[0].fabric.nodes[0].turn.row[metrics.ESTATES_ENDED] == 1
 
 
-def test_nothing_is_left_of_what_was_taken() -> None:
+def test_what_finds_no_room_waits_where_it_is_and_holds_nobody_up() -> None:
     world = World()
+    world.open(0, Options(1))
+    owed = publish(world, 0, ["c"] * 12)
+    world.give_up(0)
+    world.open(1, Options(1))
+    node = world.sites[1].fabric.nodes[0]
+    node.parts.inbox._limits = MqttInbox(max_messages=4)
+    for _ in range(50):
+        world.now_ms += TICK_MS
+        for site in world.sites:
+            site.turn(100)
+    assert world.sites[0].owed() == 1
+    assert not world.sites[0].bequests.busy
+    assert node.turn.row[metrics.MESSAGES_DROPPED_QUEUE] == 0
+    got = received(world, 1)
+    assert 0 < len(got) <= 4
+    client = world.sites[1].owner.client if world.sites[1].owner else None
+    assert client is not None
+    for _ in range(400):
+        world.now_ms += TICK_MS
+        for site in world.sites:
+            site.turn(100)
+        client.read()
+        node.core.close()
+    assert [message.payload.decode() for message in client.messages] == owed
+    assert world.sites[0].owed() == 0
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_nothing_is_left_of_what_was_taken(is_interrupted: bool) -> None:
+    world = World()
+    world.is_interrupted = is_interrupted
     world.open(0, Options(1))
     publish(world, 0, ["c", "a/b"])
     world.give_up(0)
