@@ -175,3 +175,19 @@ def test_a_kill_loses_no_message_though_it_may_lose_copies(
     world: World, steps: list[tuple[object, ...]]
 ) -> None:
     play(world, steps)
+
+
+@settings(max_examples=10)
+@given(worlds, st.lists(st.sampled_from(TOPICS), min_size=1, max_size=8))
+def test_copies_for_who_is_away_wait_on_disk_as_their_messages_do(
+    world: World, topics: list[str]
+) -> None:
+    for who in range(CLIENTS):
+        world.come(who)
+        world.go(who)
+    for topic in topics:
+        world.publish(0, topic, 1)
+        world.settle()
+    assert [client.window.queued for client in world.clients] == [0] * CLIENTS
+    world.finish()
+    world.judge()
