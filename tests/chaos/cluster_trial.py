@@ -170,7 +170,8 @@ class ClusterTrial:
         print(
             f"round {number}: {kind} of {victim}, whole after {whole:.1f} s, kept {kept},", end=""
         )
-        print(f" {time.monotonic() - begin:.0f} s: {load.ledger.verdict()}", flush=True)
+        counted, *_ = str(load.ledger.verdict()).splitlines()
+        print(f" {time.monotonic() - begin:.0f} s: {counted}", flush=True)
         forgotten = self.ledger.verdict().faults()
         assert not forgotten, self.ledger.verdict()
 
