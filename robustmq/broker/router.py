@@ -20,6 +20,7 @@ from robustmq.broker.log_parts import LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.replicas import Proposals
 from robustmq.broker.state import State
+from robustmq.errors import Refusal
 from robustmq.message.batch import count_of, only, raw_records
 from robustmq.message.record import RETAIN_BIT, Record
 
@@ -395,15 +396,16 @@ class Router:
         self._peers.setdefault(core, _Peer())
 
     def departed(self, core: int) -> None:
-        """A core is gone with its node: publishers are answered as if nobody there had wanted it.
+        """A core is gone with its node, and nobody knows whether it has kept what it was asked to.
 
-        Whether it has kept what it had not answered nobody knows.
+        So it is refused, and its publisher sends it again when others have those sessions. What
+        is to be delivered once is not, since the others would have it twice.
         """
         peer = self._peers.pop(core)
         self._behind.discard(core)
         for asked in peer.calls.values():
             self._turn.row[metrics.CLUSTER_PARTS_LOST] += 1
-            asked.append.confirm(0)
+            asked.append.confirm(0 if asked.append.forget is not None else Refusal.UNAVAILABLE)
 
     def resend(self, core: int) -> None:
         """Ask the successor of a core for what its predecessor owed an answer for.

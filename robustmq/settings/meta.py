@@ -20,7 +20,7 @@ class MetaRuntime(Struct, frozen=True, kw_only=True):
     data_raft_group_num: Groups that keep sessions and retained messages; likewise.
     """
 
-    heartbeat_timeout_ms: Annotated[int, between(100, 600_000)] = 3_000
+    heartbeat_timeout_ms: Annotated[int, between(100, 600_000)] = 6_000
     heartbeat_check_time_ms: Annotated[int, between(10, 60_000)] = 250
     raft_write_timeout_sec: Annotated[int, between(1, 600)] = 10
     offset_raft_group_num: Annotated[int, between(1, 64)] = 1

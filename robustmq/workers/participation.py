@@ -118,6 +118,8 @@ class Participation:
         self._gone: frozenset[int] = frozenset()
         self._live: frozenset[int] = frozenset()
         self._incarnation = 0
+        self._member = 0
+        """The incarnation of this node that was seen last."""
         self._known_as = 0
         """The incarnation of this node that the broker was told of last."""
         self._awaited = 0
@@ -163,6 +165,7 @@ class Participation:
         if cluster is None or not {NODE, CLUSTER} & {*kinds}:
             return
         nodes = self._link.image.nodes
+        self._see_own()
         self._forget(self._named - {*nodes})
         self._named = {*nodes}
         gone = frozenset(
@@ -189,6 +192,15 @@ class Participation:
             self._awaited += 1
             self._peers.update(cluster.id, known)
             self._peers.then(self._links_know)
+
+    def _see_own(self) -> None:
+        """See whether this node was fenced and is back before anybody here noticed."""
+        own = self._own_incarnation()
+        if own != self._member and self._member and not self._is_isolated:
+            self._stood(True)
+            self._incarnation = self._member
+            self._stood(False)
+        self._member = own
 
     def _forget(self, numbers: Iterable[int]) -> None:
         """Let a node that has one of these numbers later begin with nothing."""

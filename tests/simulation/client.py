@@ -326,7 +326,9 @@ class Client:
                 self.account.fault(f"{self.name} was sent {packet} for {message}")
             del self.pending[packet.packet_id]
         elif is_error(packet.reason):
-            if packet.reason not in _FULL or not self.account.was_full:
+            # What a node was asked to keep that is gone is refused, too.
+            may_be_refused = self.account.was_full or self.account.was_moved
+            if packet.reason not in _FULL or not may_be_refused:
                 self.account.fault(f"{self.name} was sent {packet} for {message}")
             message.refused = True
             del self.pending[packet.packet_id]

@@ -77,7 +77,7 @@ class Place:
     def welcome(self) -> None:
         self.welcomes += 1
 
-    def know(self, index: int, **states: str) -> None:
+    def know(self, index: int, incarnation: int = 1, **states: str) -> None:
         """Let the image say which nodes there are: `n2="live"`."""
         found = [
             records.Record(records.CLUSTER, "", records.encoded(records.Cluster(id="c"))),
@@ -86,7 +86,12 @@ class Place:
                     records.NODE,
                     name[1:],
                     records.encoded(
-                        records.Node(number=int(name[1:]), store="s", state=cast("Any", state))
+                        records.Node(
+                            number=int(name[1:]),
+                            store="s",
+                            state=cast("Any", state),
+                            incarnation=incarnation,
+                        )
                     ),
                 )
                 for name, state in states.items()
@@ -190,3 +195,15 @@ def test_a_number_that_nobody_has_is_forgotten() -> None:
     place.core.said.clear()
     place.know(5, n1="live", n3="live")
     assert [said for said in place.core.said if said[0] == "forget"] == [("forget", 2)]
+
+
+def test_a_node_that_was_fenced_and_is_back_before_it_noticed_begins_anew() -> None:
+    place = Place()
+    place.know(4, n1="live")
+    place.know(5, n1="live")
+    assert not place.mqtt.said
+    asked = len(place.link.asked)
+    place.know(6, incarnation=2, n1="live")
+    assert place.mqtt.said == [("isolated",)]
+    assert ("rejoined", True) in place.roaming.said
+    assert len(place.link.asked) == asked + 1
