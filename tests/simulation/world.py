@@ -381,9 +381,10 @@ class World:
             self._check_retained()
         if not self.account.faults:
             self._check_rows()
+        may_be_refused = self.account.was_full or self.account.was_moved
         for core in self.machine.cores.values():
             for complaint in core.complaints:
-                if not (self.account.was_full and "could not be stored" in complaint):
+                if not (may_be_refused and "could not be stored" in complaint):
                     self.account.fault(f"a complaint about {complaint}")
 
     @property

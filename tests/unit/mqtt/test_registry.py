@@ -23,7 +23,7 @@ class Place:
         self.registrar = Registrar(self.broker, self, 3, at_once=10, retry_ms=200)
         self.registrar.quieted = lambda: None
         self.sessions = SessionTable(self.broker, MqttProtocol(), 5 << 48)
-        self.sessions.join(self.registrar, lambda session: None)
+        self.sessions.join(self.registrar, lambda _session: None)
         self.kept: list[bool] = []
 
     def propose(self, change: SessionChange, done: Callable[[Verdict], None]) -> None:
