@@ -48,8 +48,10 @@ def _subscribe(node: Node, topic: str, count: int, *options: str) -> subprocess.
 
 
 def _heard(subscriber: subprocess.Popen[str]) -> list[str]:
-    text, _ = subscriber.communicate(timeout=40)
-    return text.splitlines()
+    # Not `communicate`, which does not see what an earlier `readline` has read ahead.
+    assert subscriber.stdout is not None
+    with subscriber:
+        return subscriber.stdout.read().splitlines()
 
 
 def _alarms(node: Node) -> dict[str, dict[str, Any]]:
