@@ -463,7 +463,7 @@ def test_a_reader_of_the_banner_may_go_away(start: Start) -> None:
     node = start(workers=1)
     assert node.process.stdout is not None
     node.process.stdout.close()
-    until(lambda: len(node.seen("process is ready")) == 2, "the node is ready")
+    until(lambda: len(node.seen("process is ready")) == 3, "the node is ready")
     node.children()
     node.send(signal.SIGTERM)
     assert node.wait() == 0
