@@ -90,7 +90,7 @@ class Node:
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:
-                title = child.cmdline()[0] if child.cmdline() else ""
+                title = next(iter(child.cmdline()), "")
             except psutil.Error:
                 continue
             self._family[child.pid] = child
