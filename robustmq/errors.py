@@ -32,6 +32,8 @@ class Refusal(enum.IntEnum):
     BAD_CREDENTIALS = 9
     BANNED = 10
     RATE_EXCEEDED = 11
+    CONFLICT = 12
+    """Somebody else has changed meanwhile what was to be changed."""
 
 
 class Refused(msgspec.Struct, frozen=True):

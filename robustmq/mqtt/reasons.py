@@ -131,6 +131,12 @@ _REFUSALS: Final = (
         Reason.QUOTA_EXCEEDED,
         Reason.QUOTA_EXCEEDED,
     ),
+    (
+        Refusal.CONFLICT,
+        Reason.SERVER_BUSY,
+        Reason.IMPLEMENTATION_SPECIFIC_ERROR,
+        Reason.IMPLEMENTATION_SPECIFIC_ERROR,
+    ),
 )
 
 CONNECTION_REFUSALS: Final[Mapping[Refusal, Reason]] = {row[0]: row[1] for row in _REFUSALS}
@@ -160,6 +166,7 @@ SENTENCES: Final[Mapping[Refusal, str]] = {
     Refusal.BAD_CREDENTIALS: "the user name or the password is wrong",
     Refusal.BANNED: "this client is banned",
     Refusal.RATE_EXCEEDED: "too many came at once: try again later",
+    Refusal.CONFLICT: "somebody else has changed it meanwhile: try again",
 }
 """A refusal in words, where no more than its code has come from another core."""
 

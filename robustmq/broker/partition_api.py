@@ -1,0 +1,207 @@
+"""The port to logs by offset: what protocols whose clients read logs may ask of the broker.
+
+Whatever a partition's owner is, this core, another one of this node or of another node, it is
+asked in the same way. No call waits; every answer comes once, to the callable given.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from robustmq.shard.fault import Fault
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "NEWEST",
+    "Aborted",
+    "Appended",
+    "EpochEnd",
+    "Fault",
+    "Found",
+    "Marker",
+    "Partition",
+    "Partitions",
+    "Producing",
+    "Read",
+    "Reading",
+    "Size",
+    "Sought",
+    "Wanted",
+]
+
+LATEST: Final = -1
+EARLIEST: Final = -2
+NEWEST: Final = -3
+"""In the place of a time: the end that readers see, the start, the record with the latest time."""
+
+
+class Partition(NamedTuple):
+    """A partition of a topic; `topic` as the node knows it (`message.tenancy.qualified`)."""
+
+    topic: bytes
+    number: int = 0
+
+
+class Appended(NamedTuple):
+    """What became of a batch: a `shard.fault.Fault` and why, or where it is.
+
+    `timestamp_ms` is -1 unless the topic stamps what it takes. Of a repeat that was taken before,
+    `base_offset` is that of its first time.
+    """
+
+    fault: int = 0
+    base_offset: int = -1
+    timestamp_ms: int = -1
+    start_offset: int = -1
+    detail: str = ""
+
+
+class Wanted(NamedTuple):
+    """What to read: batches from the one with `offset` on, the first whatever its size.
+
+    `is_committed`: nothing from the first open transaction on (the last stable offset).
+    `leader_epoch`: the epoch in which the reader believes the leader to be, -1: it does not care.
+    """
+
+    partition: Partition
+    offset: int
+    max_bytes: int
+    is_committed: bool = False
+    leader_epoch: int = -1
+
+
+class Aborted(NamedTuple):
+    """A transaction that was aborted: what of the producer lies from `first_offset` on is void."""
+
+    producer_id: int
+    first_offset: int
+
+
+class Read(NamedTuple):
+    """What was read: a Fault, or whole batches whose base offsets and epochs are patched in.
+
+    `aborted` is for those who read what is committed: the aborted transactions that touch it.
+    """
+
+    fault: int = 0
+    high_watermark: int = -1
+    stable_offset: int = -1
+    start_offset: int = -1
+    batches: Sequence[bytes] = ()
+    aborted: Sequence[Aborted] = ()
+    leader_epoch: int = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes of its batches."""
+        return sum(map(len, self.batches))
+
+
+class Sought(NamedTuple):
+    """An offset that is looked for: of the first record of a time (ms) or later, or one of LATEST."""
+
+    partition: Partition
+    time_ms: int
+    is_committed: bool = False
+    leader_epoch: int = -1
+
+
+class Found(NamedTuple):
+    """An offset with its record's time; -1 and -1 when there is none."""
+
+    fault: int = 0
+    offset: int = -1
+    timestamp_ms: int = -1
+    leader_epoch: int = -1
+
+
+class EpochEnd(NamedTuple):
+    """Where an epoch of a partition's leaders ended: the highest epoch not above the asked one."""
+
+    fault: int = 0
+    leader_epoch: int = -1
+    end_offset: int = -1
+
+
+class Marker(NamedTuple):
+    """The end of a producer's transaction in a partition."""
+
+    partition: Partition
+    producer_id: int
+    producer_epoch: int
+    is_committed: bool
+    coordinator_epoch: int = 0
+
+
+class Producing(NamedTuple):
+    """An idempotent producer that a partition knows; `open_offset` -1: no transaction is open."""
+
+    producer_id: int
+    producer_epoch: int
+    last_sequence: int
+    last_timestamp_ms: int
+    open_offset: int = -1
+    coordinator_epoch: int = -1
+
+
+class Size(NamedTuple):
+    """How large a partition's log is."""
+
+    partition: Partition
+    bytes: int
+
+
+class Reading(Protocol):
+    """A read that may wait."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more: its answer does not come."""
+
+
+class Partitions(Protocol):
+    """The partitions of all topics."""
+
+    def append(
+        self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
+    ) -> None:
+        """Append a record batch as its producer made it; answered when it may be acknowledged."""
+
+    def read(
+        self,
+        wanted: Sequence[Wanted],
+        min_bytes: int,
+        max_bytes: int,
+        until_ms: int,
+        reply: Callable[[Sequence[Read]], None],
+    ) -> Reading:
+        """Read of several partitions, at most about `max_bytes` in all.
+
+        Answered, in the order of what is wanted, when there are `min_bytes`, or a fault, or it is
+        `until_ms` of the turn's clock: whatever there is by then. It may be answered at once.
+        """
+
+    def find(self, sought: Sequence[Sought], reply: Callable[[Sequence[Found]], None]) -> None:
+        """Look for offsets."""
+
+    def epoch_ends(
+        self,
+        asked: Sequence[tuple[Partition, int, int]],
+        reply: Callable[[Sequence[EpochEnd]], None],
+    ) -> None:
+        """Say of (partition, epoch of the asker's metadata or -1, epoch) where that epoch ended."""
+
+    def trim(
+        self, asked: Sequence[tuple[Partition, int]], reply: Callable[[Sequence[Found]], None]
+    ) -> None:
+        """Forget what lies below an offset (-1: the high watermark); says the new start."""
+
+    def end(self, markers: Sequence[Marker], reply: Callable[[Sequence[int]], None]) -> None:
+        """End transactions; a Fault or 0 for each."""
+
+    def producers(
+        self, partition: Partition, reply: Callable[[int, Sequence[Producing]], None]
+    ) -> None:
+        """Say who produces to a partition, or the Fault."""
+
+    def sizes(self, reply: Callable[[Sequence[Size]], None]) -> None:
+        """Say how large the logs of this node are."""

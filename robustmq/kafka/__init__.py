@@ -1,0 +1,1 @@
+"""The Kafka protocol: wire, handlers and coordinators, without I/O."""

@@ -1,0 +1,1 @@
+"""What answers the requests, one module for each area of the protocol."""
