@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
 PACKAGES = (
-    "_kernel", "admin", "broker", "cli", "message", "meta", "mqtt", "net", "policy", "raft", "rpc",
+    "_kernel", "admin", "broker", "cli", "kafka", "message", "meta", "mqtt", "net", "policy", "raft", "rpc",
     "settings", "shard", "shm", "storage", "workers",
 )  # fmt: skip
 TOP_MODULES = tuple(path.stem for path in (ROOT / "robustmq").glob("[!_]*.py"))
@@ -19,6 +19,7 @@ MODULES = (
     "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring", "net/tcp",
     "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
     "admin/app", "settings/file", "raft/node", "meta/machine", "rpc/server",
+    "broker/partition_api", "kafka/connection",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
@@ -45,6 +46,11 @@ FORBIDDEN = [
     ("port", "mqtt/session", "robustmq.meta.machine"),
     ("pure", "raft/node", "random"),
     ("pure", "meta/machine", "time"),
+    ("layers", "kafka/connection", "robustmq.mqtt.session"),
+    ("layers", "mqtt/session", "robustmq.kafka.connection"),
+    ("port", "kafka/connection", "robustmq.broker.core"),
+    ("port", "kafka/connection", "robustmq.shard.shard"),
+    ("pure", "kafka/connection", "time"),
     ("concrete", "meta/machine", "robustmq.rpc.server"),
     ("concrete", "broker/core", "robustmq.storage.memory_log"),
     ("concrete", "admin/app", "robustmq.shm.ring"),
@@ -52,6 +58,8 @@ FORBIDDEN = [
 ]
 ALLOWED = [
     ("mqtt/session", "robustmq.broker.api"),
+    ("kafka/connection", "robustmq.broker.api"),
+    ("kafka/connection", "robustmq.broker.partition_api"),
     ("mqtt/codec", "robustmq.mqtt.packets"),
     ("mqtt/codec", "robustmq._kernel"),
     ("shard/shard", "robustmq.storage.log"),
