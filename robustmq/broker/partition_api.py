@@ -19,6 +19,7 @@ __all__ = [
     "Fault",
     "Found",
     "Marker",
+    "Opening",
     "Partition",
     "Partitions",
     "Producing",
@@ -124,13 +125,27 @@ class EpochEnd(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """The end of a producer's transaction in a partition."""
+    """The end of a producer's transaction in a partition.
+
+    `coordinator_epoch` is the number of the transaction's page when its end was decided, and is
+    higher with every transaction of the producer: a marker with one that the partition knows of
+    this producer is a repeat, answered 0, and ends nothing that has begun since; one with a lower
+    one is answered FENCED_PRODUCER.
+    """
 
     partition: Partition
     producer_id: int
     producer_epoch: int
     is_committed: bool
     coordinator_epoch: int = 0
+
+
+class Opening(NamedTuple):
+    """A partition that becomes part of a producer's transaction."""
+
+    partition: Partition
+    producer_id: int
+    producer_epoch: int
 
 
 class Producing(NamedTuple):
@@ -194,6 +209,18 @@ class Partitions(Protocol):
         self, asked: Sequence[tuple[Partition, int]], reply: Callable[[Sequence[Found]], None]
     ) -> None:
         """Forget what lies below an offset (-1: the high watermark); says the new start."""
+
+    def begin(
+        self, openings: Sequence[Opening], reply: Callable[[Sequence[int]], None]
+    ) -> None:
+        """Take transactional batches of these producers; a Fault or 0 for each.
+
+        A partition refuses a transactional batch with INVALID_TRANSACTION unless the producer's
+        transaction is open there, or was begun with just this epoch since the last marker. Which
+        have begun is known in memory only: after the loss of its core the coordinator says it
+        anew when whoever produces is refused. Begun again it is the same. An older epoch than the
+        partition knows is FENCED_PRODUCER.
+        """
 
     def end(self, markers: Sequence[Marker], reply: Callable[[Sequence[int]], None]) -> None:
         """End transactions; a Fault or 0 for each."""
