@@ -99,7 +99,7 @@ class Read(NamedTuple):
 
 
 class Sought(NamedTuple):
-    """An offset that is looked for: of the first record of a time (ms) or later, or one of LATEST."""
+    """An offset that is looked for: that of the first record of a time (ms) or later, or LATEST."""
 
     partition: Partition
     time_ms: int

@@ -1,9 +1,12 @@
-"""The machine of an `offset` group: how far groups have read, and cursors of sessions.
+"""The machine of an `offset` group: what coordinators keep, and how far groups have read.
 
-Rows: `o<tenant> NUL <group> NUL <shard>` holds an Offset.
+Rows: `p` key -> Page. `o` key NUL place -> Offset. `n` -> the next producer id.
+
+The version of a page is the index at which it was written, so no version ever comes again, and of
+two writers who know the same version the second one's is wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
@@ -12,61 +15,78 @@ from msgspec import Struct
 from robustmq.meta import commands
 from robustmq.meta.machine import Store
 
+_PAGE: Final = b"p"
 _OFFSET: Final = b"o"
+_NEXT_ID: Final = b"n"
+
+CONFLICT: Final = -1
+"""In the place of a version: the page has another one than was expected."""
+
+PRODUCER_IDS: Final = 1 << 61
+"""Ids that producers are given lie below; what the cores themselves append has others."""
 
 
 class Offset(Struct, array_like=True, frozen=True, gc=False):
-    """How far a group has read of a shard: the next offset, what it noted, and when (Unix ms)."""
+    """How far a group has read: the next offset, what it noted, when (Unix ms), in which epoch."""
 
     offset: int
     note: str = ""
     at_ms: int = 0
+    leader_epoch: int = -1
 
 
-class Place(Struct, array_like=True, frozen=True, gc=False):
-    """Whose offset it is. Names hold no U+0000."""
+class Page(Struct, array_like=True, frozen=True, gc=False):
+    """What a coordinator keeps under a key, as of a version; 0: there is nothing."""
 
-    tenant: str
-    group: str
-    shard: str
-
-
-class Commit(Struct, array_like=True, frozen=True, gc=False):
-    """Set an offset; None removes it.
-
-    Where `expected` is not None, only when that is the offset there: -1 for none.
-    """
-
-    place: Place
-    offset: Offset | None
-    expected: int | None = None
+    version: int = 0
+    value: bytes = b""
 
 
-class Commits(Struct, tag="commits", array_like=True, frozen=True):
-    """All that was collected; the outcome says of each whether it was done."""
+class Write(Struct, tag="write", array_like=True, frozen=True):
+    """Write a page (None: remove it) that has a version; done: its new version."""
 
-    commits: list[Commit]
-
-
-class DropGroup(Struct, tag="drop_group", array_like=True, frozen=True):
-    """Remove all offsets of a group."""
-
-    tenant: str
-    group: str
+    key: str
+    version: int
+    value: bytes | None
 
 
-class DropShard(Struct, tag="drop_shard", array_like=True, frozen=True):
-    """Remove the offsets of all groups in a shard that is no more."""
+class Commit(Struct, tag="commit", array_like=True, frozen=True):
+    """Set offsets by place (None: remove one) while the page of a key has a version; done: it."""
 
-    shard: str
+    key: str
+    version: int
+    offsets: dict[str, Offset | None]
 
 
-Command: TypeAlias = Commits | DropGroup | DropShard
+class Erase(Struct, tag="erase", array_like=True, frozen=True):
+    """Remove a page that has a version, and all offsets under its key; done: 0."""
+
+    key: str
+    version: int
+
+
+Deed: TypeAlias = Write | Commit | Erase
+
+
+class Deeds(Struct, tag="deeds", array_like=True, frozen=True):
+    """All that was collected, in order; the outcome says of each the version, or CONFLICT."""
+
+    deeds: list[Deed]
+
+
+class Draw(Struct, tag="draw", array_like=True, frozen=True):
+    """Take `count` producer ids that nobody was ever given; the outcome is the first."""
+
+    count: int
+
+
+Command: TypeAlias = Deeds | Draw
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _commands: Final = msgspec.msgpack.Decoder(Command)
 _offsets: Final = msgspec.msgpack.Decoder(Offset)
-_outcomes: Final = msgspec.msgpack.Decoder(list[bool])
+_pages: Final = msgspec.msgpack.Decoder(Page)
+_outcomes: Final = msgspec.msgpack.Decoder(list[int])
 
 
 def encode(command: Command) -> bytes:
@@ -74,13 +94,13 @@ def encode(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
-def outcomes(value: bytes) -> list[bool]:
-    """Read the value of the outcome of commits."""
+def outcomes(value: bytes) -> list[int]:
+    """Read the value of an outcome: of deeds one number each, of a draw the first id."""
     return _outcomes.decode(value)
 
 
 class Offsets:
-    """Folds commits; of several for one place in a command each sees what those before it did."""
+    """Folds deeds; of several on one page in a command each sees what those before it did."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -90,94 +110,67 @@ class Offsets:
 
     def apply(self, index: int, command: bytes) -> bytes:
         """See `Machine`."""
-        del index
         try:
             wanted: Command = _commands.decode(command)
         except msgspec.MsgspecError:
             return commands.not_understood()
-        match wanted:
-            case Commits(commits):
-                return commands.done(_encoder.encode([self._commit(each) for each in commits]))
-            case DropGroup(tenant, group):
-                self._drop([_group(tenant, group)])
-            case DropShard(shard):
-                end = b"\0" + shard.encode()
-                self._drop([key for key, _ in self._store.walk(_OFFSET) if key.endswith(end)])
-        return commands.DONE
-
-    def offset(self, place: Place) -> Offset | None:
-        """Return an offset; None when there is none."""
-        data = self._store.get(_key(place))
-        return None if data is None else _offsets.decode(data)
-
-    def of_group(self, tenant: str, group: str) -> Iterator[tuple[str, Offset]]:
-        """Yield the offsets of a group by shard."""
-        prefix = _group(tenant, group)
-        for key, data in self._store.walk(prefix):
-            yield key[len(prefix) :].decode(), _offsets.decode(data)
-
-    def _commit(self, commit: Commit) -> bool:
-        if commit.expected is not None:
-            known = self.offset(commit.place)
-            if commit.expected != (-1 if known is None else known.offset):
-                return False
-        if commit.offset is None:
-            self._store.delete(_key(commit.place))
+        if isinstance(wanted, Draw):
+            found = [self._draw(wanted.count)]
         else:
-            self._store.put(_key(commit.place), _encoder.encode(commit.offset))
-        return True
+            found = [self._do(index, each) for each in wanted.deeds]
+        return commands.done(_encoder.encode(found))
 
-    def _drop(self, prefixes: list[bytes]) -> None:
-        for prefix in prefixes:
-            for key in [key for key, _ in self._store.walk(prefix)]:
+    def page(self, key: str) -> Page:
+        """Return the page of a key; version 0 when there is none."""
+        data = self._store.get(_PAGE + key.encode())
+        return Page() if data is None else _pages.decode(data)
+
+    def keys(self, prefix: str, start: str) -> Iterator[str]:
+        """Yield the keys of pages that begin with `prefix`, from `start` on, ascending."""
+        first = _PAGE + start.encode() if start else b""
+        for key, _ in self._store.walk(_PAGE + prefix.encode(), first):
+            yield key[len(_PAGE) :].decode()
+
+    def offsets(self, key: str, start: str = "") -> Iterator[tuple[str, Offset]]:
+        """Yield the offsets under a key by place, from the place `start` on, ascending."""
+        prefix = _under(key)
+        for row, data in self._store.walk(prefix, prefix + start.encode()):
+            yield row[len(prefix) :].decode(), _offsets.decode(data)
+
+    def _draw(self, count: int) -> int:
+        data = self._store.get(_NEXT_ID)
+        first = 0 if data is None else int.from_bytes(data, "big")
+        following = min(first + max(count, 0), PRODUCER_IDS)
+        self._store.put(_NEXT_ID, following.to_bytes(8, "big"))
+        return first
+
+    def _do(self, index: int, deed: Deed) -> int:
+        if deed.version != self.page(deed.key).version:
+            return CONFLICT
+        key = _PAGE + deed.key.encode()
+        match deed:
+            case Write(value=None):
                 self._store.delete(key)
+                return 0
+            case Write(value=bytes() as value):
+                self._store.put(key, _encoder.encode(Page(index, value)))
+                return index
+            case Commit():
+                self._commit(deed.key, deed.offsets)
+                return deed.version
+        self._store.delete(key)
+        for row in [row for row, _ in self._store.walk(_under(deed.key))]:
+            self._store.delete(row)
+        return 0
+
+    def _commit(self, key: str, offsets: Mapping[str, Offset | None]) -> None:
+        prefix = _under(key)
+        for place, offset in offsets.items():
+            if offset is None:
+                self._store.delete(prefix + place.encode())
+            else:
+                self._store.put(prefix + place.encode(), _encoder.encode(offset))
 
 
-class Unflushed:
-    """Plain commits that need not be kept at once: the latest of each place waits for its turn.
-
-    At most `most` places wait: then they are due at once. `delay_ms` after the first they are due
-    anyhow. What was taken and not committed comes back by `restore`.
-    """
-
-    def __init__(self, delay_ms: int, most: int) -> None:
-        self.next_ms: int | None = None
-        """When what waits is due; None while nothing waits."""
-        self._delay_ms = delay_ms
-        self._most = most
-        self._waiting: dict[Place, Offset] = {}
-
-    def put(self, place: Place, offset: Offset, now_ms: int) -> None:
-        """Note how far a group has read; what was noted before of the same place is forgotten."""
-        self._waiting[place] = offset
-        if len(self._waiting) >= self._most:
-            self.next_ms = now_ms
-        elif self.next_ms is None:
-            self.next_ms = now_ms + self._delay_ms
-
-    def take(self, now_ms: int) -> list[Commit]:
-        """Return what is due, for one command."""
-        if self.next_ms is None or now_ms < self.next_ms:
-            return []
-        taken = [Commit(place, offset) for place, offset in self._waiting.items()]
-        self._waiting.clear()
-        self.next_ms = None
-        return taken
-
-    def restore(self, commits: list[Commit], now_ms: int) -> None:
-        """Take back what could not be committed, but for what is known better by now."""
-        for commit in commits:
-            if commit.offset is not None and commit.place not in self._waiting:
-                self.put(commit.place, commit.offset, now_ms)
-
-    def get(self, place: Place) -> Offset | None:
-        """Return what waits for a place."""
-        return self._waiting.get(place)
-
-
-def _group(tenant: str, group: str) -> bytes:
-    return b"%c%b\0%b\0" % (_OFFSET, tenant.encode(), group.encode())
-
-
-def _key(place: Place) -> bytes:
-    return _group(place.tenant, place.group) + place.shard.encode()
+def _under(key: str) -> bytes:
+    return b"%c%b\0" % (_OFFSET, key.encode())

@@ -18,14 +18,17 @@ from robustmq.meta import data as data_group
 from robustmq.meta.data import Batch, Data, Retained
 from robustmq.meta.machine import Groups, Outcome
 from robustmq.meta.metadata import Metadata
+from robustmq.meta.offset import Offsets
 from robustmq.meta.records import Record
 from robustmq.policy.principal import client_of
 from robustmq.workers import meta_messages as messages
 from robustmq.workers.meta_messages import (
+    PAGE_ROWS,
     Changed,
     Follow,
     Found,
     FoundKey,
+    FoundOffset,
     FromMeta,
     Hello,
     Propose,
@@ -39,9 +42,6 @@ from robustmq.workers.meta_messages import (
 METADATA: Final = "metadata"
 BACKLOG_BYTES: Final = 4 << 20
 """Bytes that wait for a process beyond which it is told nothing but the answers to its own."""
-
-PAGE_ROWS: Final = 500
-"""Rows of an answer at most."""
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -87,8 +87,8 @@ class Feed:
     """Answers the processes of the node, and tells them what groups fold.
 
     `lines` are by endpoint: workers from 0 on, below `workers`, then others. `life` is this
-    process's. `number` is the node's own. `others` are the names of further groups to which it
-    passes proposals on. Nobody is told anything before `start`. Call `flush` at the end of each
+    process's. `number` is the node's own. `offsets` are the machines of the offset groups.
+    Nobody is told anything before `start`. Call `flush` at the end of each
     turn, and `drained` when what waited for a process is sent.
     """
 
@@ -102,7 +102,7 @@ class Feed:
         life: int,
         number: int,
         workers: int,
-        others: Iterable[str] = (),
+        offsets: Mapping[str, Offsets],
     ) -> None:
         self.members = [Member(endpoint, line) for endpoint, line in enumerate(lines)]
         self.workers = workers
@@ -112,7 +112,8 @@ class Feed:
         self._metadata = metadata
         self._data = data
         self._groups = groups
-        self._names = {METADATA, *data, *others}
+        self._offsets = offsets
+        self._names = {METADATA, *data, *offsets}
         self._life = life
         self._number = number
         self._told = metadata.index
@@ -303,6 +304,8 @@ class Feed:
             member.send(Found(epoch, number, _encoder.encode(rows)))
         elif query.kind == "owned" and machine is not None:
             self._find_owned(member, query, machine, limit)
+        elif query.group in self._offsets:
+            member.send(_found_offsets(query, self._offsets[query.group], limit))
         else:
             detail = f"nobody answers {query.kind[:100]} of the group {query.group[:100]}"
             member.send(Found(epoch, number, code=int(Refusal.INTERNAL), detail=detail))
@@ -343,6 +346,21 @@ class Feed:
 
     def _is_kept_by(self, member: Member, topic: bytes) -> bool:
         return stable_hash(topic) % self.workers == member.endpoint
+
+
+def _found_offsets(query: Query, machine: Offsets, limit: int) -> Found:
+    """Answer what is asked of an offset group."""
+    epoch, number = query.epoch, query.number
+    if query.kind == "page":
+        return Found(epoch, number, _encoder.encode(machine.page(query.start)))
+    if query.kind == "page_keys":
+        keys = [*islice(machine.keys(query.prefix, query.start), limit + 1)]
+        after = keys[limit] if len(keys) > limit else None
+        return Found(epoch, number, _encoder.encode(keys[:limit]), after)
+    offsets = machine.offsets(query.prefix, query.start)
+    rows = [FoundOffset(*each) for each in islice(offsets, limit + 1)]
+    after = rows[limit].place if len(rows) > limit else None
+    return Found(epoch, number, _encoder.encode(rows[:limit]), after)
 
 
 def _refusal(outcome: Outcome) -> Refused | None:

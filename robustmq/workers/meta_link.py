@@ -7,6 +7,7 @@ import msgspec
 
 from robustmq.errors import Refusal, Refused
 from robustmq.message.session_record import SessionRecord
+from robustmq.meta import offset
 from robustmq.meta.data import ALL
 from robustmq.meta.image import Image
 from robustmq.meta.machine import Applied, Outcome
@@ -15,11 +16,13 @@ from robustmq.net.channel import Channel
 from robustmq.workers import log
 from robustmq.workers import meta_messages as messages
 from robustmq.workers.meta_messages import (
+    PAGE_ROWS,
     Adopt,
     Changed,
     Follow,
     Found,
     FoundKey,
+    FoundOffset,
     Hello,
     Propose,
     Query,
@@ -36,6 +39,9 @@ Answer: TypeAlias = messages.Outcome | Found
 Page: TypeAlias = tuple[list[Any], str | None]
 
 _keys: Final = msgspec.msgpack.Decoder(list[FoundKey])
+_page_of: Final = msgspec.msgpack.Decoder(offset.Page)
+_page_keys: Final = msgspec.msgpack.Decoder(list[str])
+_found_offsets: Final = msgspec.msgpack.Decoder(list[FoundOffset])
 _sessions: Final = msgspec.msgpack.Decoder(list[SessionRecord | None])
 
 _log = log.EventLog("meta_link")
@@ -130,6 +136,35 @@ class MetaLink:
         number = self._number()
         query = Query(self._epoch, number, group, "owned", start=start)
         self._ask(number, query, _page(_sessions, done))
+
+    def page(self, group: str, key: str, done: Callable[[offset.Page | Refused], None]) -> None:
+        """Ask for a page of an offset group as it is now."""
+
+        def answered(answer: Answer | Refused) -> None:
+            if isinstance(answer, Found):
+                done(_page_of.decode(answer.rows))
+            else:
+                assert isinstance(answer, Refused)
+                done(answer)
+
+        number = self._number()
+        self._ask(number, Query(self._epoch, number, group, "page", start=key), answered)
+
+    def page_keys(
+        self, group: str, prefix: str, start: str, done: Callable[[Page | Refused], None]
+    ) -> None:
+        """Ask for the keys of pages that begin with `prefix`, and where to go on."""
+        number = self._number()
+        query = Query(self._epoch, number, group, "page_keys", prefix, start, limit=PAGE_ROWS)
+        self._ask(number, query, _page(_page_keys, done))
+
+    def offsets(
+        self, group: str, key: str, start: str, done: Callable[[Page | Refused], None]
+    ) -> None:
+        """Ask for offsets under a key from a place on, as FoundOffset, and where to go on."""
+        number = self._number()
+        query = Query(self._epoch, number, group, "offsets", key, start, limit=PAGE_ROWS)
+        self._ask(number, query, _page(_found_offsets, done))
 
     def follow(self, group: str, after: tuple[int, bytes]) -> None:
         """Have `changed` called for what of this core's topics has changed behind `after`.

@@ -11,7 +11,11 @@ from msgspec import Struct
 
 from robustmq.message.session_record import SessionRecord
 from robustmq.meta.data import Retained
+from robustmq.meta.offset import Offset
 from robustmq.meta.records import Record
+
+PAGE_ROWS: Final = 500
+"""Rows of an answer at most."""
 
 
 class Hello(Struct, tag=True, array_like=True):
@@ -34,7 +38,8 @@ class Query(Struct, tag=True, array_like=True):
 
     `kind` keys: of the key-value store, those that begin with `prefix`, from `start` on. owned:
     the sessions of this core that this node owns, from the identity `start` on. sessions: those
-    with the identities `names`.
+    with the identities `names`. Of an offset group, page: that of the key `start`; page_keys: as
+    keys; offsets: those under the key `prefix`, from the place `start` on.
     """
 
     epoch: int
@@ -97,7 +102,8 @@ class Outcome(Struct, tag=True, array_like=True):
 class Found(Struct, tag=True, array_like=True):
     """The answer to a query: rows of the type that it asked for, and where to go on.
 
-    `rows` are encoded: FoundKey, or SessionRecord and, where `names` were asked for, None.
+    `rows` are encoded: FoundKey, or SessionRecord and, where `names` were asked for, None; one
+    `meta.offset.Page`, keys of pages, or FoundOffset.
     """
 
     epoch: int
@@ -114,6 +120,13 @@ class FoundKey(Struct, array_like=True, frozen=True):
     key: str
     value: bytes
     changed: int
+
+
+class FoundOffset(Struct, array_like=True, frozen=True):
+    """An offset, and its place."""
+
+    place: str
+    offset: Offset
 
 
 class Changed(Struct, tag=True, array_like=True):

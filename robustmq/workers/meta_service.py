@@ -16,6 +16,7 @@ from robustmq.meta.controller import METADATA
 from robustmq.meta.data import Data
 from robustmq.meta.machine import Groups, Machine, Outcome
 from robustmq.meta.metadata import Metadata
+from robustmq.meta.offset import Offsets
 from robustmq.meta.records import CLUSTER, NODE, Node, node_of
 from robustmq.workers import log
 from robustmq.workers.feed import Feed, Line
@@ -67,7 +68,7 @@ class MetaService:
         self._groups = groups
         self._directory = directory
         self._inherited = taken_over(directory)
-        others = [name for name in made if name not in self.data and name != METADATA]
+        offsets = {name: each for name, each in made.items() if isinstance(each, Offsets)}
         self.feed = Feed(
             lines,
             metadata,
@@ -76,7 +77,7 @@ class MetaService:
             life=life,
             number=number,
             workers=workers,
-            others=others,
+            offsets=offsets,
         )
         self.adoption = Adoption(number, workers, self.data, self.feed.home_of, 2 * RETRY_MS)
         self._lives: dict[int, int] = {}

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
 PACKAGES = (
-    "_kernel", "admin", "broker", "cli", "kafka", "message", "meta", "mqtt", "net", "policy", "raft", "rpc",
-    "settings", "shard", "shm", "storage", "workers",
+    "_kernel", "admin", "broker", "cli", "kafka", "message", "meta", "mqtt", "net", "policy",
+    "raft", "rpc", "settings", "shard", "shm", "storage", "workers",
 )  # fmt: skip
 TOP_MODULES = tuple(path.stem for path in (ROOT / "robustmq").glob("[!_]*.py"))
 MODULES = (

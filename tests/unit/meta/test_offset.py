@@ -1,74 +1,83 @@
-"""The machine of the offset groups, and the commits that wait to be flushed."""
+"""The machine of the offset groups."""
 
 from robustmq.errors import Refused
 from robustmq.meta import commands, offset
 from robustmq.meta.offset import (
+    CONFLICT,
+    PRODUCER_IDS,
     Command,
     Commit,
-    Commits,
-    DropGroup,
-    DropShard,
+    Deeds,
+    Draw,
+    Erase,
     Offset,
     Offsets,
-    Place,
-    Unflushed,
+    Page,
+    Write,
 )
 from tests.unit.meta.memory_store import MemoryStore
 
 
-def place(shard: str = "s", group: str = "g") -> Place:
-    return Place("default", group, shard)
+def do(machine: Offsets, index: int, *deeds: Write | Commit | Erase) -> list[int]:
+    return told(machine, index, Deeds([*deeds]))
 
 
-def do(machine: Offsets, command: Command) -> list[bool]:
-    result = commands.outcome(machine.apply(1, offset.encode(command)))
+def told(machine: Offsets, index: int, command: Command) -> list[int]:
+    result = commands.outcome(machine.apply(index, offset.encode(command)))
     assert isinstance(result, bytes)
-    return offset.outcomes(result) if result else []
+    return offset.outcomes(result)
 
 
-def test_plain_and_conditional_commits() -> None:
+def test_a_page_is_written_by_who_knows_its_version() -> None:
     machine = Offsets(MemoryStore())
-    told = [
-        Commit(place(), Offset(5, "n", 9), -1),
-        Commit(place(), Offset(6), -1),
-        Commit(place(), Offset(7), 5),
-        Commit(place("t"), Offset(1)),
+    assert machine.page("group/t/g") == Page()
+    assert do(machine, 7, Write("group/t/g", 0, b"a"), Write("group/t/g", 0, b"b")) == [7, CONFLICT]
+    assert machine.page("group/t/g") == Page(7, b"a")
+    assert do(machine, 9, Write("group/t/g", 7, b"c"), Write("group/t/g", 9, None)) == [9, 0]
+    assert do(machine, 10, Write("group/t/g", 9, b"d"), Write("group/t/g", 0, b"e")) == [
+        CONFLICT,
+        10,
     ]
-    assert do(machine, Commits(told)) == [True, False, True, True]
-    assert machine.offset(place()) == Offset(7)
-    assert [*machine.of_group("default", "g")] == [("s", Offset(7)), ("t", Offset(1))]
-    assert do(machine, Commits([Commit(place(), None, 6), Commit(place("t"), None, 1)])) == [
-        False,
-        True,
-    ]
-    assert machine.offset(place("t")) is None
 
 
-def test_groups_and_shards_are_dropped() -> None:
+def test_offsets_are_committed_while_the_page_has_a_version() -> None:
     machine = Offsets(MemoryStore())
-    places = [place("s", "g"), place("t", "g"), place("s", "gg"), place("ts", "h")]
-    do(machine, Commits([Commit(each, Offset(1)) for each in places]))
-    do(machine, DropShard("s"))
-    assert [machine.offset(each) for each in places] == [None, Offset(1), None, Offset(1)]
-    do(machine, DropGroup("default", "g"))
-    assert [each for each in places if machine.offset(each)] == [place("ts", "h")]
-    assert isinstance(commands.outcome(machine.apply(1, b"")), Refused)
+    plain = Commit("g", 0, {"a/0": Offset(5, "n", 9, 2), "a/1": Offset(1)})
+    assert do(machine, 3, plain) == [0]
+    do(machine, 4, Write("g", 0, b"x"))
+    late = Commit("g", 0, {"a/0": Offset(6)})
+    assert do(machine, 5, late, Commit("g", 4, {"a/1": None, "b/0": Offset(8)})) == [CONFLICT, 4]
+    assert [*machine.offsets("g")] == [("a/0", Offset(5, "n", 9, 2)), ("b/0", Offset(8))]
+    assert [*machine.offsets("g", "b")] == [("b/0", Offset(8))]
 
 
-def test_the_latest_of_each_place_waits_for_its_turn() -> None:
-    waiting = Unflushed(delay_ms=100, most=3)
-    assert (waiting.next_ms, waiting.take(0)) == (None, [])
-    waiting.put(place(), Offset(1), 1_000)
-    waiting.put(place(), Offset(2), 1_050)
-    assert waiting.next_ms == 1_100
-    assert waiting.take(1_099) == []
-    assert waiting.get(place()) == Offset(2)
-    taken = waiting.take(1_100)
-    assert taken == [Commit(place(), Offset(2))]
-    waiting.put(place("t"), Offset(1), 1_200)
-    waiting.put(place(), Offset(3), 1_200)
-    waiting.restore(taken, 1_200)
-    assert waiting.get(place()) == Offset(3)
-    waiting.put(place("u"), Offset(1), 1_210)
-    assert waiting.next_ms == 1_210
-    assert len(waiting.take(1_210)) == 3
+def test_a_group_is_erased_with_its_offsets_and_no_other() -> None:
+    machine = Offsets(MemoryStore())
+    do(machine, 3, Commit("g", 0, {"a": Offset(5)}), Commit("gg", 0, {"a": Offset(6)}))
+    do(machine, 4, Write("g", 0, b"x"), Write("gg", 0, b"y"))
+    assert do(machine, 5, Erase("g", 3)) == [CONFLICT]
+    assert do(machine, 6, Erase("g", 4)) == [0]
+    assert ([*machine.offsets("g")], machine.page("g")) == ([], Page())
+    assert [*machine.offsets("gg")] == [("a", Offset(6))]
+    assert [*machine.keys("g", "")] == ["gg"]
+
+
+def test_keys_are_listed_by_prefix_from_a_key_on() -> None:
+    machine = Offsets(MemoryStore())
+    names = ["group/t/a", "group/t/b", "group/u/a", "txn/t/a"]
+    do(machine, 1, *(Write(name, 0, b"") for name in names))
+    assert [*machine.keys("group/t/", "")] == names[:2]
+    assert [*machine.keys("group/", "group/t/b")] == names[1:3]
+
+
+def test_no_producer_id_is_given_twice() -> None:
+    store = MemoryStore()
+    machine = Offsets(store)
+    assert told(machine, 1, Draw(100)) == [0]
+    assert told(machine, 2, Draw(1)) == [100]
+    assert told(Offsets(store), 3, Draw(PRODUCER_IDS)) == [101]
+    assert told(machine, 4, Draw(1)) == [PRODUCER_IDS]
+
+
+def test_what_is_not_understood_is_refused() -> None:
+    assert isinstance(commands.outcome(Offsets(MemoryStore()).apply(1, b"")), Refused)

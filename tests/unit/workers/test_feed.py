@@ -12,6 +12,7 @@ from robustmq.meta.commands import Change, SetKey
 from robustmq.meta.data import Batch, Data, Retained
 from robustmq.meta.machine import Applied, Outcome
 from robustmq.meta.metadata import Metadata
+from robustmq.meta.offset import Offsets
 from robustmq.meta.records import Record
 from robustmq.net.channel import Channel, pair
 from robustmq.workers import feed as feeds
@@ -27,9 +28,11 @@ class Groups:
     """Groups of one node: a proposal is folded when it is told to `settle`."""
 
     def __init__(self) -> None:
-        self.machines: dict[str, Metadata | Data] = {
+        self.machines: dict[str, Metadata | Data | Offsets] = {
             "metadata": Metadata(MemoryStore()),
             "data_0": Data(MemoryStore()),
+            "offset_0": Offsets(MemoryStore()),
+            "offset_1": Offsets(MemoryStore()),
         }
         self.waiting: list[Callable[[], None]] = []
         self.index = 0
@@ -75,7 +78,7 @@ class Node:
         """End the meta process, with all that it was asked, and begin its next life."""
         self.groups.waiting.clear()
         self.life += 1
-        metadata, data_0 = self.groups.machines.values()
+        metadata, data_0, *offsets = self.groups.machines.values()
         assert isinstance(metadata, Metadata)
         assert isinstance(data_0, Data)
         self.feed = Feed(
@@ -86,7 +89,7 @@ class Node:
             life=self.life,
             number=0,
             workers=WORKERS,
-            others=["offset_0"],
+            offsets={f"offset_{n}": each for n, each in enumerate(offsets)},  # type: ignore[misc]
         )
         if is_current:
             self.feed.start()
@@ -338,7 +341,9 @@ def test_all_is_told_again_when_a_snapshot_was_installed(node: Node) -> None:
     link.follow("data_0", (0, b""))
     node.turn(link)
     (topic,) = topics(0, 1)
-    metadata, data_0 = node.groups.machines.values()
+    metadata, data_0, *_ = node.groups.machines.values()
+    assert isinstance(metadata, Metadata)
+    assert isinstance(data_0, Data)
     metadata.on_applied = data_0.on_applied = lambda *_: None
     node.change(Record("a", "x", b"1"))
     node.retain(topic, b"m")
