@@ -210,9 +210,7 @@ class Partitions(Protocol):
     ) -> None:
         """Forget what lies below an offset (-1: the high watermark); says the new start."""
 
-    def begin(
-        self, openings: Sequence[Opening], reply: Callable[[Sequence[int]], None]
-    ) -> None:
+    def begin(self, openings: Sequence[Opening], reply: Callable[[Sequence[int]], None]) -> None:
         """Take transactional batches of these producers; a Fault or 0 for each.
 
         A partition refuses a transactional batch with INVALID_TRANSACTION unless the producer's

@@ -344,7 +344,8 @@ def test_all_is_told_again_when_a_snapshot_was_installed(node: Node) -> None:
     metadata, data_0, *_ = node.groups.machines.values()
     assert isinstance(metadata, Metadata)
     assert isinstance(data_0, Data)
-    metadata.on_applied = data_0.on_applied = lambda *_: None
+    metadata.on_applied = lambda *_: None
+    data_0.on_applied = lambda *_: None
     node.change(Record("a", "x", b"1"))
     node.retain(topic, b"m")
     metadata.reload()
