@@ -22,6 +22,7 @@ from robustmq.settings.admin import Admin
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.settings.cluster import Cluster
 from robustmq.settings.file import Key, Row, Schema, Setting, refused, toml
+from robustmq.settings.kafka import KafkaRuntime
 from robustmq.settings.limits import Ban, PublishLimit
 from robustmq.settings.meta import MetaRuntime
 from robustmq.settings.mqtt import MqttRuntime
@@ -216,6 +217,7 @@ class Config(Struct, frozen=True, kw_only=True):
     admin: Admin = field(default_factory=Admin)
     storage: Storage = field(default_factory=Storage)
     mqtt_runtime: MqttRuntime = field(default_factory=MqttRuntime)
+    kafka_runtime: KafkaRuntime = field(default_factory=KafkaRuntime)
     topic_rules: tuple[TopicRule, ...] = ()
     users: tuple[User, ...] = ()
     acl: tuple[AccessRule, ...] = ()

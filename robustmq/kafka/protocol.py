@@ -1,0 +1,94 @@
+"""Kafka on one core: what its connections, handlers and coordinators share."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from robustmq.broker.api import Broker, Principal, Timer
+from robustmq.broker.catalog_api import Catalog
+from robustmq.broker.ledger_api import Ledger
+from robustmq.broker.partition_api import Partitions
+from robustmq.kafka.rights import CLUSTER_NAME, Authority, Operation, Resource
+from robustmq.settings.kafka import KafkaRuntime
+
+
+class Endpoint(NamedTuple):
+    """A broker as clients are told of it."""
+
+    broker_id: int
+    host: str
+    port: int
+    rack: str | None = None
+
+
+class Cluster(Protocol):
+    """Who else there is: nodes, their cores, and where clients reach them."""
+
+    id: str
+    """What every client is told that this cluster is called."""
+    node: int
+    """The number of this node."""
+
+    def coordinator_of(self, key: str) -> tuple[int, int] | None:
+        """Return the node and the core there that coordinate a key; None: not known yet."""
+
+    def brokers(self, listener: str) -> Sequence[Endpoint]:
+        """Return the brokers of all live nodes, as clients of a listener reach them."""
+
+    def broker_id(self, node: int, core: int) -> int:
+        """Return the number of the broker that a core belongs to (`kafka_runtime.advertise`)."""
+
+    def number_of(self, node: int, core: int) -> int:
+        """Return the number by which frames reach a core (`message.core_number`)."""
+
+
+class Kafka:
+    """The protocol's state on one core.
+
+    `core` is the index of this core on its node.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: KafkaRuntime,
+        *,
+        core: int,
+        cluster: Cluster,
+        partitions: Partitions,
+        catalog: Catalog,
+        ledger: Ledger,
+        authority: Authority,
+    ) -> None:
+        self.broker = broker
+        self.settings = settings
+        self.core = core
+        self.cluster = cluster
+        self.partitions = partitions
+        self.catalog = catalog
+        self.ledger = ledger
+        self._authority = authority
+
+    @property
+    def now_ms(self) -> int:
+        """The turn's clock: Unix milliseconds."""
+        return self.broker.turn.now_ms
+
+    def at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
+        """Call back at a time of the turn's clock."""
+        return self.broker.at(when_ms, callback)
+
+    def may(
+        self, principal: Principal, operation: Operation, resource: Resource, name: str = ""
+    ) -> bool:
+        """Say whether somebody may do something to a topic, a group, ..., or the cluster."""
+        if principal.superuser:
+            return True
+        return self._authority.may(principal, operation, resource, name or CLUSTER_NAME)
+
+    def coordinator_of(self, key: str) -> tuple[int, int] | None:
+        """Return the node and its core that coordinate `group/<tenant>/<id>` or `txn/...`."""
+        return self.cluster.coordinator_of(key)
+
+    def coordinates(self, key: str) -> bool:
+        """Say whether this core does."""
+        return self.cluster.coordinator_of(key) == (self.cluster.node, self.core)

@@ -1,0 +1,72 @@
+"""The configuration of Kafka: `[kafka_runtime]` and its sections."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct, field
+
+from robustmq.settings.bounds import GIB, between
+
+KafkaListener: TypeAlias = Literal["tcp", "tls"]
+Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+
+class KafkaSasl(Struct, frozen=True, kw_only=True):
+    """`[kafka_runtime.sasl]`: How clients of Kafka say who they are; the users are in [[users]].
+
+    enabled: Clients must authenticate by SASL before anything else; a client whose certificate
+        names its user (mqtt_runtime.auth.certificate_as_username = "alone") need not.
+    mechanisms: What is offered. PLAIN sends the password as it is: use it over TLS.
+    timeout_ms: Milliseconds that a client has to authenticate.
+    session_lifetime_ms: Milliseconds after which a client must authenticate again; 0: never,
+        but with OAUTHBEARER when its token expires.
+    """
+
+    enabled: bool = False
+    mechanisms: Annotated[tuple[Mechanism, ...], Meta(min_length=1)] = (
+        "PLAIN",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-512",
+    )
+    timeout_ms: Annotated[int, between(10, 600_000)] = 10_000
+    session_lifetime_ms: Annotated[int, between(0, 86_400_000)] = 0
+
+
+class KafkaRuntime(Struct, frozen=True, kw_only=True):
+    """`[kafka_runtime]`: The Kafka protocol.
+
+    listeners: Those that may be open; tls is, once mqtt_runtime.tls has a certificate.
+    tcp_port: TCP port of Kafka; 0: any free port, which is printed at start.
+    tls_port: TCP port of Kafka over TLS; 0: any free port.
+    advertise: What clients are told to connect to. node: this node is one broker, with its number
+        as the broker's, and any core takes what comes. core: each core is a broker of its own,
+        numbered node * 1024 + core, with a port of its own behind the common one (tcp_port + 1 +
+        core, tls_port + 1 + core): clients talk to the core that has the partition.
+    advertised_host: The name or address that clients are told to connect to; "": broker_ip, and
+        where that is all addresses, the name of the machine.
+    max_request_bytes: Bytes of the largest request; whoever sends a larger one is disconnected.
+    max_unauthenticated_bytes: Likewise, until a client has authenticated.
+    max_inflight_requests: Requests of a connection that may be under way; then it is read no more
+        until some are answered.
+    max_backlog_bytes: Bytes of answers that a connection does not take, from which on no more of
+        its requests are looked at.
+    idle_timeout_ms: Milliseconds after which a connection without a request is closed.
+    max_fetch_bytes: Bytes that one Fetch is answered with, whatever it asks for; 0: no bound but
+        that of the client.
+    max_message_bytes: Bytes of the largest record batch, where its topic says nothing else.
+    auto_create_topics_enable: Make a topic that a client asks for and that there is not.
+    """
+
+    listeners: tuple[KafkaListener, ...] = ("tcp", "tls")
+    tcp_port: Annotated[int, between(0, 65_535)] = 9092
+    tls_port: Annotated[int, between(0, 65_535)] = 9193
+    advertise: Literal["node", "core"] = "node"
+    advertised_host: Annotated[str, Meta(max_length=255)] = ""
+    max_request_bytes: Annotated[int, between(1_024, GIB)] = 104_857_600
+    max_unauthenticated_bytes: Annotated[int, between(1_024, GIB)] = 524_288
+    max_inflight_requests: Annotated[int, between(1, 100_000)] = 64
+    max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608
+    idle_timeout_ms: Annotated[int, between(100, 86_400_000)] = 600_000
+    max_fetch_bytes: Annotated[int, between(0, GIB)] = 4_194_304
+    max_message_bytes: Annotated[int, between(1_024, GIB)] = 1_048_588
+    auto_create_topics_enable: bool = True
+    sasl: KafkaSasl = field(default_factory=KafkaSasl)
