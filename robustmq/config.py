@@ -34,6 +34,8 @@ from robustmq.settings.users import User, repeated
 Role: TypeAlias = Literal["meta", "broker", "engine"]
 Flush: TypeAlias = Literal["always", "interval", "os"]
 Engine: TypeAlias = Literal["memory", "rocksdb", "segment"]
+Timestamps: TypeAlias = Literal["create", "append"]
+Compression: TypeAlias = Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"]
 
 WORKERS_MAX: Final = 64
 
@@ -168,6 +170,21 @@ class TopicRule(Struct, frozen=True, kw_only=True):
     max_message_bytes: Bytes of the largest message; 0: no other limit than that of packets.
     check_payload_format: Refuse a message that says that it is text (payload format indicator 1,
         MQTT5 3.3.2.3.2) and is not UTF-8; of QoS 0 it is dropped and counted.
+    segment_bytes: As in [storage], for these topics; else it is that of [storage].
+    segment_ms: As in [storage], for these topics; else it is that of [storage].
+    tombstone_ms: As in [storage], for these topics; else it is that of [storage].
+    compact_lag_ms: Milliseconds for which compaction leaves a message alone.
+    timestamps: What the time of a Kafka client's record is: create: what the client says; append:
+        when it was appended.
+    timestamp_before_ms: Milliseconds that the time of a Kafka client's record may lie back.
+    timestamp_after_ms: Milliseconds that it may lie ahead.
+    compression: How batches of Kafka clients are kept: producer: as they come; none, gzip, snappy,
+        lz4, zstd: compressed anew where they come otherwise.
+    min_insync_replicas: Replicas that must have what is acknowledged to a producer with acks = all.
+    partitions: Partitions of a topic that Kafka clients make below this filter without saying how
+        many; 0: kafka_runtime.num_partitions.
+    kafka_topic: The name by which Kafka clients see the shared logs of this rule as one topic: it
+        has one partition for each core, and the MQTT topics are the keys; "": not at all.
     """
 
     filter: Annotated[str, Meta(min_length=1, examples=["plant/+/alarms"])]
@@ -182,6 +199,17 @@ class TopicRule(Struct, frozen=True, kw_only=True):
     store_qos0: bool = False
     max_message_bytes: Annotated[int, between(0, 268_435_460)] = 0
     check_payload_format: bool = False
+    segment_bytes: Annotated[int, between(1_024, GIB)] = 268_435_456
+    segment_ms: Annotated[int, between(0, CENTURY_MS)] = 604_800_000
+    tombstone_ms: Annotated[int, between(0, CENTURY_MS)] = 86_400_000
+    compact_lag_ms: Annotated[int, between(0, CENTURY_MS)] = 0
+    timestamps: Timestamps = "create"
+    timestamp_before_ms: Annotated[int, between(0, I64_MAX)] = I64_MAX
+    timestamp_after_ms: Annotated[int, between(0, I64_MAX)] = 3_600_000
+    compression: Compression = "producer"
+    min_insync_replicas: Annotated[int, between(1, 63)] = 1
+    partitions: Annotated[int, between(0, 10_000)] = 0
+    kafka_topic: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{0,249}$")] = ""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -286,7 +314,14 @@ def manual() -> str:
 
 def default_rule(storage: Storage) -> TopicRule:
     """Return the rule of every topic that no other matches."""
-    return TopicRule(filter="#", flush=storage.flush, interval_ms=storage.interval_ms)
+    return TopicRule(
+        filter="#",
+        flush=storage.flush,
+        interval_ms=storage.interval_ms,
+        segment_bytes=storage.segment_bytes,
+        segment_ms=storage.segment_ms,
+        tombstone_ms=storage.tombstone_ms,
+    )
 
 
 def _build(struct: type[S], at: Key, values: Mapping[Key, object]) -> S:
@@ -410,6 +445,10 @@ def _rule(row: Row, storage: Storage) -> TopicRule:
         raise refused(given["filter"], reason)
     if rule.compact and rule.engine == "memory":
         raise refused(given["compact"], 'has no effect with engine = "memory"; leave one out')
+    if rule.kafka_topic and rule.own_shard:
+        raise refused(
+            given["kafka_topic"], "is for rules whose topics share logs; leave own_shard out"
+        )
     return rule
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from robustmq.settings.bounds import GIB, between
+from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, between
 
 KafkaListener: TypeAlias = Literal["tcp", "tls"]
 Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -54,6 +54,14 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
         that of the client.
     max_message_bytes: Bytes of the largest record batch, where its topic says nothing else.
     auto_create_topics_enable: Make a topic that a client asks for and that there is not.
+    num_partitions: Partitions of a topic whose maker does not say how many.
+    max_partitions: Partitions of one topic at most.
+    max_describe_topic_partitions: Partitions that one DescribeTopicPartitions answers at most.
+    engine: Where topics that clients make are kept, as in [[topic_rules]].
+    retention_ms: Milliseconds that their records are kept; -1: for ever.
+    retention_bytes: Bytes of one of their partitions that are kept, the newest; -1: no such bound.
+    topic_separator: What stands for the / of an MQTT topic in the names that clients of Kafka may
+        write: with "." a.b finds the topic a/b when there is no topic a.b; "": nothing does.
     """
 
     listeners: tuple[KafkaListener, ...] = ("tcp", "tls")
@@ -69,4 +77,11 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_fetch_bytes: Annotated[int, between(0, GIB)] = 4_194_304
     max_message_bytes: Annotated[int, between(1_024, GIB)] = 1_048_588
     auto_create_topics_enable: bool = True
+    num_partitions: Annotated[int, between(1, 10_000)] = 1
+    max_partitions: Annotated[int, between(1, 10_000)] = 1_000
+    max_describe_topic_partitions: Annotated[int, between(1, 1_000_000)] = 2_000
+    engine: Literal["memory", "rocksdb", "segment"] = "segment"
+    retention_ms: Annotated[int, between(-1, CENTURY_MS)] = 604_800_000
+    retention_bytes: Annotated[int, between(-1, I64_MAX)] = -1
+    topic_separator: Annotated[str, Meta(pattern=r"^[._-]?$")] = "."
     sasl: KafkaSasl = field(default_factory=KafkaSasl)

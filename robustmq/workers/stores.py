@@ -21,8 +21,8 @@ def log_settings(rule: TopicRule, storage: Storage) -> LogSettings:
     return LogSettings(
         flush=rule.flush,
         interval_ms=rule.interval_ms,
-        segment_bytes=storage.segment_bytes,
-        segment_ms=storage.segment_ms,
+        segment_bytes=rule.segment_bytes,
+        segment_ms=rule.segment_ms,
         preallocate_bytes=storage.preallocate_bytes,
         index_interval_bytes=storage.index_interval_bytes,
         retention_ms=rule.retention_ms,
@@ -31,7 +31,7 @@ def log_settings(rule: TopicRule, storage: Storage) -> LogSettings:
         compact=rule.compact,
         compact_records=storage.compact_records,
         compact_keys=storage.compact_keys,
-        tombstone_ms=storage.tombstone_ms,
+        tombstone_ms=rule.tombstone_ms,
         empty_deletes=True,
     )
 

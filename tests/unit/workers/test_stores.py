@@ -94,15 +94,15 @@ def test_every_key_of_a_log_is_that_of_its_rule_or_of_storage() -> None:
         retention_bytes=9,
         retention_records=10,
         compact=True,
-    )
-    storage = Storage(
         segment_bytes=2_000,
         segment_ms=1,
+        tombstone_ms=5,
+    )
+    storage = Storage(
         preallocate_bytes=2,
         index_interval_bytes=65,
         compact_records=3,
         compact_keys=4,
-        tombstone_ms=5,
     )
     known = {**msgspec.structs.asdict(storage), **msgspec.structs.asdict(rule)}
     made = msgspec.structs.asdict(log_settings(rule, storage))
