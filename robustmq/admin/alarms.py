@@ -15,13 +15,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from robustmq.admin import api
-from robustmq.admin.lists import PAGE
 
 CALM_LOOKS: Final = 3
 """Looks in a row that must find all well before an alarm is cleared."""
 
 _STATES: Final = ("active", "ended", "all")
-_DEEPEST: Final = 1_000_000_000
 
 
 class Reading(NamedTuple):
@@ -121,9 +119,7 @@ async def _list(request: Request) -> JSONResponse:
     state = request.query_params.get("state", "all")
     if state not in _STATES:
         raise api.Wrong(400, f"state must be one of {', '.join(_STATES)}, not {state[:100]!r}")
-    most: int = request.app.state.max_page
-    limit = api.number(request, "limit", min(PAGE, most), most)
-    first = max(api.number(request, "page", 1, _DEEPEST) - 1, 0) * limit
+    first, limit = api.window(request)
     found = alarms.listed(state)
     page = msgspec.to_builtins(found[first : first + limit])
     return api.answer({"data": page, "total_count": len(found)})

@@ -15,6 +15,10 @@ from robustmq.errors import Refusal, Refused
 BODY_BYTES: Final = 1 << 20
 """Bytes of a request's body at most."""
 
+PAGE: Final = 10
+"""Entries of a page unless asked for more, as upstream."""
+
+_DEEPEST: Final = 1_000_000_000
 _WRONG: Final = 100
 _STATUS: Final = {Refusal.QUOTA_EXCEEDED: 409, Refusal.UNAVAILABLE: 503, Refusal.BUSY: 503}
 
@@ -84,6 +88,16 @@ def number(request: Request, name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
         raise Wrong(400, f"{name} must be a number from 0 to {most}, not {text[:100]!r}")
     return int(text)
+
+
+def window(request: Request) -> tuple[int, int]:
+    """Read which part of a list is wanted, `limit` from `page` on: its first place and its length.
+
+    Raises Wrong.
+    """
+    most: int = request.app.state.max_page
+    limit = number(request, "limit", min(PAGE, most), most)
+    return max(number(request, "page", 1, _DEEPEST) - 1, 0) * limit, limit
 
 
 class Guard:

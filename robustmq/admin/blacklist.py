@@ -36,9 +36,7 @@ class Deletion(Struct):
 async def blacklist(request: Request) -> JSONResponse:
     """`list`: the bans that were made by the API or by the server, `limit` of them from `page`."""
     node: Node = request.app.state.node
-    most: int = request.app.state.max_page
-    limit = api.number(request, "limit", min(10, most), most)
-    start = max(api.number(request, "page", 1, 1_000_000_000) - 1, 0) * limit
+    start, limit = api.window(request)
     bans = node.records(KIND)
     now_ms = int(time.time() * 1_000)
     shown = [

@@ -1,7 +1,7 @@
 """Lists that lie in parts on all workers: pages of them, whatever their length."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -9,11 +9,6 @@ from starlette.responses import JSONResponse
 
 from robustmq.admin import api
 from robustmq.admin.node import Node, Replies
-
-PAGE: Final = 10
-"""Entries of a page unless asked for more, as upstream."""
-
-_DEEPEST: Final = 1_000_000_000
 
 
 class Portion(msgspec.Struct):
@@ -71,16 +66,14 @@ async def listed(request: Request, kind: str, *filters: str) -> JSONResponse:
     those parameters that the workers look at themselves.
     """
     node: Node = request.app.state.node
-    most: int = request.app.state.max_page
-    limit = api.number(request, "limit", min(PAGE, most), most)
-    page = api.number(request, "page", 1, _DEEPEST)
+    start, limit = api.window(request)
     core, position = _cursor(request)
     given = request.query_params
     arguments = {name: given[name] for name in filters if name in given}
     found = Page(node, kind, arguments)
     try:
         total = await found.total()
-        await found.collect(core, position, max(page - 1, 0) * limit, limit)
+        await found.collect(core, position, start, limit)
     except ValueError as error:
         raise api.Wrong(400, str(error)) from error
     data = {"data": found.items, "total_count": total, "cursor": found.cursor}

@@ -8,10 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from robustmq.admin import api
-from robustmq.admin.lists import PAGE
 from robustmq.admin.node import Node
-
-_DEEPEST: Final = 1_000_000_000
 
 
 class Clearing(Struct):
@@ -21,9 +18,7 @@ class Clearing(Struct):
 async def slow_subscribers(request: Request) -> JSONResponse:
     """`list`: who was slow, the slowest first, `limit` of them from `page`."""
     node: Node = request.app.state.node
-    most: int = request.app.state.max_page
-    limit = api.number(request, "limit", min(PAGE, most), most)
-    start = max(api.number(request, "page", 1, _DEEPEST) - 1, 0) * limit
+    start, limit = api.window(request)
     replies = await node.ask("mqtt.slow_subscribers", {})
     found: list[dict[str, Any]] = [each for value in replies.values.values() for each in value]
     found.sort(key=lambda each: -each["time_span"])

@@ -43,9 +43,7 @@ class Deletion(Struct):
 async def users(request: Request) -> JSONResponse:
     """`list`: the users that were made by the API, `limit` of them from `page`; no passwords."""
     node: Node = request.app.state.node
-    most: int = request.app.state.max_page
-    limit = api.number(request, "limit", min(10, most), most)
-    start = max(api.number(request, "page", 1, 1_000_000_000) - 1, 0) * limit
+    start, limit = api.window(request)
     known = node.records(KIND)
     shown = []
     for name in sorted(known)[start : start + limit]:
