@@ -60,6 +60,8 @@ class Appended(NamedTuple):
 class Wanted(NamedTuple):
     """What to read: batches from the one with `offset` on, the first whatever its size.
 
+    With `max_bytes` 0 nothing is read: only how far the partition reaches.
+
     `is_committed`: nothing from the first open transaction on (the last stable offset).
     `leader_epoch`: the epoch in which the reader believes the leader to be, -1: it does not care.
     """
@@ -175,6 +177,9 @@ class Reading(Protocol):
 
 class Partitions(Protocol):
     """The partitions of all topics."""
+
+    blocked: bool
+    """Whether so much was appended and not answered that whoever appends should pause."""
 
     def append(
         self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None

@@ -1,0 +1,161 @@
+"""What cores say to each other of partitions: frames whose first byte is 64 to 95.
+
+A call's number is its asker's; answers carry it. Integers of heads are little-endian, the rest is
+MessagePack. A batch lies at the end of its frame, as it is.
+"""
+
+import enum
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from robustmq.broker.partition_api import (
+    Appended,
+    EpochEnd,
+    Found,
+    Marker,
+    Opening,
+    Partition,
+    Producing,
+    Read,
+    Size,
+    Sought,
+    Wanted,
+)
+
+_CALL: Final = struct.Struct("<BBQ")
+_APPEND: Final = struct.Struct("<BBQII")
+_APPENDED: Final = struct.Struct("<BBQqqq")
+_READ: Final = struct.Struct("<BBQQQ")
+
+
+class Kind(enum.IntEnum):
+    """What a frame asks for or answers; its first byte."""
+
+    APPEND = 64
+    APPENDED = 65
+    READ = 66
+    READING = 67
+    CANCEL = 68
+    ASK = 69
+    ANSWER = 70
+
+
+class Question(enum.IntEnum):
+    """What is asked of the partitions of a core by `ASK`, once and for a list of things."""
+
+    FIND = 1
+    EPOCH_ENDS = 2
+    TRIM = 3
+    END = 4
+    PRODUCERS = 5
+    SIZES = 6
+    BEGIN = 7
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_wanted: Final = msgspec.msgpack.Decoder(list[Wanted])
+_reads: Final = msgspec.msgpack.Decoder(list[tuple[int, Read]])
+_asked: Final[dict[Question, msgspec.msgpack.Decoder[Any]]] = {
+    Question.FIND: msgspec.msgpack.Decoder(list[Sought]),
+    Question.EPOCH_ENDS: msgspec.msgpack.Decoder(list[tuple[Partition, int, int]]),
+    Question.TRIM: msgspec.msgpack.Decoder(list[tuple[Partition, int]]),
+    Question.END: msgspec.msgpack.Decoder(list[Marker]),
+    Question.PRODUCERS: msgspec.msgpack.Decoder(list[Partition]),
+    Question.SIZES: msgspec.msgpack.Decoder(list[None]),
+    Question.BEGIN: msgspec.msgpack.Decoder(list[Opening]),
+}
+_answered: Final[dict[Question, msgspec.msgpack.Decoder[Any]]] = {
+    Question.FIND: msgspec.msgpack.Decoder(list[Found]),
+    Question.EPOCH_ENDS: msgspec.msgpack.Decoder(list[EpochEnd]),
+    Question.TRIM: msgspec.msgpack.Decoder(list[Found]),
+    Question.END: msgspec.msgpack.Decoder(list[int]),
+    Question.PRODUCERS: msgspec.msgpack.Decoder(list[tuple[int, list[Producing]]]),
+    Question.SIZES: msgspec.msgpack.Decoder(list[list[Size]]),
+    Question.BEGIN: msgspec.msgpack.Decoder(list[int]),
+}
+
+
+def append(call: int, partition: Partition, batch: bytes) -> bytes:
+    """Ask for a batch to be appended."""
+    head = _APPEND.pack(Kind.APPEND, 0, call, partition.number, len(partition.topic))
+    return b"".join((head, partition.topic, batch))
+
+
+def read_append(frame: bytes) -> tuple[int, Partition, bytes]:
+    """Return (call, partition, batch)."""
+    _, _, call, number, length = _APPEND.unpack_from(frame)
+    end = _APPEND.size + length
+    return call, Partition(frame[_APPEND.size : end], number), frame[end:]
+
+
+def appended(call: int, outcome: Appended) -> bytes:
+    """Answer an `append`."""
+    fault, base, timestamp, start, detail = outcome
+    return _APPENDED.pack(Kind.APPENDED, fault, call, base, timestamp, start) + detail.encode()
+
+
+def read_appended(frame: bytes) -> tuple[int, Appended]:
+    """Return (call, outcome)."""
+    _, fault, call, base, timestamp, start = _APPENDED.unpack_from(frame)
+    return call, Appended(fault, base, timestamp, start, frame[_APPENDED.size :].decode())
+
+
+def read(call: int, min_bytes: int, max_bytes: int, wanted: Sequence[Wanted]) -> bytes:
+    """Ask for what there is; without `min_bytes` of it, and no fault, also for what comes then."""
+    return _READ.pack(Kind.READ, 0, call, min_bytes, max_bytes) + _encode(wanted)
+
+
+def read_read(frame: bytes) -> tuple[int, int, int, list[Wanted]]:
+    """Return (call, min bytes, max bytes, wanted)."""
+    _, _, call, min_bytes, max_bytes = _READ.unpack_from(frame)
+    return call, min_bytes, max_bytes, _wanted.decode(memoryview(frame)[_READ.size :])
+
+
+def reading(call: int, reads: Sequence[tuple[int, Read]], is_last: bool) -> bytes:
+    """Say what has come of a `read`, by place in what was wanted: of all of it at first.
+
+    What comes later is what lies behind it; `is_last`: nothing will.
+    """
+    return _CALL.pack(Kind.READING, is_last, call) + _encode(reads)
+
+
+def read_reading(frame: bytes) -> tuple[int, list[tuple[int, Read]], bool]:
+    """Return (call, reads by place, is last)."""
+    _, is_last, call = _CALL.unpack_from(frame)
+    return call, _reads.decode(memoryview(frame)[_CALL.size :]), bool(is_last)
+
+
+def cancel(call: int) -> bytes:
+    """Say that nobody waits for a `read` any more."""
+    return _CALL.pack(Kind.CANCEL, 0, call)
+
+
+def read_cancel(frame: bytes) -> int:
+    """Return the call."""
+    return int(_CALL.unpack_from(frame)[2])
+
+
+def ask(call: int, question: Question, things: Sequence[object]) -> bytes:
+    """Ask a question of each of several things."""
+    return _CALL.pack(Kind.ASK, question, call) + _encode(things)
+
+
+def read_ask(frame: bytes) -> tuple[int, Question, list[Any]]:
+    """Return (call, question, things)."""
+    _, number, call = _CALL.unpack_from(frame)
+    question = Question(number)
+    return call, question, _asked[question].decode(memoryview(frame)[_CALL.size :])
+
+
+def answer(call: int, question: Question, answers: Sequence[object]) -> bytes:
+    """Answer an `ask`, each thing in its place."""
+    return _CALL.pack(Kind.ANSWER, question, call) + _encode(answers)
+
+
+def read_answer(frame: bytes) -> tuple[int, list[Any]]:
+    """Return (call, answers)."""
+    _, number, call = _CALL.unpack_from(frame)
+    return call, _answered[Question(number)].decode(memoryview(frame)[_CALL.size :])
