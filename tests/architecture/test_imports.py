@@ -19,7 +19,8 @@ MODULES = (
     "mqtt/reasons", "mqtt/wire", "mqtt/framing", "mqtt/session", "shm/ring", "net/tcp",
     "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
     "admin/app", "settings/file", "raft/node", "meta/machine", "rpc/server",
-    "broker/partition_api", "kafka/connection",
+    "broker/partition_api", "kafka/connection", "kafka/api_keys", "kafka/schema",
+    "kafka/messages/__init__", "kafka/messages/fetch",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
@@ -33,6 +34,8 @@ FORBIDDEN = [
     ("codec", "mqtt/codec", "robustmq.mqtt.session"),
     ("codec", "mqtt/properties", "robustmq.broker.api"),
     ("codec", "mqtt/packets", "robustmq.config"),
+    ("codec", "kafka/schema", "robustmq.kafka.connection"),
+    ("codec", "kafka/messages/fetch", "robustmq.broker.partition_api"),
     ("port", "mqtt/session", "robustmq.broker.core"),
     ("port", "mqtt/session", "robustmq.shard.shard"),
     ("port", "mqtt/session", "robustmq.storage.log"),
@@ -60,6 +63,8 @@ ALLOWED = [
     ("mqtt/session", "robustmq.broker.api"),
     ("kafka/connection", "robustmq.broker.api"),
     ("kafka/connection", "robustmq.broker.partition_api"),
+    ("kafka/api_keys", "robustmq.kafka.messages.fetch"),
+    ("kafka/connection", "robustmq.kafka.api_keys"),
     ("mqtt/codec", "robustmq.mqtt.packets"),
     ("mqtt/codec", "robustmq._kernel"),
     ("shard/shard", "robustmq.storage.log"),
