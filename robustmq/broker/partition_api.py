@@ -143,11 +143,15 @@ class Marker(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """A partition that becomes part of a producer's transaction."""
+    """A partition that becomes part of a producer's transaction.
+
+    `coordinator_epoch` is that of the marker that will end it (`Marker`).
+    """
 
     partition: Partition
     producer_id: int
     producer_epoch: int
+    coordinator_epoch: int = 0
 
 
 class Producing(NamedTuple):
@@ -221,8 +225,9 @@ class Partitions(Protocol):
         A partition refuses a transactional batch with INVALID_TRANSACTION unless the producer's
         transaction is open there, or was begun with just this epoch since the last marker. Which
         have begun is known in memory only: after the loss of its core the coordinator says it
-        anew when whoever produces is refused. Begun again it is the same. An older epoch than the
-        partition knows is FENCED_PRODUCER.
+        anew when whoever produces is refused. Begun again it is the same. FENCED_PRODUCER: the
+        partition knows a newer epoch of the producer, or has the marker that ends this transaction
+        (its `coordinator_epoch` or a higher one): the question came late, and opens nothing.
         """
 
     def end(self, markers: Sequence[Marker], reply: Callable[[Sequence[int]], None]) -> None:
