@@ -6,6 +6,14 @@ that is called so itself gets the prefix `mqtt.user.`.
 
 from typing import Final
 
+from robustmq.message.crossing import (
+    CONTENT_TYPE,
+    CORRELATION_DATA,
+    PAYLOAD_FORMAT,
+    RESERVED,
+    RESPONSE_TOPIC,
+    USER,
+)
 from robustmq.message.record import (
     CLIENT,
     EXPIRES_AT,
@@ -15,13 +23,6 @@ from robustmq.message.record import (
     read_headers,
 )
 from robustmq.mqtt.packets import V5, Properties
-
-PAYLOAD_FORMAT: Final = b"mqtt.payload-format"
-CONTENT_TYPE: Final = b"mqtt.content-type"
-RESPONSE_TOPIC: Final = b"mqtt.response-topic"
-CORRELATION_DATA: Final = b"mqtt.correlation-data"
-_USER: Final = b"mqtt.user."
-_RESERVED: Final = (b"mqtt.", b"robustmq.")
 
 _EXPIRY_ID: Final = b"\x02\0\0\0\0"
 _TEXT_IDS: Final = {CONTENT_TYPE: b"\x03", RESPONSE_TOPIC: b"\x08", CORRELATION_DATA: b"\x09"}
@@ -61,8 +62,8 @@ def to_headers(
             headers.append((CORRELATION_DATA, properties.correlation_data))
         for name, value in properties.user_properties:
             encoded = name.encode()
-            if encoded.startswith(_RESERVED):
-                encoded = _USER + encoded
+            if encoded.startswith(RESERVED):
+                encoded = USER + encoded
             headers.append((encoded, value.encode()))
     return header_block(headers) if headers else NO_HEADERS
 
@@ -91,7 +92,7 @@ def describe(headers: bytes, version: int) -> tuple[bytes, int, int]:
         elif name in _TEXT_IDS:
             parts += (_TEXT_IDS[name], len(value).to_bytes(2, "big"), value)
         else:
-            parts.append(_user_property(name.removeprefix(_USER), value))
+            parts.append(_user_property(name.removeprefix(USER), value))
     if deadline and version == V5:
         parts.insert(0, _EXPIRY_ID)
     return b"".join(parts), deadline, publisher
