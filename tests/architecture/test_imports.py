@@ -20,7 +20,8 @@ MODULES = (
     "storage/log", "storage/memory_log", "workers/worker", "message/record", "shard/shard",
     "admin/app", "settings/file", "raft/node", "meta/machine", "rpc/server",
     "broker/partition_api", "kafka/connection", "kafka/api_keys", "kafka/schema",
-    "kafka/messages/__init__", "kafka/messages/fetch",
+    "kafka/messages/__init__", "kafka/messages/fetch", "kafka/codec", "kafka/decoder",
+    "kafka/encoder", "kafka/wire",
 )  # fmt: skip
 
 # contract, the module that imports, what it imports.
@@ -34,7 +35,7 @@ FORBIDDEN = [
     ("codec", "mqtt/codec", "robustmq.mqtt.session"),
     ("codec", "mqtt/properties", "robustmq.broker.api"),
     ("codec", "mqtt/packets", "robustmq.config"),
-    ("codec", "kafka/schema", "robustmq.kafka.connection"),
+    ("codec", "kafka/codec", "robustmq.kafka.connection"),
     ("codec", "kafka/messages/fetch", "robustmq.broker.partition_api"),
     ("port", "mqtt/session", "robustmq.broker.core"),
     ("port", "mqtt/session", "robustmq.shard.shard"),
@@ -63,7 +64,7 @@ ALLOWED = [
     ("mqtt/session", "robustmq.broker.api"),
     ("kafka/connection", "robustmq.broker.api"),
     ("kafka/connection", "robustmq.broker.partition_api"),
-    ("kafka/api_keys", "robustmq.kafka.messages.fetch"),
+    ("kafka/codec", "robustmq.kafka.messages.fetch"),
     ("kafka/connection", "robustmq.kafka.api_keys"),
     ("mqtt/codec", "robustmq.mqtt.packets"),
     ("mqtt/codec", "robustmq._kernel"),

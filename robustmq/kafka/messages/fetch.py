@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from msgspec import field
-
 from robustmq.kafka.messages.leaders import LeaderIdAndEpoch, NodeEndpoint
 from robustmq.kafka.schema import (
     NO_ID,
@@ -60,9 +58,7 @@ class FetchRequest(Message):
 
     cluster_id: Annotated[str | None, since(12), tagged(0)] = None
     replica_id: Annotated[Int32, until(14)] = -1
-    replica_state: Annotated[ReplicaState, since(15), tagged(1)] = field(
-        default_factory=ReplicaState
-    )
+    replica_state: Annotated[ReplicaState | None, since(15), tagged(1)] = None
     max_wait_ms: Int32 = 0
     min_bytes: Int32 = 0
     max_bytes: Int32 = 2147483647
@@ -103,13 +99,9 @@ class PartitionData(Message):
     high_watermark: Int64 = 0
     last_stable_offset: Int64 = -1
     log_start_offset: Annotated[Int64, since(5)] = -1
-    diverging_epoch: Annotated[EpochEndOffset, since(12), tagged(0)] = field(
-        default_factory=EpochEndOffset
-    )
-    current_leader: Annotated[LeaderIdAndEpoch, since(12), tagged(1)] = field(
-        default_factory=LeaderIdAndEpoch
-    )
-    snapshot_id: Annotated[SnapshotId, since(12), tagged(2)] = field(default_factory=SnapshotId)
+    diverging_epoch: Annotated[EpochEndOffset | None, since(12), tagged(0)] = None
+    current_leader: Annotated[LeaderIdAndEpoch | None, since(12), tagged(1)] = None
+    snapshot_id: Annotated[SnapshotId | None, since(12), tagged(2)] = None
     aborted_transactions: list[AbortedTransaction] | None = []
     preferred_read_replica: Annotated[Int32, since(11)] = -1
     records: Batches = None

@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from msgspec import field
-
 from robustmq.kafka.messages.leaders import LeaderIdAndEpoch, NodeEndpoint
 from robustmq.kafka.schema import Int16, Int32, Int64, Message, Records, since, tagged
 
@@ -48,9 +46,7 @@ class PartitionProduceResponse(Message):
     log_start_offset: Annotated[Int64, since(5)] = -1
     record_errors: Annotated[list[BatchIndexAndErrorMessage], since(8)] = []
     error_message: Annotated[str | None, since(8)] = None
-    current_leader: Annotated[LeaderIdAndEpoch, since(10), tagged(0)] = field(
-        default_factory=LeaderIdAndEpoch
-    )
+    current_leader: Annotated[LeaderIdAndEpoch | None, since(10), tagged(0)] = None
 
 
 class TopicProduceResponse(Message):
