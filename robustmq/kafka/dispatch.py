@@ -18,15 +18,5 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
     return {}
 
 
-def group_key(tenant: str, group_id: str) -> str:
-    """The key of a consumer group's coordinator, and of its page in the ledger."""
-    return f"group/{tenant}/{group_id}"
-
-
-def transaction_key(tenant: str, transactional_id: str) -> str:
-    """The key of a transactional id's coordinator, and of its page in the ledger."""
-    return f"txn/{tenant}/{transactional_id}"
-
-
 COORDINATED: dict[int, Callable[[str, Any], str]] = {}
 """The APIs for a coordinator: the key from the client's tenant and the request."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, between
+from robustmq.settings.kafka_groups import KafkaGroups
 
 KafkaListener: TypeAlias = Literal["tcp", "tls"]
 Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -85,3 +86,4 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     retention_bytes: Annotated[int, between(-1, I64_MAX)] = -1
     topic_separator: Annotated[str, Meta(pattern=r"^[._-]?$")] = "."
     sasl: KafkaSasl = field(default_factory=KafkaSasl)
+    groups: KafkaGroups = field(default_factory=KafkaGroups)

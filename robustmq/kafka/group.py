@@ -1,0 +1,142 @@
+"""A consumer group as its coordinator has it: members by one protocol or the other, offsets."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from robustmq.broker.api import Alarm
+from robustmq.broker.ledger_api import Kept
+from robustmq.kafka.classic_group import ClassicGroup
+from robustmq.kafka.consumer_group import ConsumerGroup
+from robustmq.kafka.errors import ErrorCode
+from robustmq.kafka.group_ledger import GroupLedger
+from robustmq.kafka.group_pages import ClassicPage, ConsumerPage, GroupPage, State, encode
+from robustmq.kafka.protocol import Kafka
+
+
+class Name(NamedTuple):
+    """Whose group it is, what they call it, and the key of its page."""
+
+    tenant: str
+    group_id: str
+    key: str
+
+
+class Known(NamedTuple):
+    """What the ledger has of a group; version 0: nothing."""
+
+    page: GroupPage
+    version: int
+    rows: Mapping[str, Kept]
+
+
+class Group:
+    """One group: a `Keeper` for the state machine of its members, which may be replaced.
+
+    `new_id(client_id)` makes ids of members; `lost` is told when somebody else coordinates it.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        name: Name,
+        known: Known,
+        new_id: Callable[[str], str],
+        lost: Callable[[ErrorCode], None],
+    ) -> None:
+        self.tenant, self.id, self.key = name
+        self.used_ms = kafka.now_ms
+        self._kafka = kafka
+        self._new_id = new_id
+        self._lost = lost
+        self._is_closed = False
+        self._alarm = Alarm(kafka.at, self._due)
+        page, version, rows = known
+        self.ledger = GroupLedger(kafka.ledger, self.key, version, rows, self._page, self._gone)
+        self.machine: ClassicGroup | ConsumerGroup = self._machine(page)
+
+    # ------------------------------------------------------------------ for the state machine
+
+    @property
+    def now_ms(self) -> int:
+        """See `Keeper`."""
+        return self._kafka.now_ms
+
+    def keep(self, then: Callable[[ErrorCode], None]) -> None:
+        """See `Keeper`."""
+        self.ledger.keep(then)
+
+    def settled(self, then: Callable[[ErrorCode], None]) -> None:
+        """See `Keeper`."""
+        self.ledger.settled(then)
+
+    def wake(self, when_ms: int) -> None:
+        """See `Keeper`."""
+        self._alarm.set(when_ms)
+
+    def new_id(self, client_id: str) -> str:
+        """See `Keeper`."""
+        return self._new_id(client_id)
+
+    # ------------------------------------------------------------------ for the coordinator
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is more than a name that somebody has asked for."""
+        return self.ledger.version > 0 or self.is_used
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it has members, or something of it is under way."""
+        return not self.machine.is_empty or self.ledger.is_busy
+
+    @property
+    def state(self) -> State:
+        """What it is at; DEAD: there is no such group."""
+        return self.machine.state if self.exists else State.DEAD
+
+    @property
+    def protocol_type(self) -> str:
+        """`consumer`, or what its members say that they are; "" when it never had any."""
+        return self.machine.protocol_type
+
+    def classic(self) -> ClassicGroup | None:
+        """Its members by the classic protocol; None while there are others."""
+        if isinstance(self.machine, ConsumerGroup) and self.machine.is_empty:
+            page = self.machine.page
+            self.machine = self._machine(ClassicPage(generation=page.epoch, since_ms=page.since_ms))
+        return self.machine if isinstance(self.machine, ClassicGroup) else None
+
+    def consumer(self) -> ConsumerGroup | None:
+        """Its members whom the server assigns partitions to; None while there are others."""
+        if isinstance(self.machine, ClassicGroup) and self.machine.is_empty:
+            page = self.machine.page
+            epoch = page.generation
+            self.machine = self._machine(ConsumerPage(epoch, epoch, since_ms=page.since_ms))
+        return self.machine if isinstance(self.machine, ConsumerGroup) else None
+
+    def close(self, error: ErrorCode) -> None:
+        """Forget it here, and answer everybody who waits."""
+        self._is_closed = True
+        self.ledger.close(error)
+        self.machine.close(error)
+
+    def _machine(self, page: GroupPage) -> ClassicGroup | ConsumerGroup:
+        settings = self._kafka.settings.groups
+        if isinstance(page, ClassicPage):
+            return ClassicGroup(page, self, settings)
+        return ConsumerGroup(page, self, settings, self._kafka.catalog, self.tenant)
+
+    def _page(self) -> bytes:
+        return encode(self.machine.page)
+
+    def _gone(self, error: ErrorCode) -> None:
+        self.close(error)
+        self._lost(error)
+
+    def _due(self) -> None:
+        if self._is_closed:
+            return
+        if not self._kafka.coordinates(self.key):
+            self._gone(ErrorCode.NOT_COORDINATOR)
+        else:
+            self.machine.due()

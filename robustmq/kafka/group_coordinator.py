@@ -1,0 +1,217 @@
+"""The consumer groups that this core coordinates: read when somebody asks, kept while in use.
+
+Who reads a group writes its page as it is before anything else: from then on the page has another
+version, and whoever coordinated the group before can change nothing of it any more. Only then its
+offsets are read, so that none is committed behind them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import msgspec
+
+from robustmq.broker.api import Timer
+from robustmq.broker.ledger_api import Kept, Page
+from robustmq.errors import Refused
+from robustmq.kafka.coordinator_keys import group_key
+from robustmq.kafka.errors import ErrorCode, coordinator_error
+from robustmq.kafka.group import Group, Known, Name
+from robustmq.kafka.group_ledger import Position
+from robustmq.kafka.group_pages import ClassicPage, GroupPage, decode
+from robustmq.kafka.protocol import Kafka
+
+Found: TypeAlias = Callable[[Group | ErrorCode], None]
+
+
+class GroupCoordinator:
+    """All groups of this core, by tenant and id."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._settings = kafka.settings.groups
+        self._groups: dict[str, Group] = {}
+        self._loading: dict[str, list[Found]] = {}
+        self._born_ms = kafka.now_ms
+        self._count = 0
+        self._sweep_timer: Timer = self._set_timer()
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(list(self._groups.values()))
+
+    # ------------------------------------------------------------------ finding
+
+    def find(self, tenant: str, group_id: str, then: Found) -> None:
+        """Find a group, which need not exist; an error code when nobody knows whether it does."""
+        if not group_id or "\0" in group_id:
+            then(ErrorCode.INVALID_GROUP_ID)
+            return
+        key = group_key(tenant, group_id)
+        group = self._groups.get(key)
+        if group is not None and group.exists:
+            group.used_ms = self._kafka.now_ms
+            then(group)
+            return
+        waiting = self._loading.get(key)
+        if waiting is not None:
+            if len(waiting) >= self._settings.max_waiting:
+                then(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+            else:
+                waiting.append(then)
+        elif len(self._groups) + len(self._loading) >= self._settings.max_groups:
+            then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+        else:
+            self._loading[key] = [then]
+            _Loading(self._kafka, key, partial(self._loaded, tenant, group_id))
+
+    def _loaded(
+        self,
+        tenant: str,
+        group_id: str,
+        result: Known | ErrorCode,
+    ) -> None:
+        key = group_key(tenant, group_id)
+        found: Group | ErrorCode
+        if isinstance(result, ErrorCode):
+            self._groups.pop(key, None)
+            found = result
+        else:
+            name = Name(tenant, group_id, key)
+            lost = partial(self._lost, key)
+            found = self._groups[key] = Group(self._kafka, name, result, self._new_id, lost)
+        for then in self._loading.pop(key):
+            then(found)
+
+    def _lost(self, key: str, error: ErrorCode) -> None:
+        del error
+        self._groups.pop(key, None)
+
+    def _new_id(self, client_id: str) -> str:
+        self._count += 1
+        node, core = self._kafka.cluster.node, self._kafka.core
+        return f"{client_id[:200]}-{node:x}-{core:x}-{self._born_ms:x}-{self._count:x}"
+
+    # ------------------------------------------------------------------ all groups
+
+    def keys(self, tenant: str, then: Callable[[Sequence[str] | ErrorCode], None]) -> None:
+        """Find the ids of the groups of a tenant that this core coordinates."""
+        prefix = group_key(tenant, "")
+
+        def found(result: Sequence[str] | Refused) -> None:
+            if isinstance(result, Refused):
+                then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            else:
+                mine = (key for key in result if self._kafka.coordinates(key))
+                then([key[len(prefix) :] for key in mine])
+
+        self._kafka.ledger.keys(prefix, found)
+
+    def remove(self, group: Group, then: Callable[[ErrorCode], None]) -> None:
+        """Remove a group that has no members, with its offsets."""
+
+        def erased(error: ErrorCode) -> None:
+            self._groups.pop(group.key, None)
+            then(error)
+
+        group.ledger.erase(erased)
+
+    # ------------------------------------------------------------------ what is too old
+
+    def _set_timer(self) -> Timer:
+        when_ms = self._kafka.now_ms + self._settings.offsets_retention_check_interval_ms
+        return self._kafka.at(when_ms, self._sweep)
+
+    def _sweep(self) -> None:
+        """Look for offsets that nobody has needed for long, in all groups, one after the other."""
+        self._sweep_timer = self._set_timer()
+        for group in self:
+            is_elsewhere = not self._kafka.coordinates(group.key)
+            is_idle = group.used_ms + self._settings.idle_ms <= self._kafka.now_ms
+            if is_elsewhere or (is_idle and not group.is_used):
+                group.close(ErrorCode.NOT_COORDINATOR)
+                self._groups.pop(group.key, None)
+        self._kafka.ledger.keys("group/", self._look_through)
+
+    def _look_through(self, keys: Sequence[str] | Refused) -> None:
+        if isinstance(keys, Refused):
+            return
+        mine = [key for key in keys if self._kafka.coordinates(key)]
+
+        def follow() -> None:
+            while mine:
+                key = mine.pop()
+                group = self._groups.get(key)
+                if group is None:
+                    _, tenant, group_id = key.split("/", 2)
+                    self.find(tenant, group_id, look)
+                    return
+                self._expire(group)
+
+        def look(found: Group | ErrorCode) -> None:
+            if isinstance(found, Group):
+                found.used_ms = 0
+                self._expire(found)
+            follow()
+
+        follow()
+
+    def _expire(self, group: Group) -> None:
+        """Remove the offsets of an empty group that are too old, and the group with the last."""
+        if group.is_used or group.ledger.pending:
+            return
+        retention_ms = self._settings.offsets_retention_minutes * 60_000
+        oldest_ms = self._kafka.now_ms - retention_ms
+        since_ms = group.machine.since_ms
+        old: dict[Position, Kept | None] = {
+            position: None
+            for position, kept in group.ledger.offsets.items()
+            if max(kept.at_ms, since_ms) <= oldest_ms
+        }
+        if len(old) == len(group.ledger.offsets) and since_ms <= oldest_ms:
+            self.remove(group, _nobody_waits)
+        elif old:
+            group.ledger.commit(old, _nobody_waits)
+
+
+class _Loading:
+    """Reads one group: its page, which it writes again, then its offsets."""
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        key: str,
+        then: Callable[[Known | ErrorCode], None],
+    ) -> None:
+        self._ledger = kafka.ledger
+        self._key = key
+        self._then = then
+        self._ledger.read(key, self._read)
+
+    def _read(self, page: Page | Refused) -> None:
+        if isinstance(page, Refused):
+            self._then(coordinator_error(page.code))
+        elif page.value is None:
+            self._then(Known(ClassicPage(), 0, {}))
+        else:
+            try:
+                known = decode(page.value)
+            except msgspec.MsgspecError:
+                self._then(ErrorCode.UNKNOWN_SERVER_ERROR)
+                return
+            self._ledger.write(self._key, page.value, page.version, partial(self._taken, known))
+
+    def _taken(self, page: GroupPage, version: int | Refused) -> None:
+        if isinstance(version, Refused):
+            self._then(coordinator_error(version.code))
+        else:
+            self._ledger.offsets(self._key, partial(self._whole, page, version))
+
+    def _whole(self, page: GroupPage, version: int, rows: Mapping[str, Kept] | Refused) -> None:
+        if isinstance(rows, Refused):
+            self._then(coordinator_error(rows.code))
+        else:
+            self._then(Known(page, version, rows))
+
+
+def _nobody_waits(error: ErrorCode) -> None:
+    del error
