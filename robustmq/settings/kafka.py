@@ -53,6 +53,11 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     idle_timeout_ms: Milliseconds after which a connection without a request is closed.
     max_fetch_bytes: Bytes that one Fetch is answered with, whatever it asks for; 0: no bound but
         that of the client.
+    max_fetch_wait_ms: Milliseconds that one Fetch waits at most, whatever it asks for.
+    max_fetch_sessions: Incremental fetch sessions of a core; a client without one names all
+        partitions each time.
+    max_fetch_session_partitions: Partitions in all sessions of a core together.
+    fetch_session_idle_ms: Milliseconds without use after which a session makes room for another.
     max_message_bytes: Bytes of the largest record batch, where its topic says nothing else.
     auto_create_topics_enable: Make a topic that a client asks for and that there is not.
     num_partitions: Partitions of a topic whose maker does not say how many.
@@ -76,6 +81,10 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608
     idle_timeout_ms: Annotated[int, between(100, 86_400_000)] = 600_000
     max_fetch_bytes: Annotated[int, between(0, GIB)] = 4_194_304
+    max_fetch_wait_ms: Annotated[int, between(0, 600_000)] = 60_000
+    max_fetch_sessions: Annotated[int, between(0, 1_000_000)] = 1_000
+    max_fetch_session_partitions: Annotated[int, between(0, 100_000_000)] = 100_000
+    fetch_session_idle_ms: Annotated[int, between(0, 86_400_000)] = 120_000
     max_message_bytes: Annotated[int, between(1_024, GIB)] = 1_048_588
     auto_create_topics_enable: bool = True
     num_partitions: Annotated[int, between(1, 10_000)] = 1

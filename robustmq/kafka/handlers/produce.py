@@ -1,0 +1,156 @@
+"""Produce: batches to append, answered together when all may be acknowledged."""
+
+from functools import partial
+from typing import Final
+
+from robustmq.broker.api import Timer
+from robustmq.broker.catalog_api import Topic
+from robustmq.broker.partition_api import Appended, Fault, Partition
+from robustmq.kafka.call import Call
+from robustmq.kafka.errors import ErrorCode, write_error
+from robustmq.kafka.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+from robustmq.kafka.protocol import Kafka
+from robustmq.kafka.rights import Operation, Resource
+from robustmq.kafka.topic_access import endpoints_of, leader_of, topic_of
+
+_ALL: Final = -1
+_REFUSALS: Final = {
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: "not allowed to write to this topic",
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "there is no such topic; make it, or have it made by "
+    "kafka_runtime.auto_create_topics_enable",
+    ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "not allowed to use this transactional id",
+    ErrorCode.INVALID_REQUIRED_ACKS: "acks must be 0, 1 or -1",
+    ErrorCode.NOT_ENOUGH_REPLICAS: "min.insync.replicas of the topic asks for more replicas than "
+    "the one that there is; lower it, or produce with acks=1",
+}
+
+
+class _Produce:
+    """A request some of whose batches are not answered; 1 of `owing` is the request itself."""
+
+    __slots__ = ("_call", "_kafka", "_owing", "_timer", "response")
+
+    def __init__(self, kafka: Kafka, call: Call[ProduceRequest]) -> None:
+        self._kafka = kafka
+        self._call = call
+        self._owing = 1
+        self._timer: Timer | None = None
+        self.response = ProduceResponse(responses=[])
+
+    def append(self, topic: Topic, data: PartitionProduceData) -> PartitionProduceResponse:
+        """Append the batch of a partition; returns the answer, which is filled in later."""
+        # Until it is known what became of it.
+        slot = PartitionProduceResponse(
+            index=data.index, error_code=ErrorCode.REQUEST_TIMED_OUT, base_offset=-1
+        )
+        self._owing += 1
+        where = Partition(topic.name, data.index)
+        self._kafka.partitions.append(
+            where, data.records or b"", partial(self._appended, where, slot)
+        )
+        return slot
+
+    def _appended(
+        self, where: Partition, slot: PartitionProduceResponse, outcome: Appended
+    ) -> None:
+        fault, slot.base_offset, slot.log_append_time_ms, slot.log_start_offset, detail = outcome
+        slot.error_code = write_error(fault)
+        if fault:
+            slot.error_message = detail or None
+            if fault == Fault.NOT_LEADER and self._call.version >= 10:
+                slot.current_leader = leader_of(self._kafka, where)
+        self.settle()
+
+    def settle(self) -> None:
+        """One less is owed; answer with the last."""
+        self._owing -= 1
+        if not self._owing and not self._call.is_answered:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._answer()
+
+    def wait(self, timeout_ms: int) -> None:
+        """Wait no longer than this for what is owed."""
+        if self._owing:
+            self._timer = self._kafka.at(self._call.now_ms + max(timeout_ms, 0), self._answer)
+
+    def _answer(self) -> None:
+        call = self._call
+        if not call.request.acks:
+            call.answer(None)
+            return
+        if call.version >= 10:
+            leaders = [
+                slot.current_leader
+                for topic in self.response.responses
+                for slot in topic.partition_responses
+                if slot.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            ]
+            if leaders:
+                self.response.node_endpoints = endpoints_of(self._kafka, call.listener, leaders)
+        call.answer(self.response)
+
+
+class Produce:
+    """The handler of Produce 3-11.
+
+    With acks=1 and acks=all it is answered when the batches lie below the high watermark.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+
+    def produce(self, call: Call[ProduceRequest]) -> None:
+        """Append what a client has produced."""
+        request = call.request
+        whole = self._refused(call)
+        pending = _Produce(self._kafka, call)
+        for data in request.topic_data:
+            topic = whole or topic_of(self._kafka, call.principal, Operation.WRITE, data.name)
+            if not isinstance(topic, ErrorCode) and request.acks == _ALL and _wants_more(topic):
+                topic = ErrorCode.NOT_ENOUGH_REPLICAS
+            if isinstance(topic, ErrorCode):
+                slots = _refuse(data, topic)
+            else:
+                slots = [pending.append(topic, each) for each in data.partition_data]
+            pending.response.responses.append(
+                TopicProduceResponse(name=data.name, partition_responses=slots)
+            )
+        pending.settle()
+        pending.wait(request.timeout_ms)
+
+    def _refused(self, call: Call[ProduceRequest]) -> ErrorCode | None:
+        """Why nothing of a request is done."""
+        request = call.request
+        if not _ALL <= request.acks <= 1:
+            return ErrorCode.INVALID_REQUIRED_ACKS
+        name = request.transactional_id
+        if name is not None and not self._kafka.may(
+            call.principal, Operation.WRITE, Resource.TRANSACTIONAL_ID, name
+        ):
+            return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        return None
+
+
+def _wants_more(topic: Topic) -> bool:
+    """Say whether a topic wants more replicas in sync than there are."""
+    return topic.settings.get("min.insync.replicas", "1") not in {"1", "0"}
+
+
+def _refuse(data: TopicProduceData, error: ErrorCode) -> list[PartitionProduceResponse]:
+    return [
+        PartitionProduceResponse(
+            index=each.index,
+            error_code=error,
+            base_offset=-1,
+            error_message=_REFUSALS.get(error),
+        )
+        for each in data.partition_data
+    ]
