@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
+from robustmq.kafka.handlers.fetch import Fetch
+from robustmq.kafka.handlers.list_offsets import ListOffsets
+from robustmq.kafka.handlers.produce import Produce
+from robustmq.kafka.handlers.records import Records
 from robustmq.kafka.protocol import Kafka
 
 Handler: TypeAlias = Callable[[Call[Any]], None]
@@ -14,8 +19,17 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
 
     An API that is not here is not offered, whatever `api_keys` says of it.
     """
-    del kafka
-    return {}
+    produce, fetch = Produce(kafka), Fetch(kafka)
+    offsets, records = ListOffsets(kafka), Records(kafka)
+    return {
+        ApiKey.PRODUCE: produce.produce,
+        ApiKey.FETCH: fetch.fetch,
+        ApiKey.LIST_OFFSETS: offsets.list_offsets,
+        ApiKey.OFFSET_FOR_LEADER_EPOCH: offsets.epoch_ends,
+        ApiKey.DELETE_RECORDS: records.delete_records,
+        ApiKey.DESCRIBE_PRODUCERS: records.describe_producers,
+        ApiKey.DESCRIBE_LOG_DIRS: records.describe_log_dirs,
+    }
 
 
 COORDINATED: dict[int, Callable[[str, Any], str]] = {}
