@@ -5,6 +5,8 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from robustmq._kernel.turn import Turn
 from robustmq.broker.catalog_api import Leader, Topic
 from robustmq.broker.partition_api import (
@@ -27,6 +29,8 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.timers import Timers
 from robustmq.config import TopicRule
 from robustmq.errors import Refused
+from robustmq.message.core_number import global_core
+from robustmq.message.tenancy import DEFAULT_TENANT
 from robustmq.metrics import CELLS
 
 START_MS = 1_700_000_000_000
@@ -175,10 +179,20 @@ class Topics:
         )
         self.cores = cores
         self.elsewhere: dict[Partition, int | None] = {}
+        self._nodes: dict[Partition, int] = {}
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Let these be the settings of the topic."""
+        self.topic = msgspec.structs.replace(self.topic, settings=settings)
+
+    def move(self, partition: Partition, node: int) -> None:
+        """Let another node lead a partition, since epoch 7."""
+        self.elsewhere[partition] = global_core(node, 0)
+        self._nodes[partition] = node
 
     def find(self, tenant: str, name: str) -> Topic | None:
         """Know the one."""
-        return self.of(name.encode()) if not tenant else None
+        return self.of(name.encode()) if tenant == DEFAULT_TENANT else None
 
     def of(self, topic: bytes) -> Topic | None:
         """Know the one."""
@@ -199,8 +213,10 @@ class Topics:
 
     def leader(self, partition: Partition) -> Leader | None:
         """Say the core."""
+        if partition in self._nodes:
+            return Leader(self._nodes[partition], 0, 7)
         core = self.core_of(partition)
-        return None if core is None else Leader(0, core, 0)
+        return None if core is None else Leader(1, core, 0)
 
     def core_of(self, partition: Partition) -> int | None:
         """Say the core."""

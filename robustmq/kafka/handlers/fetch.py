@@ -16,6 +16,7 @@ from robustmq.kafka.messages.fetch import (
     FetchResponse,
     PartitionData,
 )
+from robustmq.kafka.messages.leaders import LeaderIdAndEpoch
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.rights import Operation
 from robustmq.kafka.topic_access import endpoints_of, leader_of, topic_of, topic_with_id
@@ -118,7 +119,7 @@ class Fetch:
         is_committed = call.request.isolation_level == _COMMITTED
         topics: dict[bytes | str, FetchableTopicResponse] = {}
         served: list[Line] = []
-        hints: list[PartitionData] = []
+        leaders: list[LeaderIdAndEpoch] = []
         for line, error in asked.refused:
             data = PartitionData(
                 partition_index=line.asked.partition, error_code=error, high_watermark=-1
@@ -133,15 +134,14 @@ class Fetch:
             data = _data(line, read, is_committed)
             if read.fault in _ELSEWHERE:
                 data.current_leader = leader_of(self._kafka, wanted.partition)
-                hints.append(data)
+                leaders.append(data.current_leader)
             _put(topics, line, data)
         response = FetchResponse(responses=list(topics.values()))
         session = opened.session
         if session is not None:
             response.session_id = session.number
             session.served(served)
-        if hints and call.version >= 16:
-            leaders = [data.current_leader for data in hints]
+        if leaders and call.version >= 16:
             response.node_endpoints = endpoints_of(self._kafka, call.listener, leaders)
         call.answer(response)
 

@@ -91,7 +91,7 @@ class _Produce:
                 slot.current_leader
                 for topic in self.response.responses
                 for slot in topic.partition_responses
-                if slot.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+                if slot.current_leader is not None
             ]
             if leaders:
                 self.response.node_endpoints = endpoints_of(self._kafka, call.listener, leaders)
