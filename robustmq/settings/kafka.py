@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, between
 from robustmq.settings.kafka_groups import KafkaGroups
+from robustmq.settings.kafka_transactions import KafkaTransactions
 
 KafkaListener: TypeAlias = Literal["tcp", "tls"]
 Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -96,3 +97,4 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     topic_separator: Annotated[str, Meta(pattern=r"^[._-]?$")] = "."
     sasl: KafkaSasl = field(default_factory=KafkaSasl)
     groups: KafkaGroups = field(default_factory=KafkaGroups)
+    transactions: KafkaTransactions = field(default_factory=KafkaTransactions)
