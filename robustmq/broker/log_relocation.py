@@ -19,7 +19,7 @@ from robustmq.broker.unconfirmed import Unconfirmed
 from robustmq.config import Engine, TopicRule
 from robustmq.errors import Corrupt
 from robustmq.message.batch import count_of, timestamp_of
-from robustmq.policy.topic_rules import TopicRules, own_topic
+from robustmq.policy.topic_rules import TopicRules, own_log
 from robustmq.shard.shard import Shard
 from robustmq.storage.log import Log, StoredBatch, gap, since
 from robustmq.storage.table import Table
@@ -100,10 +100,10 @@ class LogRelocation:
 
     def _home_of(self, name: bytes, core: int) -> _Home:
         """Where a log of an old core goes."""
-        topic = own_topic(name)
-        if topic is None:
+        own = own_log(name)
+        if own is None:
             return _Home(core % self._placement.workers, name)
-        return _Home(self._placement.log_core(topic), name)
+        return _Home(self._placement.log_core(*own), name)
 
     def _move(self, home: _Home, listed: list[tuple[int, Listed]], late: list[bytes]) -> None:
         rule = self._rules.of_log(home.name)

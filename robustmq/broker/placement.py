@@ -97,9 +97,9 @@ class Placement:
             return list(range(self.workers))
         return [self.retained_core(topic_filter)]
 
-    def log_core(self, topic: bytes) -> int:
-        """The core of this node that keeps the log which a topic has of its own."""
-        return stable_hash(topic) % self.workers
+    def log_core(self, topic: bytes, partition: int = 0) -> int:
+        """The core of this node that keeps the log which a partition has of its own."""
+        return (stable_hash(topic) + partition) % self.workers
 
     def _leader(self, name: bytes) -> int:
         """A node by rendezvous, and of its cores the one that it had chosen alone.

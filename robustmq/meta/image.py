@@ -14,8 +14,11 @@ class Folded(Protocol):
     def clear(self) -> None:
         """Forget all: the records follow."""
 
-    def apply(self, name: str, value: dict[str, Any] | None) -> None:
-        """Learn that a record is new or other, or with None that it is gone; raises ValueError."""
+    def apply(self, name: str, value: dict[str, Any] | None, changed: int = 0) -> None:
+        """Learn that a record is new or other, or with None that it is gone; raises ValueError.
+
+        `changed` is the index of this change.
+        """
 
 
 class Image:
@@ -97,7 +100,8 @@ class Image:
 
     def _hand_over(self, fold: Folded, record: Record) -> None:
         try:
-            fold.apply(record.name, None if record.value is None else decoded(record.value))
+            value = None if record.value is None else decoded(record.value)
+            fold.apply(record.name, value, record.changed)
         except (msgspec.MsgspecError, ValueError) as error:
             # Written by a newer version: the others hold nevertheless.
             self._unusable(record, str(error))

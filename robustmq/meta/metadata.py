@@ -113,7 +113,8 @@ class Metadata:
         prefix = _RECORD if kind is None else _RECORD + kind.encode() + b"\0"
         for key, row in self._store.walk(prefix):
             of, _, name = key[1:].partition(b"\0")
-            yield Record(of.decode(), name.decode(), _rows.decode(row).value)
+            found = _rows.decode(row)
+            yield Record(of.decode(), name.decode(), found.value, found.index)
 
     def record(self, kind: str, name: str) -> tuple[int, bytes] | None:
         """Return a record's last change and value; None when there is none."""

@@ -42,12 +42,14 @@ class Record(Struct, array_like=True, frozen=True):
     """What is set, or with None gone; `value` is MessagePack, a map by the fields of its kind.
 
     Values travel and are kept as they are: a node that does not know a kind, or a field of it,
-    loses nothing.
+    loses nothing. `changed` is the index of its last change, for `commands.Expectation`; 0 where
+    nobody has said so.
     """
 
     kind: str
     name: str
     value: bytes | None
+    changed: int = 0
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
@@ -97,13 +99,19 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 class Topic(Struct, frozen=True, kw_only=True):
-    """A topic that was made explicitly: how it is stored."""
+    """A topic that was made explicitly: how it is stored.
+
+    Its name is `tenant/topic`. `id` is 16 bytes that no other topic ever has, `config` what was
+    set for it, in Kafka's names.
+    """
 
     tenant: str = "default"
     storage_type: str = "rocksdb"
     partition: int = 1
     replication: int = 1
     config: dict[str, Any] = {}
+    id: bytes = b""
+    created_ms: int = 0
 
 
 class TopicRule(Struct, frozen=True, kw_only=True):

@@ -64,8 +64,9 @@ class Bans:
         self._patterns.clear()
         self._add_configured()
 
-    def apply(self, name: str, value: Mapping[str, Any] | None) -> None:
+    def apply(self, name: str, value: Mapping[str, Any] | None, changed: int = 0) -> None:
         """Add or replace a ban by its record, or with None remove it; raises ValueError."""
+        del changed
         ban = None if value is None else ban_of(name, value)
         self._remove(name)
         if ban is not None:

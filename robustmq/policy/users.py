@@ -54,8 +54,9 @@ class AddedUsers:
         self.by_name.clear()
         self.changed(None, None)
 
-    def apply(self, name: str, value: Mapping[str, Any] | None) -> None:
+    def apply(self, name: str, value: Mapping[str, Any] | None, changed: int = 0) -> None:
         """Add or replace a user by its record, or with None remove it; raises ValueError."""
+        del changed
         tenant, _, username = name.partition("/")
         self.by_name.pop((tenant, username), None)
         try:

@@ -214,8 +214,8 @@ class Feed:
 
     # ------------------------------------------------------------------ what was folded
 
-    def _folded(self, _index: int, records: Iterable[Record]) -> None:
-        self._records += records
+    def _folded(self, index: int, records: Iterable[Record]) -> None:
+        self._records += (msgspec.structs.replace(each, changed=index) for each in records)
 
     def _retained_in(
         self, group: str, index: int, rows: Iterable[Retained], _is_fenced: bool

@@ -223,11 +223,13 @@ class Fold:
 
     def __init__(self) -> None:
         self.values: dict[str, object] = {"stale": 1}
+        self.changed: dict[str, int] = {}
 
     def clear(self) -> None:
         self.values.clear()
 
-    def apply(self, name: str, value: dict[str, object] | None) -> None:
+    def apply(self, name: str, value: dict[str, object] | None, changed: int = 0) -> None:
+        self.changed[name] = changed
         if value is not None and value.get("bad"):
             raise ValueError("it is bad")
         self.values[name] = value
@@ -248,8 +250,9 @@ def test_an_image_folds_keeps_and_notices_gaps(group: Group) -> None:
     assert image.cluster == Cluster(id="c", name="name")
     assert changes == [{"a", "node", "cluster"}]
     bad = Record("a", "bad", encoded({"bad": True}))
-    assert image.apply(2, 3, [Record("a", "x", encoded({})), bad, Record("new", "y", b"?")])
+    assert image.apply(2, 3, [Record("a", "x", encoded({}), 3), bad, Record("new", "y", b"?")])
     assert fold.values == {"x": {}}
+    assert fold.changed["x"] == 3
     assert [record for record, _ in unusable] == [bad]
     assert image.of("new") == {"y": b"?"}
     assert not image.apply(4, 5, [Record("a", "x", None)])
