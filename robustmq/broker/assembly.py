@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from robustmq._kernel.turn import Turn
+from robustmq.broker.catalog import Catalog
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
@@ -140,7 +141,15 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         legacies=Legacies(turn, state, inbox, subscriptions.cursors),
         delayed=_delayed(site, admission, router),
         logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
+        catalog=_catalog(site, interests),
     )
+
+
+def _catalog(site: _Site, interests: Interests) -> Catalog:
+    catalog = Catalog(site.config, site.rules, site.placement)
+    catalog.now_ms = lambda: site.turn.now_ms
+    catalog.changed.append(lambda name, _before, _after: interests.decide_anew(name))
+    return catalog
 
 
 def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:

@@ -41,7 +41,8 @@ class Catalog(Protocol):
     client of a tenant writes; a rule may map them (`a.b` to `a/b`).
     """
 
-    version: int
+    @property
+    def version(self) -> int: ...  # noqa: D102
 
     def find(self, tenant: str, name: str) -> Topic | None:
         """Return a topic by the name that clients write."""

@@ -72,6 +72,7 @@ class Core:
         self._inbox = parts.inbox
         self._cursors = parts.cursors
         self._delayed = parts.delayed
+        self._catalog = parts.catalog
         self._storage = storage
         self._noting: Timer | None = None
         self._copies: Copies | None = None
@@ -283,6 +284,8 @@ class Core:
         """
         if nodes and self._placement.node in nodes:
             self._placement.update(nodes)
+        # First: these say how logs are opened, and what is asked to be kept.
+        self._catalog.restore(self.state)
         self._deposits.restore()
         self._retained.restore()
         self._shares.restore()

@@ -129,6 +129,10 @@ class Interests:
                 self._wild.discard(topic_filter, topic_filter)
         self._forget(topic_filter)
 
+    def decide_anew(self, topic: bytes | None = None) -> None:
+        """Another rule holds for a topic, None: for any; or another core keeps its log."""
+        self._interest.forget(topic)
+
     def _forget(self, topic_filter: bytes) -> None:
         topic_cache.forget(self._interest, self._interest.targets, topic_filter)
 

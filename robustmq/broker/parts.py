@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from robustmq.broker.catalog import Catalog
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
 from robustmq.broker.estates import Estates
@@ -41,3 +42,4 @@ class Parts(NamedTuple):
     legacies: Legacies
     delayed: Delayed
     logs: TopicLogs
+    catalog: Catalog

@@ -184,9 +184,13 @@ class Mqtt:
 
         To be said after a restart too: the rules may have changed while the node was down.
         """
+        self.forget_routes()
+        self._revoke_some(deque(self.sessions.walk()))
+
+    def forget_routes(self) -> None:
+        """What was decided for the topics that clients publish to is void."""
         for connection in self._connections:
             connection.forget_routes()
-        self._revoke_some(deque(self.sessions.walk()))
 
     def _revoke_some(self, sessions: deque[Session]) -> None:
         for _ in range(min(len(sessions), JUDGED_AT_ONCE)):

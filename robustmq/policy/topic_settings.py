@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from robustmq.config import UPSTREAM_ENGINES, TopicRule
+from robustmq.config import UPSTREAM_ENGINES, Engine, TopicRule
 from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX
 from robustmq.settings.kafka import KafkaRuntime
 
@@ -100,6 +100,11 @@ def _field(name: str) -> Callable[[TopicRule], str]:
 def _shown_bound(name: str) -> Callable[[TopicRule], str]:
     return lambda rule: str(getattr(rule, name) or -1)
 
+
+ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
+    {**{name: name for name in UPSTREAM_ENGINES.values()}, **UPSTREAM_ENGINES}
+)
+"""The engines by all names that are understood."""
 
 _TIMES: Final = {"CreateTime": "create", "LogAppendTime": "append"}
 _COMPRESSIONS: Final = {"producer": "producer", "uncompressed": "none"} | {
@@ -205,7 +210,7 @@ KNOWN: Final[Mapping[str, Setting]] = MappingProxyType(
             "string",
             "kafka_runtime.engine",
             "The engine in which the topic is kept: memory, rocksdb or segment.",
-            _word("engine", {name: name for name in UPSTREAM_ENGINES.values()} | UPSTREAM_ENGINES),
+            _word("engine", ENGINES),
             _field("engine"),
         ),
         "segment.bytes": Setting(

@@ -7,11 +7,12 @@ from typing import Any, Final, TypeAlias
 from robustmq.broker.core import Core
 from robustmq.config import Config
 from robustmq.meta.image import Image
-from robustmq.policy.bans import KIND, Bans, record_of
+from robustmq.policy.bans import ANY_TENANT, KIND, Bans, record_of
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
+from robustmq.policy.principal import Principal
 from robustmq.policy.publish_quota import PublishQuota
 from robustmq.policy.users import KIND as USER
 from robustmq.policy.users import AddedUsers, Users
@@ -73,9 +74,18 @@ class Admittance:
         )
         self.rates = rates if rates.is_used else None
 
-    def fold(self, image: Image, banned: Callable[[Ban], None]) -> None:
-        """Have bans and users be as the image says; `banned` hears of each new ban."""
-        self.bans.added = banned
+    def fold(self, image: Image, banned: Callable[[str | None], None]) -> None:
+        """Have bans and users be as the image says.
+
+        `banned` hears of each new ban: of which identity, None: of whoever else it is for.
+        """
+
+        def added(ban: Ban) -> None:
+            named = ban.blacklist_type == "ClientId" and ban.tenant != ANY_TENANT
+            who = Principal(ban.resource_name, tenant=ban.tenant)
+            banned(who.identity if named else None)
+
+        self.bans.added = added
         image.folds[KIND] = self.bans
         image.folds[USER] = self.added_users
 

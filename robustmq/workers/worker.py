@@ -31,9 +31,6 @@ from robustmq.mqtt.roaming import Roaming
 from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
-from robustmq.policy.bans import ANY_TENANT
-from robustmq.policy.principal import Principal
-from robustmq.settings.limits import Ban
 from robustmq.shm.region import Phase
 from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import open_layout
@@ -50,6 +47,7 @@ from robustmq.workers.participation import Participation, meta_link, reach
 from robustmq.workers.peers import Peers
 from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
+from robustmq.workers.registrar import follow_topics
 from robustmq.workers.storage_watch import StorageWatch
 from robustmq.workers.stores import Stores
 
@@ -123,7 +121,8 @@ class Worker:
         self._peers = self._link_up()
         self._participation = self._participate()
         self._administration = self._administer()
-        self._admittance.fold(self._meta.image, self._banned)
+        self._admittance.fold(self._meta.image, self._mqtt.banned)
+        follow_topics(self._meta, parts, self._mqtt, self._config.admin.max_records)
         self._administration.follow(self._meta)
         self._draining: asyncio.TimerHandle | None = None
 
@@ -238,11 +237,6 @@ class Worker:
 
     def _notify(self, kind: str, value: dict[str, Any]) -> None:
         self._administration.notify(kind, value)
-
-    def _banned(self, ban: Ban) -> None:
-        named = ban.blacklist_type == "ClientId" and ban.tenant != ANY_TENANT
-        who = Principal(ban.resource_name, tenant=ban.tenant)
-        self._mqtt.banned(who.identity if named else None)
 
     def _administer(self) -> Administration:
         (end,) = self._inheritance.channels

@@ -144,7 +144,7 @@ RULES = (
 )
 BATCHES = 150
 OWN = TopicRule(filter="#", own_shard=True)
-COMPACTS = Storage(compact_records=1, segment_bytes=4_096)
+COMPACTS = Storage(compact_records=1)
 
 
 def core_of(name: bytes, core: int, workers: int) -> int:
@@ -262,7 +262,7 @@ def compacted(stores: Stores, log: Log, size: int) -> bool:
 
 
 ENGINES: dict[int, Engine] = {7: "rocksdb", 8: "segment"}
-COMPACT = TopicRule(filter="#", own_shard=True, compact=True)
+COMPACT = TopicRule(filter="#", own_shard=True, compact=True, segment_bytes=4_096)
 
 
 def test_offsets_stay_where_compaction_has_left_gaps(tmp_path: Path) -> None:
