@@ -5,11 +5,15 @@ promises (`ProtocolError`, `Corrupt`, `Broken`, `ScramError`) are caught here.
 """
 
 import contextlib
+import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from robustmq.broker import frames
 from robustmq.errors import Corrupt, ProtocolError
+from robustmq.kafka import codec as kafka_codec
+from robustmq.kafka.api_keys import APIS
+from robustmq.kafka.schema import Message
 from robustmq.message.delay import delay_seconds, is_delayed, read_delay
 from robustmq.message.topic import validate_filter, validate_name
 from robustmq.mqtt import codec, properties
@@ -22,6 +26,7 @@ from robustmq.net.websocket import Terms, WebSocket
 from robustmq.policy.passwords import verifier, written
 from robustmq.policy.scram import ScramError, ScramServer
 from robustmq.storage import header
+from tests import kafka_messages
 from tests.conformance import raw
 from tests.datapath import SIDES, Side
 from tests.kernels import modules
@@ -283,6 +288,44 @@ def fuzz_scram(data: bytes) -> None:
         raise AssertionError("a proof without a password was taken")
 
 
+def _kafka_request(api: int, version: int, message: Message) -> bytes:
+    return b"".join(kafka_codec.encode_request(api, version, 1, "client", message))
+
+
+def _kafka_response(api: int, version: int, message: Message) -> bytes:
+    return b"".join(kafka_codec.encode_response(api, version, 1, message))
+
+
+def _read_kafka_request(api: int, version: int, data: bytes) -> Message:
+    header = kafka_codec.decode_request_header(data)
+    return kafka_codec.decode_request(api, version, data, header.body_at)
+
+
+def _read_kafka_response(api: int, version: int, data: bytes) -> Message:
+    return kafka_codec.decode_response(api, version, data)[1]
+
+
+def fuzz_kafka_codec(data: bytes) -> None:
+    """A message of Kafka that was understood is written, and read again as the same.
+
+    The bytes are compared, since what is not a number is not itself.
+    """
+    if len(data) < 3 or data[1] not in APIS or not APIS[data[1]].speaks(data[2]):
+        return
+    api, version = data[1], data[2]
+    read, write = (
+        (_read_kafka_response, _kafka_response)
+        if data[0] & 1
+        else (_read_kafka_request, _kafka_request)
+    )
+    try:
+        message = read(api, version, data[3:])
+    except ProtocolError:
+        return
+    written = write(api, version, message)
+    assert write(api, version, read(api, version, written)) == written
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     name.removeprefix("fuzz_"): target
     for name, target in list(globals().items())
@@ -324,6 +367,19 @@ def _batch() -> bytes:
     return builder.batches[0][0]
 
 
+def _kafka_seeds() -> list[bytes]:
+    """Return every message that Kafka's clients send, in the newest version."""
+    rng = random.Random(1)
+    seeds = []
+    for api, version, is_response in kafka_messages.cases():
+        if version != api.newest:
+            continue
+        message = kafka_messages.message_of((api, version, is_response), rng)
+        write = _kafka_response if is_response else _kafka_request
+        seeds.append(bytes((is_response, api.key, version)) + write(api.key, version, message))
+    return seeds
+
+
 SEEDS: Final[Mapping[str, list[bytes]]] = {
     "codec": [
         bytes((2, each[0])) + each[2:]
@@ -355,5 +411,6 @@ SEEDS: Final[Mapping[str, list[bytes]]] = {
         proxy.SIGNATURE + b"\x21\x21\0\x30" + bytes(36) + b"\x20\0\x09\7\0\0\0\0\x22\0\1a",
         proxy.SIGNATURE + b"\x20\0\0\0",
     ],
+    "kafka_codec": _kafka_seeds(),
     "scram": [b"n,,n=user,r=client\nc=biws,r=clientserver,p=AAAA", b"y,a=u,n=u,r=x\nc=eSw="],
 }
