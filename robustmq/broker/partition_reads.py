@@ -47,47 +47,48 @@ def next_offset(batch: bytes) -> int:
 class Serving:
     """The owner's side of one read.
 
-    `woken()` is called when `run` has something to do; not before the turn's commit.
+    `collect` says what there is of all that is due, `tell` that to the asker. `woken()` is called
+    when something is due again; not before the turn's commit.
     """
 
     __slots__ = (
-        "_due", "_is_over", "_left", "_min_bytes", "_parked", "_source", "_tell", "_wanted",
-        "_woken",
+        "_due", "_left", "_min_bytes", "_parked", "_source", "_tell", "_wanted", "_woken",
+        "is_over",
     )  # fmt: skip
 
     def __init__(
-        self,
-        source: Source,
-        wanted: Sequence[Wanted],
-        min_bytes: int,
-        max_bytes: int,
-        *,
-        tell: Tell,
-        woken: Callable[[], None],
+        self, source: Source, wanted: Sequence[Wanted], min_bytes: int, max_bytes: int
     ) -> None:
         self._source = source
         self._wanted = list(wanted)
         self._min_bytes = min_bytes
         self._left = max_bytes
-        self._tell = tell
-        self._woken = woken
+        self._tell: Tell
+        self._woken: Callable[[], None]
         self._parked: dict[int, Parked] = {}
         self._due: list[int] = list(range(len(wanted)))
-        self._is_over = False
+        self.is_over = False
 
-    def run(self) -> bool:
-        """Tell what there is of all that is due; says whether that was the last of it."""
+    def connect(self, tell: Tell, woken: Callable[[], None]) -> None:
+        """Know whom to tell, and whom to ask for another `collect`."""
+        self._tell = tell
+        self._woken = woken
+
+    def collect(self) -> list[tuple[int, Read]]:
+        """Read all that is due; `is_over` when it is enough, or there is a fault."""
         due, self._due = self._due, []
         found = [(place, self._read(place)) for place in due]
-        is_last = self._min_bytes <= 0 or self._left <= 0 or any(read.fault for _, read in found)
-        if is_last:
+        if self._min_bytes <= 0 or self._left <= 0 or any(read.fault for _, read in found):
             self.stop()
-        self._tell(found, is_last)
+        return found
+
+    def tell(self, found: Sequence[tuple[int, Read]]) -> None:
+        """Tell the asker, and wait for more of it unless it is over."""
+        self._tell(found, self.is_over)
         # Whoever hears it may want no more.
-        if not self._is_over:
-            for place in due:
+        if not self.is_over:
+            for place, _ in found:
                 self._park(place)
-        return self._is_over
 
     def _read(self, place: int) -> Read:
         wanted = self._wanted[place]
@@ -122,7 +123,14 @@ class Serving:
             parked.cancel()
         self._parked.clear()
         self._due.clear()
-        self._is_over = True
+        self.is_over = True
+
+
+class Done:
+    """A read that was answered at once."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
 
 
 class Portion:

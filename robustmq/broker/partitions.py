@@ -4,7 +4,7 @@ Calls are numbered anew with every life of a core, above all numbers of earlier 
 to a call that nobody knows is for a life that has ended, or for somebody who waits no more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -179,6 +179,7 @@ class Partitions:
         reply: Callable[[Sequence[Read]], None],
     ) -> Reading:
         """See `partition_api.Partitions.read`."""
+        assert wanted, "nothing comes of nothing"
         places: dict[int, list[int]] = {}
         reads: list[Read | None] = [None] * len(wanted)
         for place, each in enumerate(wanted):
@@ -194,21 +195,48 @@ class Partitions:
         pending = Pending(reads, least, reply, self._close)
         if pending.is_due:
             least = 0
-        asked = [(self._next_call(), core, ours) for core, ours in places.items()]
-        for call, core, ours in asked:
-            self._portions[call] = pending.ask(call, core, ours)
-        # Others work on it while this core does.
-        for call, core, ours in sorted(asked, key=lambda each: each[1] == self._core):
-            share = max(max_bytes * len(ours) // len(wanted), 1)
-            of_core = wanted if len(ours) == len(wanted) else [wanted[place] for place in ours]
-            if core == self._core:
-                self._serve(core, call, of_core, least, share)
-            else:
-                self._fabric.send(core, frames.read(call, least, share, of_core))
-        pending.answer_if_ready()
+        if len(places.get(self._core, ())) == len(wanted):
+            serving = Serving(self._owner, wanted, least, max_bytes)
+            found = serving.collect()
+            if serving.is_over:
+                reply([read for _, read in found])
+                return pending
+            call = self._expect(pending, self._core, places[self._core])
+            self._serve((self._core, call), serving)
+            serving.tell(found)
+        else:
+            self._ask_cores(pending, wanted, places, least, max_bytes)
         if is_waiting and not pending.is_over:
             pending.wait(self.timers.at(until_ms, pending.late))
         return pending
+
+    def _expect(self, pending: Pending, core: int, places: Sequence[int]) -> int:
+        """Let a core's portion of a read have a call."""
+        call = self._next_call()
+        self._portions[call] = pending.ask(call, core, places)
+        return call
+
+    def _ask_cores(
+        self,
+        pending: Pending,
+        wanted: Sequence[Wanted],
+        places: Mapping[int, list[int]],
+        min_bytes: int,
+        max_bytes: int,
+    ) -> None:
+        """Ask several cores, this one at last: the others work on it meanwhile."""
+        asked = [(self._expect(pending, core, ours), core) for core, ours in places.items()]
+        for call, core in sorted(asked, key=lambda each: each[1] == self._core):
+            ours = places[core]
+            share = max(max_bytes * len(ours) // len(wanted), 1)
+            of_core = [wanted[place] for place in ours]
+            if core == self._core:
+                serving = Serving(self._owner, of_core, min_bytes, share)
+                self._serve((core, call), serving)
+                self._run((core, call), serving)
+            else:
+                self._fabric.send(core, frames.read(call, min_bytes, share, of_core))
+        pending.answer_if_ready()
 
     def _close(self, call: int, portion: Portion) -> None:
         """A portion is wanted no more, though its owner has not said its last."""
@@ -218,15 +246,11 @@ class Partitions:
         else:
             self._fabric.send(portion.core, frames.cancel(call))
 
-    def _serve(
-        self, source: int, call: int, wanted: Sequence[Wanted], min_bytes: int, max_bytes: int
-    ) -> None:
-        key = source, call
-        tell = partial(self._told if source == self._core else self._tell, source, call)
-        serving = self._servings[key] = Serving(
-            self._owner, wanted, min_bytes, max_bytes, tell=tell, woken=partial(self._wake, key)
-        )
-        self._run(key, serving)
+    def _serve(self, key: tuple[int, int], serving: Serving) -> None:
+        source, call = key
+        tell = self._told if source == self._core else self._tell
+        serving.connect(partial(tell, source, call), partial(self._wake, key))
+        self._servings[key] = serving
 
     def _wake(self, key: tuple[int, int]) -> None:
         self._woken[key] = None
@@ -235,8 +259,10 @@ class Partitions:
         source = key[0]
         if source != self._core and self._fabric.backlog(source) > self._pressure_bytes:
             self._woken[key] = None
-        elif serving.run():
-            self._servings.pop(key, None)
+        else:
+            serving.tell(serving.collect())
+            if serving.is_over:
+                self._servings.pop(key, None)
 
     @property
     def busy(self) -> bool:
@@ -275,7 +301,9 @@ class Partitions:
 
     def _on_read(self, source: int, frame: bytes) -> None:
         call, min_bytes, max_bytes, wanted = frames.read_read(frame)
-        self._serve(source, call, wanted, min_bytes, max_bytes)
+        serving = Serving(self._owner, wanted, min_bytes, max_bytes)
+        self._serve((source, call), serving)
+        self._run((source, call), serving)
 
     def _on_reading(self, source: int, frame: bytes) -> None:
         self._told(source, *frames.read_reading(frame))
