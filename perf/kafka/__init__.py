@@ -1,0 +1,1 @@
+"""Throughput and latency of Kafka's Produce and Fetch, beside raw sockets and raw files."""
