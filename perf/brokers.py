@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,8 @@ def _debian(package: str) -> str:
     return found
 
 
-def _supervisor() -> str:
+def supervisor() -> str:
+    """The path of robustmq's program. Raises BrokerError when it is not installed."""
     beside = Path(sys.executable).parent / "robustmq-supervisor"
     found = str(beside) if beside.exists() else shutil.which("robustmq-supervisor")
     if not found:
@@ -133,7 +134,7 @@ def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str,
     if name not in PEERS:
         raise BrokerError(f"unknown peer {name!r}: {', '.join([*PEERS, *commands])}")
     http = free_port()
-    command = [_supervisor(), "-w", str(workers), "--data", str(folder / "data")]
+    command = [supervisor(), "-w", str(workers), "--data", str(folder / "data")]
     command += ["--set", f"mqtt_runtime.server.tcp_port={port}", "--set", f"http_port={http}"]
     command += ["--set", 'mqtt_runtime.server.listeners=["tcp"]']
     # The generator is busy on the same cores, and no peer is pinned.
@@ -156,7 +157,7 @@ def version(name: str, commands: dict[str, str]) -> str:
         return done.stdout.splitlines()[0] if done.stdout else name
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     words = []
-    for command in ([_supervisor(), "--version"], git):
+    for command in ([supervisor(), "--version"], git):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         words.append(done.stdout.strip() if done.returncode == 0 else "unknown")
     return " ".join(words)
@@ -216,12 +217,25 @@ def running(
     `{port}`, `{folder}` and `{workers}` in them. Its data are in a new folder of `directory`, and
     removed at the end. Raises BrokerError when it does not start.
     """
+
+    def how(port: int, folder: Path) -> Launch:
+        return launch(name, port, folder, workers, commands)
+
+    with started(name, how, directory) as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def started(
+    name: str, how_to: Callable[[int, Path], Launch], directory: Path | None = None
+) -> Iterator[Broker]:
+    """As `running`, for what is started as `how_to(port, folder)` says."""
     with tempfile.TemporaryDirectory(
         prefix="perf-", dir=directory, ignore_cleanup_errors=True
     ) as temporary:
         folder = Path(temporary)
         port = free_port()
-        how = launch(name, port, folder, workers, commands)
+        how = how_to(port, folder)
         log = folder / "log"
         with log.open("wb") as output:
             try:

@@ -257,7 +257,7 @@ class Consumers:
                 report.fault = "the broker does not answer a Fetch"
                 break
             for key, _ in ready:
-                line: _Line = key.data
+                line = key.data
                 for answer in line.answers():
                     now = time.perf_counter()
                     times.append(now - line.sent.popleft())
