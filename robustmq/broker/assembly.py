@@ -99,6 +99,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     mqtt = config.mqtt_runtime
     log_parts = LogParts(site.rules, site.placement, site.core)
     interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
+    catalog = log_parts.catalog = _catalog(site, interests)
     router = _router(site, interests, log_parts)
     access = Access(
         config.acl,
@@ -141,7 +142,8 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         legacies=Legacies(turn, state, inbox, subscriptions.cursors),
         delayed=_delayed(site, admission, router),
         logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
-        catalog=_catalog(site, interests),
+        catalog=catalog,
+        log_parts=log_parts,
     )
 
 

@@ -163,7 +163,7 @@ class Core:
             size = len(record.value)
             refused = self._admission.publish(principal, record.key, size, record.retain)
             if refused is None and once:
-                refused = self.state.refusal
+                refused = self.state.refusal or self._router.refusal(record)
             if refused is None:
                 self._router.append(record, reply, once)
         if refused is not None:

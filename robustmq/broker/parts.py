@@ -11,6 +11,7 @@ from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.legacies import Legacies
+from robustmq.broker.log_parts import LogParts
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
@@ -43,3 +44,4 @@ class Parts(NamedTuple):
     delayed: Delayed
     logs: TopicLogs
     catalog: Catalog
+    log_parts: LogParts

@@ -14,15 +14,16 @@ from robustmq import metrics
 from robustmq._kernel.batch import Acks, BatchBuilder, gather
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
-from robustmq.broker.frames import Number
+from robustmq.broker.frames import Kind, Number
 from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
-from robustmq.broker.log_parts import LogParts
+from robustmq.broker.log_parts import LogPart, LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.replicas import Proposals
 from robustmq.broker.state import State
-from robustmq.errors import Refusal
+from robustmq.errors import Refusal, Refused
 from robustmq.message.batch import count_of, only, raw_records
 from robustmq.message.record import RETAIN_BIT, Record
+from robustmq.message.tenancy import local
 
 EPOCH_SHIFT: Final = 40
 """A position in a core's stream of retained messages has the core's epoch from this bit on."""
@@ -54,17 +55,27 @@ class _Append:
 
     It is numbered by `epoch` and `call` in this core's stream. `forget` is called at the end.
     What `is_owed` may have been acknowledged in an earlier life: no core may refuse it. What is
-    not `stored` (messages of QoS 0) no durable session is owed.
+    not `stored` (messages of QoS 0) no durable session is owed. What `is_read` was read from a
+    log, and goes into none.
     """
 
     __slots__ = (
-        "acks", "call", "code", "epoch", "forget", "is_owed", "owing", "stored", "unmatched",
+        "acks", "call", "code", "epoch", "forget", "is_owed", "is_read", "owing", "stored",
+        "unmatched",
     )  # fmt: skip
 
     def __init__(
-        self, acks: Acks, epoch: int, call: int, *, is_owed: bool = False, stored: bool = True
+        self,
+        acks: Acks,
+        epoch: int,
+        call: int,
+        *,
+        is_owed: bool = False,
+        is_read: bool = False,
+        stored: bool = True,
     ) -> None:
         self.is_owed = is_owed
+        self.is_read = is_read
         self.stored = stored
         self.acks = acks
         self.unmatched: list[tuple[int, int]] = []
@@ -175,6 +186,11 @@ class Router:
         return self.builder.blocked
 
     @property
+    def is_held(self) -> bool:
+        """Whether it is not known who wants what."""
+        return self._interests.awaited
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to append, or publishers may go on."""
         if self.builder.count and not self._interests.awaited:
@@ -194,6 +210,13 @@ class Router:
         if once:
             self._once.append(builder.count - 1)
         builder.settle_if_full()
+
+    def refusal(self, record: Record) -> Refused | None:
+        """Why a message that is to be delivered once cannot be: its log has no core now."""
+        if self._log_parts.is_led(record.key, record.headers):
+            return None
+        topic = local(record.key).decode()
+        return Refused(Refusal.UNAVAILABLE, f"no live node has the log of {topic}: publish later")
 
     @property
     def has_replays(self) -> bool:
@@ -236,6 +259,16 @@ class Router:
         cells[metrics.SHARD_BYTES] += len(batch)
         self._last_call += 1
         append = _Append(acks, self._stream, self._last_call, stored=stored)
+        self._go(append, batch, retained, once)
+
+    def hand_on(self, batch: bytes, acks: Acks, qos: int) -> None:
+        """Send what was read from a log to whom wants it; not while `is_held`."""
+        self._last_call += 1
+        stored = bool(qos) or self._stores_qos0
+        append = _Append(acks, self._stream, self._last_call, is_read=True, stored=stored)
+        self._go(append, batch, False, [])
+
+    def _go(self, append: _Append, batch: bytes, retained: bool, once: list[int]) -> None:
         if not (once or self._put_off):
             self._send(append, batch, retained)
             return
@@ -286,7 +319,8 @@ class Router:
             self._turn.row[metrics.MESSAGES_UNMATCHED] += stop - start
         for target, part in parts:
             if target & LOGGED:
-                self._keep(append, target & CORE, part)
+                if not append.is_read:
+                    self._keep(append, part)
             elif target & DURABLE and append.stored:
                 frame = frames.store(append.epoch, append.call, part, append.is_owed)
                 self._ask(target & CORE, append, append.call, frame)
@@ -314,11 +348,28 @@ class Router:
             append.forget = partial(self._state.delete, key)
             self._send(append, batch, True)
 
-    def _keep(self, append: _Append, core: int, part: bytes) -> None:
-        """Ask a core to keep records in logs; a log takes each number once, as a core does."""
-        for name, batch in self._log_parts.parts(part, append.epoch, append.call):
+    def _keep(self, append: _Append, batch: bytes) -> None:
+        """Ask cores to keep records in logs; a log takes each number once, as a core does."""
+        for part in self._log_parts.parts(batch, append.epoch, append.call):
+            self._keep_part(append, part)
+
+    def _keep_part(self, append: _Append, part: LogPart) -> None:
+        core = part.core
+        if core is not None and core in self._peers:
             self._last_call += 1
-            self._ask(core, append, self._last_call, frames.keep(self._last_call, name, batch))
+            frame = frames.keep(self._last_call, part.name, part.batch)
+            self._ask(core, append, self._last_call, frame)
+        elif append.forget is None:
+            self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(part.batch)
+            append.code = append.code or Refusal.UNAVAILABLE
+        else:
+            # It may be in the log, so nobody is told to publish it anew: somebody will keep it.
+            append.owing += 1
+            self.later(partial(self._keep_late, append, part))
+
+    def _keep_late(self, append: _Append, part: LogPart) -> None:
+        self._keep_part(append, part._replace(core=self._log_parts.core_of_log(part)))
+        append.confirm(0)
 
     def _retain(self, append: _Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""
@@ -399,13 +450,18 @@ class Router:
         """A core is gone with its node, and nobody knows whether it has kept what it was asked to.
 
         So it is refused, and its publisher sends it again when others have those sessions. What
-        is to be delivered once is not, since the others would have it twice.
+        is to be delivered once is not, since the others would have it twice; a log is where it
+        was when its core is there again, and is asked again then.
         """
         peer = self._peers.pop(core)
         self._behind.discard(core)
-        for asked in peer.calls.values():
+        for append, frame in peer.calls.values():
             self._turn.row[metrics.CLUSTER_PARTS_LOST] += 1
-            asked.append.confirm(0 if asked.append.forget is not None else Refusal.UNAVAILABLE)
+            is_once = append.forget is not None
+            if is_once and frame[0] == Kind.KEEP:
+                _, name, batch = frames.read_keep(frame)
+                self._keep_part(append, LogPart(None, name, batch))
+            append.confirm(0 if is_once else Refusal.UNAVAILABLE)
 
     def resend(self, core: int) -> None:
         """Ask the successor of a core for what its predecessor owed an answer for.

@@ -92,8 +92,8 @@ class Unconfirmed:
                 if topic is not None and keeps_log(self._rules.of(topic))
             ]
             if kept:
-                for name, part in parts[source].parts(gather(batch, kept), stream, call):
-                    yield source, name, part
+                for part in parts[source].parts(gather(batch, kept), stream, call):
+                    yield source, part.name, part.batch
 
     def _owed(self, core: int) -> Iterator[bytes]:
         taken = dict(taken_rows(self._old[core], DEPOSITS))

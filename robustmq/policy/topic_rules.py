@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from robustmq._kernel.trie import Trie
 from robustmq.config import Storage, TopicRule, default_rule
-from robustmq.message.tenancy import local
+from robustmq.message.tenancy import local, qualified, tenant_of
 
 REMEMBERED: Final = 65_536
 """Topics that are remembered unless told (`mqtt_runtime.protocol.route_cache`)."""
@@ -31,9 +31,9 @@ class OwnLog(NamedTuple):
 
 
 def log_name(rule: TopicRule, topic: bytes, partition: int = 0) -> bytes:
-    """The name of the log that keeps a partition: its own, or that of all topics of the rule."""
+    """The name of the log that keeps a partition: its own, or that of a tenant's by the rule."""
     if not rule.own_shard:
-        return _SHARED + rule.filter.encode()
+        return _SHARED + qualified(tenant_of(topic), rule.filter.encode())
     return _OWN + topic + (b"\0%d" % partition if partition else b"")
 
 
@@ -119,6 +119,6 @@ class TopicRules:
         own = own_log(name)
         if own is not None:
             return self.of(own.topic)
-        topic_filter = name[1:].decode()
+        topic_filter = local(name[1:]).decode()
         found = (rule for rule in self._rules if rule.filter == topic_filter)
         return next(found, self.default)

@@ -83,8 +83,8 @@ def numbered(
 ) -> bytes:
     """A batch of one record as a core sends it to a log."""
     parts = LogParts(RULES, Placement(1), core)
-    ((_, found),) = parts.parts(batch((topic, payload, 2), timestamp=ms), stream, call)
-    return found
+    (found,) = parts.parts(batch((topic, payload, 2), timestamp=ms), stream, call)
+    return found.batch
 
 
 def test_a_log_takes_what_comes_late_once() -> None:
