@@ -78,9 +78,10 @@ def put_batches(
     if batches is None:
         out += b"\xff\xff\xff\xff"
         return
-    size = len(batches) if isinstance(batches, bytes) else sum(map(len, batches))
+    each = (batches,) if isinstance(batches, bytes) else batches
+    size = sum(map(len, each))
     out += size.to_bytes(4, "big")
-    _put_pieces(out, pieces, batches, size)
+    _put_pieces(out, pieces, each, size)
 
 
 def put_compact_batches(
@@ -90,20 +91,16 @@ def put_compact_batches(
     if batches is None:
         out.append(0)
         return
-    size = len(batches) if isinstance(batches, bytes) else sum(map(len, batches))
+    each = (batches,) if isinstance(batches, bytes) else batches
+    size = sum(map(len, each))
     put_uvarint(out, size + 1)
-    _put_pieces(out, pieces, batches, size)
+    _put_pieces(out, pieces, each, size)
 
 
-def _put_pieces(
-    out: bytearray, pieces: list[bytes], batches: bytes | Sequence[bytes], size: int
-) -> None:
+def _put_pieces(out: bytearray, pieces: list[bytes], each: Sequence[bytes], size: int) -> None:
     if size < PIECE_MIN:
-        out += batches if isinstance(batches, bytes) else b"".join(batches)
+        out += b"".join(each)
         return
     pieces.append(bytes(out))
     out.clear()
-    if isinstance(batches, bytes):
-        pieces.append(batches)
-    else:
-        pieces.extend(batches)
+    pieces += each
