@@ -47,6 +47,8 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
         where that is all addresses, the name of the machine.
     max_request_bytes: Bytes of the largest request; whoever sends a larger one is disconnected.
     max_unauthenticated_bytes: Likewise, until a client has authenticated.
+    max_request_elements: Elements of all arrays of a request together; whoever sends more is
+        disconnected.
     max_inflight_requests: Requests of a connection that may be under way; then it is read no more
         until some are answered.
     max_backlog_bytes: Bytes of answers that a connection does not take, from which on no more of
@@ -78,6 +80,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     advertised_host: Annotated[str, Meta(max_length=255)] = ""
     max_request_bytes: Annotated[int, between(1_024, GIB)] = 104_857_600
     max_unauthenticated_bytes: Annotated[int, between(1_024, GIB)] = 524_288
+    max_request_elements: Annotated[int, between(1_000, 100_000_000)] = 250_000
     max_inflight_requests: Annotated[int, between(1, 100_000)] = 64
     max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608
     idle_timeout_ms: Annotated[int, between(100, 86_400_000)] = 600_000

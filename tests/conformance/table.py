@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.conformance.page import keep
 from tests.conformance.statements import V5, V31, V311, Statement, kept, read
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -61,15 +62,7 @@ def _row(number: str, statement: Statement, tests: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     """Write the page, or with `--check` say whether it is up to date; return the status."""
-    path = root / DOCUMENT
-    current = document()
-    if "--check" not in arguments:
-        path.write_text(current, encoding="utf-8")
-        return 0
-    if path.exists() and path.read_text(encoding="utf-8") == current:
-        return 0
-    print(f"{DOCUMENT} is stale: run scripts/conformance", file=sys.stderr)
-    return 1
+    return keep(root / DOCUMENT, document(), arguments)
 
 
 if __name__ == "__main__":

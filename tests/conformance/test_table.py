@@ -1,12 +1,14 @@
 """No statement is without its test or its reason, and the page says what is so."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tests.conformance import table
+from tests.conformance import kafka_apis, table
 from tests.conformance.statements import NAMES, V5, V31, V311, kept, read
 
+PAGES = (table, kafka_apis)
 COUNTS = {V31: 9, V311: 141, V5: 251}
 
 
@@ -36,13 +38,17 @@ def test_no_test_shows_a_statement_that_is_not_there() -> None:
     assert unknown == []
 
 
-def test_the_page_is_up_to_date() -> None:
-    assert table.main(["--check"]) == 0
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_up_to_date(page: ModuleType) -> None:
+    assert page.main(["--check"]) == 0
 
 
-def test_a_stale_page_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_a_stale_page_is_noticed(
+    page: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "docs").mkdir()
-    assert table.main(["--check"], tmp_path) == 1
+    assert page.main(["--check"], tmp_path) == 1
     assert "run scripts/conformance" in capsys.readouterr().err
-    assert table.main([], tmp_path) == 0
-    assert table.main(["--check"], tmp_path) == 0
+    assert page.main([], tmp_path) == 0
+    assert page.main(["--check"], tmp_path) == 0
