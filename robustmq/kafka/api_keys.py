@@ -18,6 +18,7 @@ from robustmq.kafka.messages import (
     group_listing,
     group_offsets,
     groups,
+    inner,
     metadata,
     offsets,
     placement,
@@ -85,6 +86,13 @@ class ApiKey(enum.IntEnum):
     DESCRIBE_TOPIC_PARTITIONS = 75
 
 
+class InnerKey(enum.IntEnum):
+    """The number of a request of one core to another; of clients it is not taken."""
+
+    CHECK_TRANSACTION = 1_000
+    SETTLE_OFFSETS = 1_001
+
+
 class Api(NamedTuple):
     """A request, its answer, and the versions from `oldest` to `newest` in which we speak it.
 
@@ -93,7 +101,7 @@ class Api(NamedTuple):
     it is another one: old clients look for it, and use newer ones.
     """
 
-    key: ApiKey
+    key: ApiKey | InnerKey
     name: str
     oldest: int
     newest: int
@@ -117,7 +125,7 @@ class Api(NamedTuple):
 
 
 def _api(  # noqa: PLR0917
-    key: ApiKey,
+    key: ApiKey | InnerKey,
     oldest: int,
     newest: int,
     flexible: int | None,
@@ -186,3 +194,15 @@ APIS: Final[Mapping[int, Api]] = {
     )
 }
 """All requests that are spoken here: oldest, newest and first flexible version of each."""
+
+INNER: Final[Mapping[int, Api]] = {
+    api.key: api
+    for api in (
+        _api(InnerKey.CHECK_TRANSACTION, 0, 0, None, inner, "CheckTransaction"),
+        _api(InnerKey.SETTLE_OFFSETS, 0, 0, None, inner, "SettleOffsets"),
+    )
+}
+"""What cores ask each other."""
+
+SPOKEN: Final[Mapping[int, Api]] = {**APIS, **INNER}
+"""All that is read and written."""

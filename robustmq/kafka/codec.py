@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from robustmq.errors import ProtocolError
-from robustmq.kafka.api_keys import APIS, ApiKey
+from robustmq.kafka.api_keys import SPOKEN, ApiKey
 from robustmq.kafka.decoder import Decode, compile_decoder
 from robustmq.kafka.encoder import Encode, compile_encoder
 from robustmq.kafka.schema import Message
@@ -41,7 +41,7 @@ def decode_request_header(data: bytes) -> RequestHeader:
         if size >= 0:
             client_id = data[at : at + size].decode()
             at += size
-        known = APIS.get(api)
+        known = SPOKEN.get(api)
         if known is not None and known.is_flexible(version):
             at = skip_tags(data, at)
     except (IndexError, struct.error):
@@ -56,7 +56,7 @@ def decode_request_header(data: bytes) -> RequestHeader:
 def decode_request(
     api: int, version: int, data: bytes, at: int, max_elements: int = MAX_ELEMENTS
 ) -> Message:
-    """Read the body of a request, of a version that `APIS` speaks; what follows it is ignored."""
+    """Read the body of a request, of a version that `SPOKEN` speaks; what follows it is ignored."""
     return _decoded(_request_decoder(api, version), api, version, data, at, max_elements)
 
 
@@ -64,7 +64,7 @@ def encode_response(api: int, version: int, correlation_id: int, response: Messa
     """Write a response with its header, in pieces; large batches are pieces of their own."""
     out = bytearray(_RESPONSE.pack(correlation_id))
     # Clients that do not know our versions yet read it: without tags in all versions.
-    if APIS[api].is_flexible(version) and api != ApiKey.API_VERSIONS:
+    if SPOKEN[api].is_flexible(version) and api != ApiKey.API_VERSIONS:
         out.append(0)
     pieces: list[bytes] = []
     _response_encoder(api, version)(response, out, pieces)
@@ -81,7 +81,7 @@ def encode_request(
     size = -1 if client_id is None else len(name)
     out = bytearray(_REQUEST.pack(api, version, correlation_id, size))
     out += name
-    if APIS[api].is_flexible(version):
+    if SPOKEN[api].is_flexible(version):
         out.append(0)
     pieces: list[bytes] = []
     _request_encoder(api, version)(request, out, pieces)
@@ -97,7 +97,7 @@ def decode_response(
     try:
         (correlation_id,) = _RESPONSE.unpack_from(data)
         at = _RESPONSE.size
-        if APIS[api].is_flexible(version) and api != ApiKey.API_VERSIONS:
+        if SPOKEN[api].is_flexible(version) and api != ApiKey.API_VERSIONS:
             at = skip_tags(data, at)
     except (IndexError, struct.error):
         raise malformed("The header of a response ends too early.") from None
@@ -116,28 +116,28 @@ def _decoded(  # noqa: PLR0917
         detail = "A text in it is not UTF-8."
     except ProtocolError as error:
         detail = error.detail
-    raise malformed(f"This is no {APIS[api].name} of version {version}: {detail}")
+    raise malformed(f"This is no {SPOKEN[api].name} of version {version}: {detail}")
 
 
 @cache
 def _request_decoder(api: int, version: int) -> Decode:
-    spoken = APIS[api]
+    spoken = SPOKEN[api]
     return compile_decoder(spoken.request, version, is_flexible=spoken.is_flexible(version))
 
 
 @cache
 def _request_encoder(api: int, version: int) -> Encode:
-    spoken = APIS[api]
+    spoken = SPOKEN[api]
     return compile_encoder(spoken.request, version, is_flexible=spoken.is_flexible(version))
 
 
 @cache
 def _response_decoder(api: int, version: int) -> Decode:
-    spoken = APIS[api]
+    spoken = SPOKEN[api]
     return compile_decoder(spoken.response, version, is_flexible=spoken.is_flexible(version))
 
 
 @cache
 def _response_encoder(api: int, version: int) -> Encode:
-    spoken = APIS[api]
+    spoken = SPOKEN[api]
     return compile_encoder(spoken.response, version, is_flexible=spoken.is_flexible(version))

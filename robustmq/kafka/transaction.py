@@ -94,7 +94,7 @@ class Transaction(msgspec.Struct, frozen=True, array_like=True):
     def openings(self, partitions: Iterable[Partition]) -> list[Opening]:
         """What partitions are told that become part of it."""
         serial = self.serial + 1
-        return [Opening(each, *self.identity, serial) for each in partitions]
+        return [Opening(each, *self.identity, serial) for each in sorted(partitions)]
 
     def deadline_ms(self, expiration_ms: int) -> int | None:
         """When something is to be done though nobody asks: abort it, or forget the id."""

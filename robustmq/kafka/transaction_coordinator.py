@@ -164,7 +164,7 @@ class TransactionCoordinator:
         identity: Identity,
         partitions: frozenset[Partition],
         groups: frozenset[str],
-        reply: Callable[[ErrorCode], None],
+        reply: Callable[[Transaction | ErrorCode], None],
     ) -> None:
         """Say whether all these are part of it; a partition that has forgotten it hears of it."""
 
@@ -172,7 +172,7 @@ class TransactionCoordinator:
             return transaction.checked(known, identity, partitions, groups)
 
         def then(known: Transaction) -> None:
-            self._begin(known, partitions, reply)
+            self._begin(known, partitions, lambda code: reply(code or known))
 
         self._ask(key, _Request(lambda case: self._decide(case, decide, then, reply), reply))
 
@@ -331,7 +331,8 @@ class TransactionCoordinator:
                 after = transaction.completed(known, self._kafka.now_ms)
                 self._write(case, after, lambda: None, lambda _code: None)
 
-        case.waiting.append(_Request(run, lambda _code: None))
+        # If it cannot be done now all are told again, and it is asked for again.
+        case.waiting.append(_Request(run, lambda _code: case.forget_ending()))
         self._advance(case)
 
     def _decide(

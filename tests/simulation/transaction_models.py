@@ -85,14 +85,29 @@ class Log:
 
 
 class Group:
-    """A consumer group: what is pending, and what is committed."""
+    """A consumer group: what is pending, of which transaction of a producer, and committed."""
 
     def __init__(self) -> None:
-        self.pending: dict[int, list[str]] = {}
+        self.pending: dict[int, tuple[int, list[str]]] = {}
         self.committed: list[str] = []
+        self._settled: dict[int, int] = {}
+
+    def pend(self, producer_id: int, serial: int, value: str) -> bool:
+        """Keep what counts when that transaction is committed; False: it is over."""
+        if serial <= self._settled.get(producer_id, -1):
+            return False
+        known, values = self.pending.get(producer_id, (serial, []))
+        assert known == serial, "one transaction of a producer at a time"
+        self.pending[producer_id] = serial, [*values, value]
+        return True
 
     def settle(self, settlement: Settlement) -> None:
         """The end of a transaction."""
-        values = self.pending.pop(settlement.producer_id, [])
+        producer_id, serial = settlement.producer_id, settlement.serial
+        if serial <= self._settled.get(producer_id, -1):
+            return
+        self._settled[producer_id] = serial
+        known, values = self.pending.pop(producer_id, (serial, []))
+        assert known == serial, "one transaction of a producer at a time"
         if settlement.is_committed:
             self.committed += values

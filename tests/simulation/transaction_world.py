@@ -19,7 +19,7 @@ from robustmq.errors import Refusal, Refused
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.producer_ids import ProducerIds
 from robustmq.kafka.protocol import Kafka
-from robustmq.kafka.transaction import Identity
+from robustmq.kafka.transaction import Identity, Transaction
 from robustmq.kafka.transaction_coordinator import PREFIX, TransactionCoordinator
 from robustmq.kafka.transaction_end import Settlement
 from robustmq.settings.kafka import KafkaRuntime
@@ -394,7 +394,7 @@ class World:
                         key, identity, places, frozenset(), reply
                     )
                 )
-                if code is not ErrorCode.NONE:
+                if isinstance(code, ErrorCode):
                     return int(fault)
             elif fault != Fault.UNAVAILABLE:
                 return int(fault)
@@ -404,10 +404,13 @@ class World:
     ) -> None:
         """The group's coordinator asks whether it is part of the transaction, and keeps it."""
 
-        def checked(code: ErrorCode) -> None:
-            if code is ErrorCode.NONE:
-                self.group.pending.setdefault(identity.producer_id, []).append(value)
-            reply(code)
+        def checked(answer: object) -> None:
+            if isinstance(answer, ErrorCode):
+                reply(answer)
+                return
+            serial = cast("Transaction", answer).serial + 1
+            is_kept = self.group.pend(identity.producer_id, serial, value)
+            reply(ErrorCode.NONE if is_kept else ErrorCode.INVALID_TXN_STATE)
 
         self.ask(
             lambda coordinator, told: coordinator.check(
