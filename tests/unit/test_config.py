@@ -105,7 +105,7 @@ def test_workers_are_a_number_or_auto() -> None:
         ("\n[mqtt_runtime.server]\ntcp_prot = 1", 3, "mqtt_runtime.server.tcp_prot", "tcp_port"),
         ("[mqtt_runtime.sever]\ntcp_port = 1", 1, "mqtt_runtime.sever", "mqtt_runtime.server"),
         ("[runtme]\nworkers = 1", 1, "runtme", "runtime"),
-        ("tcp_port = 1", 1, "tcp_port", "mqtt_runtime.server.tcp_port"),
+        ("websocket_port = 1", 1, "websocket_port", "mqtt_runtime.server.websocket_port"),
         ("# port\nmqtt_runtime.server.port = 1", 2, "mqtt_runtime.server.port", "tcp_port"),
     ],
 )
