@@ -112,6 +112,11 @@ ESTATES: Final = 93
 LEGACIES_SENT: Final = 94
 LEGACIES_TAKEN: Final = 95
 ESTATES_ENDED: Final = 96
+KAFKA_CONNECTIONS: Final = 97
+KAFKA_REQUESTS: Final = 98
+KAFKA_RESPONSE_BYTES: Final = 99
+KAFKA_THROTTLED: Final = 100
+KAFKA_FORWARDED: Final = 101
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -352,6 +357,15 @@ TABLE: Final[tuple[Metric, ...]] = (
         "mqtt_bequests_void",
         "counter",
         "Sessions that had ended elsewhere before their messages could be handed on.",
+    ),
+    Metric("kafka_connections", "gauge", "Kafka clients that are connected and known."),
+    Metric("kafka_requests", "counter", "Requests of Kafka clients that were taken."),
+    Metric("kafka_response_bytes", "counter", "Bytes of the answers to Kafka clients."),
+    Metric("kafka_throttled", "counter", "Times that a Kafka client had to wait for its quota."),
+    Metric(
+        "kafka_requests_forwarded",
+        "counter",
+        "Requests that another core of the node coordinates: groups and transactions.",
     ),
 )
 RAFT_REQUESTS: Final = 0

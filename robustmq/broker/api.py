@@ -13,7 +13,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker.timers import Alarm, Timer
 from robustmq.errors import Refused
 from robustmq.message.record import Record
-from robustmq.policy.logins import Exchange, Login, Logins
+from robustmq.policy.logins import Exchange, Login, Logins, Step
 from robustmq.policy.principal import BRIDGE, SERVER, Peer, Principal, client_of
 from robustmq.settings.topics import AutoSubscribe
 from robustmq.storage.log import StoredBatch
@@ -41,6 +41,7 @@ __all__ = [
     "Principal",
     "Rates",
     "Record",
+    "Step",
     "StoredBatch",
     "Timer",
     "Turn",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from robustmq.broker.api import Principal
+from robustmq.kafka.schema import Message
 
 R = TypeVar("R")
 
@@ -19,10 +20,14 @@ class Call(Generic[R]):
     `fault` is 0. Otherwise it is the error code that its handler answers, and does nothing else:
     another node coordinates, or the core that does is gone. `is_forwarded`: another core has
     decided that what it asks concerns this core, so that the handler asks nobody else.
+
+    A handler that lets a call wait for what may come sets `abandoned`, which is called when the
+    client is gone before the answer.
     """
 
     __slots__ = (
         "_reply",
+        "abandoned",
         "api",
         "client_id",
         "fault",
@@ -43,7 +48,7 @@ class Call(Generic[R]):
         principal: Principal,
         request: R,
         now_ms: int,
-        reply: Callable[[object | None], None],
+        reply: Callable[[Message | None], None],
         *,
         listener: str = "",
         size: int = 0,
@@ -60,9 +65,10 @@ class Call(Generic[R]):
         self.size = size
         self.fault = fault
         self.is_forwarded = is_forwarded
-        self._reply: Callable[[object | None], None] | None = reply
+        self.abandoned: Callable[[], None] | None = None
+        self._reply: Callable[[Message | None], None] | None = reply
 
-    def answer(self, response: object | None) -> None:
+    def answer(self, response: Message | None) -> None:
         """Answer with the API's response message; None: nothing is sent (Produce with acks=0).
 
         A second answer is our bug. If the client is gone meanwhile, nobody hears it.
@@ -71,7 +77,17 @@ class Call(Generic[R]):
         assert reply is not None, "a call is answered once"
         reply(response)
 
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._reply = _unheard
+        if self.abandoned is not None:
+            self.abandoned()
+
     @property
     def is_answered(self) -> bool:
         """Say whether `answer` was called."""
         return self._reply is None
+
+
+def _unheard(_response: Message | None) -> None:
+    """Nobody is there any more."""

@@ -32,11 +32,11 @@ class RequestHeader(NamedTuple):
     body_at: int
 
 
-def decode_request_header(data: bytes) -> RequestHeader:
+def decode_request_header(data: bytes, at: int = 0) -> RequestHeader:
     """Read the header of a request, of whatever API and version."""
     try:
-        api, version, correlation_id, size = _REQUEST.unpack_from(data)
-        at = _REQUEST.size
+        api, version, correlation_id, size = _REQUEST.unpack_from(data, at)
+        at += _REQUEST.size
         client_id = None
         if size >= 0:
             client_id = data[at : at + size].decode()

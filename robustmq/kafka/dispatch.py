@@ -30,7 +30,3 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
         ApiKey.DESCRIBE_PRODUCERS: records.describe_producers,
         ApiKey.DESCRIBE_LOG_DIRS: records.describe_log_dirs,
     }
-
-
-COORDINATED: dict[int, Callable[[str, Any], str]] = {}
-"""The APIs for a coordinator: the key from the client's tenant and the request."""

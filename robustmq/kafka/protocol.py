@@ -1,7 +1,7 @@
 """Kafka on one core: what its connections, handlers and coordinators share."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from robustmq.broker.api import Broker, Principal, Timer
 from robustmq.broker.catalog_api import Catalog
@@ -9,6 +9,9 @@ from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.partition_api import Partitions
 from robustmq.kafka.rights import CLUSTER_NAME, Authority, Operation, Resource
 from robustmq.settings.kafka import KafkaRuntime
+
+if TYPE_CHECKING:
+    from robustmq.kafka.coordination import Coordination
 
 
 class Endpoint(NamedTuple):
@@ -23,10 +26,12 @@ class Endpoint(NamedTuple):
 class Cluster(Protocol):
     """Who else there is: nodes, their cores, and where clients reach them."""
 
-    id: str
-    """What every client is told that this cluster is called."""
     node: int
     """The number of this node."""
+
+    @property
+    def id(self) -> str:
+        """What every client is told that this cluster is called."""
 
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         """Return the node and the core there that coordinate a key; None: not known yet."""
@@ -44,8 +49,10 @@ class Cluster(Protocol):
 class Kafka:
     """The protocol's state on one core.
 
-    `core` is the index of this core on its node.
+    `core` is the index of this core on its node; `coordination` asks other coordinators.
     """
+
+    coordination: "Coordination"
 
     def __init__(
         self,

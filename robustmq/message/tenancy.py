@@ -8,6 +8,7 @@ or a subscription is handled (`$delayed/5/`, `$share/group/`) stays in front. Th
 PUBLISH take the mark off again (`fanout`).
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from robustmq.message.delay import is_delayed
@@ -60,3 +61,12 @@ def local_filter(known: str) -> str:
     """The filter of a subscription as its client writes it."""
     inner = inner_filter(known)
     return known[: len(known) - len(inner)] + local(inner.encode()).decode()
+
+
+def named_tenant(name: str, tenants: Collection[str]) -> tuple[str, str] | None:
+    """The tenant before the `@` of a user's or client's name, and the rest of the name.
+
+    None when nobody of `tenants` stands there.
+    """
+    tenant, _, rest = name.partition("@")
+    return (tenant, rest) if rest and tenant in tenants else None

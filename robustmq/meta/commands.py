@@ -49,6 +49,8 @@ class Register(Struct, tag="register", array_like=True, frozen=True):
     roles: tuple[str, ...] = ("meta", "broker", "engine")
     level: int = LEVEL
     version: str = ""
+    kafka_host: str = ""
+    kafka_ports: dict[str, tuple[int, ...]] = {}
 
 
 class Fence(Struct, tag="fence", array_like=True, frozen=True):

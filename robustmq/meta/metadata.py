@@ -194,6 +194,8 @@ class Metadata:
             roles=command.roles,
             level=command.level,
             version=command.version,
+            kafka_host=command.kafka_host,
+            kafka_ports=command.kafka_ports,
             incarnation=known.incarnation if known is not None else left.incarnation + 1,
         )
         return Decision(() if node == known else (node_record(node),), encoded(node))

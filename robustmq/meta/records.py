@@ -26,6 +26,8 @@ SCHEMA_BIND: Final = "schema_bind"
 CONNECTOR: Final = "connector"
 SCHEDULE: Final = "schedule"
 """Where a connector runs; its name is the connector's."""
+CLIENT_QUOTA: Final = "client_quota"
+"""How much a user or client may use (`policy.client_quota`)."""
 SHARD: Final = "shard"
 """Who has a shard; its name is the shard's."""
 
@@ -63,7 +65,8 @@ class Node(Struct, frozen=True, kw_only=True):
     """A node as all others know it.
 
     `incarnation` is raised by every fence: what a node says as an earlier one is void. `level`
-    is the highest level of commands that its version understands.
+    is the highest level of commands that its version understands. `kafka_ports` are where clients
+    of Kafka reach it at `kafka_host`, by the listener: the common port, then those of each core.
     """
 
     number: int
@@ -78,6 +81,8 @@ class Node(Struct, frozen=True, kw_only=True):
     version: str = ""
     incarnation: int = 1
     state: State = "live"
+    kafka_host: str = ""
+    kafka_ports: dict[str, tuple[int, ...]] = {}
 
     @property
     def is_broker(self) -> bool:
@@ -185,6 +190,16 @@ class Shard(Struct, frozen=True, kw_only=True):
     high_watermark: int = 0
 
 
+class ClientQuota(Struct, frozen=True, kw_only=True):
+    """How much clients may use in a second, in Kafka's words.
+
+    `entity` says whom it is for: `user` and `client-id`, by name or, with None, all others.
+    """
+
+    entity: dict[Literal["user", "client-id"], str | None]
+    quotas: dict[str, float]
+
+
 def _ban(name: str, value: bytes) -> object:
     return msgspec.convert({**decoded(value), "name": name}, Ban)
 
@@ -214,6 +229,7 @@ _READERS: Final[Mapping[str, Callable[[str, bytes], object]]] = {
     CONNECTOR: _struct(Connector),
     SCHEDULE: _struct(Schedule),
     SHARD: _struct(Shard),
+    CLIENT_QUOTA: _struct(ClientQuota),
 }
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -240,6 +256,11 @@ def node_of(value: bytes) -> Node:
 def shard_of(value: bytes) -> Shard:
     """Read the value of a shard's record."""
     return _shard.decode(value)
+
+
+def decoded_quota(value: Mapping[str, Any]) -> ClientQuota:
+    """Read the decoded value of a quota's record; raises msgspec.ValidationError."""
+    return msgspec.convert(value, ClientQuota)
 
 
 def node_record(node: Node) -> Record:

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from robustmq.broker.api import Broker, Principal
 from robustmq.errors import ProtocolError, Refused
-from robustmq.message.tenancy import DEFAULT_TENANT
+from robustmq.message.tenancy import DEFAULT_TENANT, named_tenant
 from robustmq.mqtt.explanation import Wording
 from robustmq.mqtt.packets import V5, V311, Connack, Connect, Properties, Will
 from robustmq.mqtt.reasons import Reason
@@ -64,13 +64,10 @@ def tenancy(packet: Connect, of_listener: str, tenants: frozenset[str]) -> Tenan
         if asked not in tenants and asked != DEFAULT_TENANT:
             raise ProtocolError(Reason.NOT_AUTHORIZED, f"there is no tenant {asked}")
         return Tenancy(asked, username)
-    if username is not None:
-        tenant, _, rest = username.partition("@")
-        if tenant in tenants and rest:
-            return Tenancy(tenant, rest)
-    tenant, _, rest = packet.client_id.partition("@")
-    if tenant in tenants and rest:
-        return Tenancy(tenant, username)
+    if username is not None and (named := named_tenant(username, tenants)):
+        return Tenancy(*named)
+    if named := named_tenant(packet.client_id, tenants):
+        return Tenancy(named[0], username)
     return Tenancy(of_listener or DEFAULT_TENANT, username)
 
 

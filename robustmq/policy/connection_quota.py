@@ -121,7 +121,8 @@ class ConnectionQuota:
     def _count(self, peer: Peer, amount: int) -> None:
         assert self._ledger is not None
         self._ledger.add(f"open.{ALL}", amount)
-        self._ledger.add(f"open.{peer.listener}", amount)
+        if peer.listener in self._listeners:
+            self._ledger.add(f"open.{peer.listener}", amount)
         if peer.address and self._limits.max_connections_per_address:
             self._ledger.add_of(peer.address, amount)
 
@@ -131,7 +132,8 @@ class ConnectionQuota:
         most = self._limits.max_connections_per_node
         if most and ledger.total(f"open.{ALL}") >= most:
             return _refused(most, _key(ALL, "max_connections_per_node"))
-        most = self._listeners[principal.listener].max_connections
+        listener = self._listeners.get(principal.listener)
+        most = listener.max_connections if listener is not None else 0
         if most and ledger.total(f"open.{principal.listener}") >= most:
             return _refused(most, _key(principal.listener, "max_connections"))
         most = self._limits.max_connections_per_address

@@ -1,12 +1,12 @@
 """Who comes: decided from what a client says of itself, its certificate and the users."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from robustmq.errors import Refusal, Refused
-from robustmq.message.tenancy import DEFAULT_TENANT
+from robustmq.message.tenancy import DEFAULT_TENANT, named_tenant
 from robustmq.policy.passwords import METHODS, Verifier, prepared
 from robustmq.policy.principal import BRIDGE, Peer, Principal
 from robustmq.policy.scram import ScramError, ScramServer
@@ -32,19 +32,34 @@ class Login(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The server's next message of an exchange; with a principal it is the last."""
+    """The server's next message of an exchange; with a principal it is the last.
+
+    `expires_ms` is when the proof is void (Unix ms, 0: never): then it has to be given again.
+    """
 
     data: bytes
     principal: Principal | None = None
+    expires_ms: int = 0
 
 
-class Exchange:
-    """A client that proves who it is in several messages (SASL): SCRAM."""
+class Exchange(Protocol):
+    """A client that proves who it is in several messages (SASL)."""
 
-    def __init__(self, logins: "Logins", method: str, login: Login) -> None:
+    def step(self, data: bytes) -> Step | Refused:
+        """Take the client's next message."""
+
+
+class ScramExchange:
+    """An Exchange by SCRAM; a user name that begins with one of `tenants` is of that tenant."""
+
+    def __init__(
+        self, logins: "Logins", method: str, login: Login, tenants: Collection[str]
+    ) -> None:
         self.method = method
         self._logins = logins
         self._login = login
+        self._tenants = tenants
+        self._username = ""
         self._scram = ScramServer(self._verifier, logins.nonce())
 
     def step(self, data: bytes) -> Step | Refused:
@@ -59,17 +74,21 @@ class Exchange:
                 return _WRONG
             return Refused(Refusal.NOT_AUTHORIZED, error.sentence)
         login = self._login
-        if login.username not in {None, scram.username}:
+        if login.username not in {None, self._username}:
             return Refused(
                 Refusal.NOT_AUTHORIZED, "the user name of CONNECT is not the one that was proved"
             )
-        account = self._logins.users.find(login.tenant, scram.username)
+        account = self._logins.users.find(login.tenant, self._username)
         if account is None:
             return _WRONG
-        decided = _accepted(login._replace(username=scram.username), account)
+        decided = _accepted(login._replace(username=self._username), account)
         return decided if isinstance(decided, Refused) else Step(last, decided)
 
     def _verifier(self, username: str) -> Verifier:
+        if named := named_tenant(username, self._tenants):
+            tenant, username = named
+            self._login = self._login._replace(tenant=tenant)
+        self._username = username
         users, tenant = self._logins.users, self._login.tenant
         account = users.find(tenant, username)
         found = account.verifier(self.method) if account is not None else None
@@ -136,9 +155,14 @@ class Logins:
             )
         return self._check(login, login.username, reply)
 
-    def exchange(self, method: str, login: Login) -> Exchange | None:
-        """Begin an exchange by a method; None when it is not offered."""
-        return Exchange(self, method, login) if self.users and method in METHODS else None
+    def exchange(self, method: str, login: Login, tenants: Collection[str] = ()) -> Exchange | None:
+        """Begin an exchange by a method; None when it is not offered.
+
+        With `tenants` the name that is proved may begin with one of them (`acme@alice`).
+        """
+        if not self.users or method not in METHODS:
+            return None
+        return ScramExchange(self, method, login, tenants)
 
     @property
     def _takes_anonymous(self) -> bool:

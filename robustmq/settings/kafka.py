@@ -53,6 +53,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
         until some are answered.
     max_backlog_bytes: Bytes of answers that a connection does not take, from which on no more of
         its requests are looked at.
+    max_throttle_ms: Milliseconds that a client waits at once, at most, when it exceeds a quota.
     idle_timeout_ms: Milliseconds after which a connection without a request is closed.
     max_fetch_bytes: Bytes that one Fetch is answered with, whatever it asks for; 0: no bound but
         that of the client.
@@ -83,6 +84,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_request_elements: Annotated[int, between(1_000, 100_000_000)] = 250_000
     max_inflight_requests: Annotated[int, between(1, 100_000)] = 64
     max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608
+    max_throttle_ms: Annotated[int, between(1, 3_600_000)] = 30_000
     idle_timeout_ms: Annotated[int, between(100, 86_400_000)] = 600_000
     max_fetch_bytes: Annotated[int, between(0, GIB)] = 4_194_304
     max_fetch_wait_ms: Annotated[int, between(0, 600_000)] = 60_000

@@ -7,7 +7,9 @@ from typing import Any, Final, TypeAlias
 from robustmq.broker.core import Core
 from robustmq.config import Config
 from robustmq.meta.image import Image
+from robustmq.meta.records import CLIENT_QUOTA
 from robustmq.policy.bans import ANY_TENANT, KIND, Bans, record_of
+from robustmq.policy.client_quota import ClientQuotas
 from robustmq.policy.connection_quota import ConnectionQuota
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.gate import Gate
@@ -73,6 +75,7 @@ class Admittance:
             ledger=self._ledger,
         )
         self.rates = rates if rates.is_used else None
+        self.quotas = ClientQuotas(self._ledger, config.kafka_runtime.max_throttle_ms)
 
     def fold(self, image: Image, banned: Callable[[str | None], None]) -> None:
         """Have bans and users be as the image says.
@@ -88,6 +91,7 @@ class Admittance:
         self.bans.added = added
         image.folds[KIND] = self.bans
         image.folds[USER] = self.added_users
+        image.folds[CLIENT_QUOTA] = self.quotas
 
     def replace(self, config: Config) -> None:
         """Let others come from now on: the configuration was read again."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Timer
 from robustmq.mqtt.connection import Connection
 from robustmq.net.transport import Transport
@@ -78,39 +79,47 @@ class Entrance:
             self._timer = None
 
 
-class LocalEnd:
-    """The upper end of a transport whose client is at home here: its connection's stream."""
+class Sink(Protocol):
+    """What takes the bytes of a client."""
 
-    __slots__ = ("_connection", "_transport")
+    @property
+    def paused(self) -> bool:
+        """Say whether it takes nothing now."""
 
-    def __init__(self, connection: Connection, transport: Transport) -> None:
-        self._connection = connection
+    def feed(self, data: bytes) -> object:
+        """Take bytes from the peer."""
+
+
+class UpperEnd:
+    """The upper end of a transport whose client is served here: its connection's stream.
+
+    `lost()` is called once, when the peer is gone.
+    """
+
+    __slots__ = ("_lost", "_outbox", "_sink", "_transport")
+
+    def __init__(
+        self, sink: Sink, outbox: Outbox, lost: Callable[[], None], transport: Transport
+    ) -> None:
+        self._sink = sink
+        self._outbox = outbox
+        self._lost = lost
         self._transport = transport
-        connection.stream = self
-        connection.outbox.stream = self
+        outbox.stream = self
         transport.endpoint = self
 
     @property
     def paused(self) -> bool:
         """Say whether the connection takes nothing now."""
-        return self._connection.intake.paused
+        return self._sink.paused
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer."""
-        self._connection.intake.feed(data)
-
-    def join(self, transport: Transport) -> None:
-        """Take a further stream of the same client."""
-        stream = self._connection.mqtt.data_stream(self._connection)
-        LocalEnd(stream, transport)
-        if stream.ended:
-            transport.abort()
-        else:
-            transport.resume()
+        self._sink.feed(data)
 
     def flush(self) -> None:
         """Send what the turn has put into the outbox, once the last has been sent."""
-        outbox = self._connection.outbox
+        outbox = self._outbox
         if not self._transport.backlog:
             if outbox.size:
                 self._transport.write(outbox.take())
@@ -122,15 +131,12 @@ class LocalEnd:
         self.flush()
 
     def resume(self) -> None:
-        """Let the connection take input again: what it kept first, then what the peer sends."""
-        intake = self._connection.intake
-        intake.resume()
-        if not intake.paused:
-            self._transport.resume()
+        """Let the connection take input again."""
+        self._transport.resume()
 
     def close(self) -> None:
         """Send what waits, then end."""
-        outbox = self._connection.outbox
+        outbox = self._outbox
         self._transport.write(outbox.take())
         outbox.close()
         self._transport.close()
@@ -141,5 +147,32 @@ class LocalEnd:
 
     def lost(self) -> None:
         """The peer is gone."""
-        self._connection.outbox.close()
-        self._connection.lost()
+        self._outbox.close()
+        self._lost()
+
+
+class LocalEnd(UpperEnd):
+    """The upper end of a transport whose MQTT client is at home here."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection, transport: Transport) -> None:
+        super().__init__(connection.intake, connection.outbox, connection.lost, transport)
+        self._connection = connection
+        connection.stream = self
+
+    def join(self, transport: Transport) -> None:
+        """Take a further stream of the same client."""
+        stream = self._connection.mqtt.data_stream(self._connection)
+        LocalEnd(stream, transport)
+        if stream.ended:
+            transport.abort()
+        else:
+            transport.resume()
+
+    def resume(self) -> None:
+        """Let the connection take input again: what it kept first, then what the peer sends."""
+        intake = self._connection.intake
+        intake.resume()
+        if not intake.paused:
+            self._transport.resume()

@@ -27,7 +27,7 @@ from robustmq.workers.inheritance import (
     server_endpoint,
 )
 from robustmq.workers.limits import StartError, ring_bytes
-from robustmq.workers.listeners import UNIX, configured, port
+from robustmq.workers.listeners import UNIX, Listener, configured, port, port_key
 from robustmq.workers.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
@@ -65,13 +65,7 @@ class Estate:
         self._http = _bind_alone(config.broker_ip, config.http_port, "http_port")
         self._http.listen(HTTP_BACKLOG)
         self._listeners = {
-            listener.address_name: _bind_shared(
-                config.broker_ip,
-                port(config, listener),
-                f"mqtt_runtime.server.{listener.key}",
-                workers,
-                listener.transport,
-            )
+            listener.address_name: _bind_listener(config, listener, workers)
             for listener in configured(config)
         }
         self._trust: Trust | None = None
@@ -91,16 +85,25 @@ class Estate:
         self._unix = UnixSocket(server.unix_path, server.unix_mode) if unix else None
         if self._unix is not None:
             self._listeners[UNIX.address_name] = [self._unix.listener] * workers
-        shown = {name: group[0] for name, group in self._listeners.items()}
-        self._addresses = {
-            name: _address(sock) for name, sock in {**shown, HTTP: self._http}.items()
-        }
+        self._addresses = self._named(configured(config))
         self._handover = [_handover_pair() for _ in range(workers)]
         self._secret = os.urandom(SECRET_BYTES)
         _steer_datagrams(self._listeners.values())
         self._channels = [channel.pair() for _ in range(workers)]
         self._meta_channels = [channel.pair() for _ in range(meta_endpoint(workers))]
         self._ledger = Ledger(max(workers, 1), ledger_names(config), os.urandom(16))
+
+    def _named(self, listeners: Iterable[Listener]) -> dict[str, str]:
+        """Say where everything listens; where each core has a port, of each core."""
+        of_core = {each.address_name: each for each in listeners if each.of_core}
+        shown = {HTTP: self._http}
+        for name, group in self._listeners.items():
+            if name in of_core:
+                names = map(of_core[name].core_address_name, range(len(group)))
+                shown.update(zip(names, group, strict=True))
+            else:
+                shown[name] = group[0]
+        return {name: _address(sock) for name, sock in shown.items()}
 
     def addresses(self) -> dict[str, str]:
         """Return what listens where, "address:port" by the listener's name."""
@@ -232,6 +235,17 @@ def _steer_datagrams(groups: Iterable[list[socket.socket]]) -> None:
                     f"(SO_ATTACH_REUSEPORT_CBPF: {error.strerror}); take quic out of "
                     "mqtt_runtime.server.listeners, or run one worker"
                 ) from error
+
+
+def _bind_listener(config: Config, listener: Listener, workers: int) -> list[socket.socket]:
+    """Bind the sockets of all workers: on one port, or on the ports behind it."""
+    address, first, key = config.broker_ip, port(config, listener), port_key(config, listener)
+    if not listener.of_core:
+        return _bind_shared(address, first, key, workers, listener.transport)
+    return [
+        _bind_alone(address, first and first + 1 + core, f"{key} + {1 + core}")
+        for core in range(workers)
+    ]
 
 
 def _bind_shared(

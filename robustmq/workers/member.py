@@ -21,6 +21,7 @@ from robustmq.workers import log
 from robustmq.workers.identity import IdentityFile
 from robustmq.workers.inheritance import GRPC, HTTP, PEER, ServerInheritance
 from robustmq.workers.limits import StartError
+from robustmq.workers.listeners import kafka_host, kafka_ports
 from robustmq.workers.meta_counters import count
 from robustmq.workers.meta_service import MetaService
 from robustmq.workers.replication import METADATA, Replication, now_ms, result
@@ -254,6 +255,8 @@ class Member:
             workers=self._inheritance.workers,
             roles=config.roles,
             version=metadata.version("robustmq"),
+            kafka_host=kafka_host(config),
+            kafka_ports=kafka_ports(addresses, self._inheritance.workers),
         )
 
     def _know_nodes(self, roll: Roll) -> None:

@@ -5,11 +5,12 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from robustmq import metrics
+from robustmq._kernel.outbox import Outbox
 from robustmq._kernel.poller import Poller, peer_address
 from robustmq.broker.api import Timer
 from robustmq.broker.core import Core
@@ -24,7 +25,7 @@ from robustmq.net.transport import Pipeline, Transport
 from robustmq.net.websocket import Terms, WebSocket
 from robustmq.policy.principal import Peer
 from robustmq.workers import limits, log
-from robustmq.workers.entrance import Entrance, LocalEnd
+from robustmq.workers.entrance import Entrance, LocalEnd, Sink, UpperEnd
 from robustmq.workers.inheritance import Inheritance
 from robustmq.workers.listeners import LISTENERS, UNIX, Listener
 from robustmq.workers.peer_door import NOTE
@@ -40,11 +41,35 @@ _BACKLOG: Final = 4_096
 _RETRY_MS: Final = 50
 
 
+class Stream(Protocol):
+    """What carries a resident."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """Send what waits, then end."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+class Resident(Sink, Protocol):
+    """A connection that stays on the core that has accepted it."""
+
+    outbox: Outbox
+    stream: Stream | None
+
+    def lost(self) -> None:
+        """The peer is gone."""
+
+
 class Reception:
     """All that leads to connections on one worker, until it is shut.
 
     `watch_writable(socket, callback)` calls back once when a socket takes something again;
-    `report` hears of errors of ours. `peers` takes the sockets of other nodes' cores.
+    `report` hears of errors of ours. `peers` takes the sockets of other nodes' cores, `residents`
+    make the connections that stay where they were accepted, by their protocol.
     """
 
     def __init__(
@@ -76,6 +101,8 @@ class Reception:
         self._report = report
         self.quic: QuicDoor | None = None
         self.peers: Peers | None = None
+        self.residents: dict[str, Callable[[Peer], Resident]] = {}
+        self._of_listener: dict[str, Callable[[Peer], Resident]] = {}
         self._is_retrying = False
         self._acceptors: list[Acceptor] = []
         self._doors: list[Door] = []
@@ -108,9 +135,17 @@ class Reception:
                 continue
             if sock is not None:
                 sock.listen(_BACKLOG)
-                met = self._layered(listener) if listener.layers else self._plain(listener)
-                self._acceptors.append(self._acceptor(listener, sock, met))
+                self._acceptors.append(self._acceptor(listener, sock, self._way_in(listener)))
         self.handover.receive()
+
+    def _way_in(self, listener: Listener) -> Callable[[int], None]:
+        """Return what takes the sockets of a listener."""
+        resident = self.residents.get(listener.protocol)
+        if resident is not None:
+            self._of_listener[listener.name] = resident
+        if listener.layers:
+            return self._layered(listener)
+        return self._plain(listener) if resident is None else self._staying(listener, resident)
 
     def _quic_door(self, sock: socket.socket) -> "QuicDoor":
         # Not loaded where nobody listens for QUIC.
@@ -259,14 +294,32 @@ class Reception:
             self._refuse(Facts(peer.address, peer.listener), "no more may come in")
             return
         connection = self._mqtt.connection(peer)
+        self._carry(fd, connection, connection.intake)
+
+    def _carry(self, fd: int, connection: Connection | Resident, sink: Sink) -> None:
+        """Let the poller carry a connection over its socket."""
         try:
-            connection.stream = self._poller.adopt(
-                fd, connection.intake, connection.outbox, connection.lost
-            )
+            connection.stream = self._poller.adopt(fd, sink, connection.outbox, connection.lost)
         except OSError as error:
             _log.warning("connection not adopted", error=error.strerror)
             os.close(fd)
             connection.lost()
+
+    def _staying(
+        self, listener: Listener, resident: Callable[[Peer], Resident]
+    ) -> Callable[[int], None]:
+        """Return what takes plain sockets whose connections stay here."""
+
+        def meet(fd: int) -> None:
+            address = peer_address(fd)
+            facts = Facts(address, listener.name)
+            if self._is_proxy(address):
+                self._meet(fd, [self._proxy_layer()], facts)
+            else:
+                connection = resident(_peer(facts))
+                self._carry(fd, connection, connection)
+
+        return meet
 
     def _wait_until_writable(self, core: int, blocked: socket.socket) -> None:
         del core
@@ -361,6 +414,10 @@ class Reception:
 
     def settle(self, transport: Transport, beginning: bytes) -> bool:
         """Give a transport that begins like this to whom it belongs; False if it is not known."""
+        resident = self._of_listener.get(transport.facts.listener)
+        if resident is not None:
+            self._settle_here(transport, resident(_peer(transport.facts)), beginning)
+            return True
         core = self._mqtt.home(beginning[:PEEK_BYTES])
         if core is None:
             return False
@@ -376,6 +433,12 @@ class Reception:
             self._turn.row[metrics.CONNECTIONS_RELAYED] += 1
             self.relays.open(core, transport, peer, beginning)
         return True
+
+    @staticmethod
+    def _settle_here(transport: Transport, connection: Resident, beginning: bytes) -> None:
+        end = UpperEnd(connection, connection.outbox, connection.lost, transport)
+        connection.stream = end
+        end.feed(beginning)
 
     def give_up(self, entrance: Entrance) -> None:
         """A peer was silent for too long."""

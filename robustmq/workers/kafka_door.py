@@ -1,0 +1,87 @@
+"""Kafka on one worker: its connections, its handlers, and its frames between cores."""
+
+import time
+from typing import Final
+
+from robustmq.broker.catalog_api import Catalog
+from robustmq.broker.core import Core
+from robustmq.broker.ledger_api import Ledger
+from robustmq.broker.partition_api import Partitions
+from robustmq.broker.placement import Placement
+from robustmq.kafka.connection import Connection
+from robustmq.kafka.coordination import Coordination
+from robustmq.kafka.dispatch import handlers
+from robustmq.kafka.front import Front
+from robustmq.kafka.protocol import Kafka
+from robustmq.kafka.rights import Authority
+from robustmq.meta.image import Image
+from robustmq.policy.principal import Peer
+from robustmq.workers import log
+from robustmq.workers.admittance import Admittance
+from robustmq.workers.inheritance import Inheritance
+from robustmq.workers.kafka_brokers import Brokers
+from robustmq.workers.links import Links
+
+_log = log.EventLog("kafka")
+
+_ALONE: Final = "alone"
+
+
+def open_kafka(
+    inheritance: Inheritance,
+    core: Core,
+    *,
+    placement: Placement,
+    links: Links,
+    admittance: Admittance,
+    image: Image,
+    partitions: Partitions,
+    catalog: Catalog,
+    ledger: Ledger,
+    authority: Authority,
+) -> Front:
+    """Put Kafka together for one worker."""
+    config = inheritance.config
+    brokers = Brokers(config, inheritance.addresses, placement, image)
+    kafka = Kafka(
+        core,
+        config.kafka_runtime,
+        core=inheritance.index,
+        cluster=brokers,
+        partitions=partitions,
+        catalog=catalog,
+        ledger=ledger,
+        authority=authority,
+    )
+    table = handlers(kafka)
+    epoch = inheritance.region.state(inheritance.index).epoch
+    kafka.coordination = Coordination(kafka, table, links.send, epoch)
+    alone = config.mqtt_runtime.auth.certificate_as_username == _ALONE
+
+    def is_certified(peer: Peer) -> bool:
+        return alone and peer.certified is not None
+
+    return Front(
+        kafka,
+        table,
+        kafka.coordination,
+        admittance.quotas,
+        logins=admittance.logins,
+        gate=admittance.gate,
+        tenants=frozenset(config.mqtt_runtime.auth.tenants),
+        is_certified=is_certified,
+        complain=_complain,
+        clock_ns=time.monotonic_ns,
+        pressure_bytes=config.runtime.pressure_bytes,
+    )
+
+
+def _complain(connection: Connection, why: str) -> None:
+    principal = connection.principal
+    _log.info(
+        "client sent away",
+        user=principal.username if principal is not None else None,
+        address=connection.peer.address,
+        listener=connection.peer.listener,
+        reason=why,
+    )
