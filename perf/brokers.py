@@ -136,6 +136,7 @@ def launch(name: str, port: int, folder: Path, workers: int, commands: dict[str,
     http = free_port()
     command = [supervisor(), "-w", str(workers), "--data", str(folder / "data")]
     command += ["--set", f"mqtt_runtime.server.tcp_port={port}", "--set", f"http_port={http}"]
+    command += ["--set", "kafka_runtime.tcp_port=0"]
     command += ["--set", 'mqtt_runtime.server.listeners=["tcp"]']
     # The generator is busy on the same cores, and no peer is pinned.
     command += ["--set", "runtime.pin=false"]

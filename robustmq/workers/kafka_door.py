@@ -1,7 +1,7 @@
 """Kafka on one worker: its connections, its handlers, and its frames between cores."""
 
 import time
-from typing import Final
+from typing import Final, cast
 
 from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.core import Core
@@ -35,10 +35,8 @@ def open_kafka(
     links: Links,
     admittance: Admittance,
     image: Image,
-    partitions: Partitions,
     catalog: Catalog,
     ledger: Ledger,
-    authority: Authority,
 ) -> Front:
     """Put Kafka together for one worker."""
     config = inheritance.config
@@ -48,10 +46,10 @@ def open_kafka(
         config.kafka_runtime,
         core=inheritance.index,
         cluster=brokers,
-        partitions=partitions,
+        partitions=cast("Partitions", None),
         catalog=catalog,
         ledger=ledger,
-        authority=authority,
+        authority=cast("Authority", None),
     )
     table = handlers(kafka)
     epoch = inheritance.region.state(inheritance.index).epoch

@@ -83,7 +83,8 @@ class Participation:
     """What a core of a cluster hears and says; a `seeker.Cluster`.
 
     `groups` is the number of data groups. `welcome()` is called when the core knows for the first
-    time which sessions are its own: clients may come. `silent_ms()` says for how long the meta
+    time which sessions are its own: clients may come. `departed(core)` hears of cores whose node
+    is not live any more. `silent_ms()` says for how long the meta
     process has given no sign of life: after `lease_ms` of it the node may be given up unnoticed.
     """
 
@@ -111,6 +112,7 @@ class Participation:
         self._links = links
         self._peers = peers
         self._relays = relays
+        self.departed: Callable[[int], None] = lambda _core: None
         self._welcome: Callable[[], None] | None = welcome
         self._mqtt: Mqtt
         self._known: Sequence[PeerNode] = ()
@@ -235,6 +237,7 @@ class Participation:
         for core in before:
             if core not in now:
                 self.replaced(core)
+                self.departed(core)
 
     def replaced(self, core: int) -> None:
         """A core has a new life, or is not there any more: what came from it has ended."""

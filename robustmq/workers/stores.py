@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from typing import Final
 
-from robustmq.config import Engine, Storage, TopicRule
-from robustmq.errors import Refusal, Refused
+from robustmq.config import Config, Engine, Storage, TopicRule
+from robustmq.errors import ConfigError, Refusal, Refused
 from robustmq.storage.engine import EngineSettings, LogSettings, Progress, Recovery
 from robustmq.storage.gate import FULL
+from robustmq.storage.layout import open_layout
 from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
+from robustmq.workers import log
+
+_log = log.EventLog("worker")
+
+_STATUS_FAILED: Final = 1
 
 SEGMENTS: Final = "segments"
 """The directory of the segment engine within that of a core."""
@@ -140,3 +146,33 @@ class Stores:
             self.segments = SegmentEngine(directory, self._settings, progress=self._progress)
             self._watch(self.segments.fileno())
         return self.segments
+
+
+def open_stores(
+    config: Config, core: int, progress: Progress, watch: Callable[[int], None]
+) -> Stores:
+    """Open a core's database, which may take a while after a crash; SystemExit when it cannot be.
+
+    `progress` hears how far it is, `watch` of descriptors that say when something was completed.
+    """
+    storage = config.storage
+    layout = open_layout(config.data_path)
+    settings = EngineSettings(
+        pending_bytes=storage.pending_bytes,
+        retry_ms=storage.retry_ms,
+        open_files=storage.open_files,
+        memory_bytes=storage.memory_bytes,
+        wal_bytes=storage.wal_bytes,
+        flush=storage.flush,
+        interval_ms=storage.interval_ms,
+    )
+    path = layout.core_path(core)
+    try:
+        rocksdb = RocksdbEngine(path, settings, progress=progress)
+    except (OSError, ConfigError) as error:
+        reason = str(error)
+    else:
+        return Stores(rocksdb, path, settings, storage, watch=watch, progress=progress)
+    # Said here: within the except clause a traceback would go with it.
+    _log.error("the database cannot be opened", path=path, reason=reason)
+    raise SystemExit(_STATUS_FAILED)

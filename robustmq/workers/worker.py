@@ -16,13 +16,15 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
+from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.delayed_view import DelayedView
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
+from robustmq.kafka import coordination
+from robustmq.kafka.front import Front
 from robustmq.mqtt import seeker
 from robustmq.mqtt.announcements import Announcements
-from robustmq.mqtt.census import Census
 from robustmq.mqtt.connection import Connection
 from robustmq.mqtt.events import Events
 from robustmq.mqtt.headers import describe
@@ -32,31 +34,29 @@ from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
 from robustmq.shm.region import Phase
-from robustmq.storage.engine import EngineSettings
-from robustmq.storage.layout import open_layout
-from robustmq.storage.rocksdb_engine import RocksdbEngine
-from robustmq.workers import log, relays
+from robustmq.workers import log
 from robustmq.workers.administration import Administration
 from robustmq.workers.admittance import Admittance
+from robustmq.workers.answers import answers
 from robustmq.workers.bridges import Bridges
 from robustmq.workers.certificate_watch import CertificateWatch
 from robustmq.workers.data_groups import DataGroups
 from robustmq.workers.inheritance import PEER, Inheritance, meta_endpoint
+from robustmq.workers.kafka_door import open_kafka
 from robustmq.workers.links import Links
+from robustmq.workers.offset_groups import OffsetGroups
 from robustmq.workers.participation import Participation, meta_link, reach
 from robustmq.workers.peers import Peers
-from robustmq.workers.questions import listing
 from robustmq.workers.reception import Reception
 from robustmq.workers.registrar import follow_topics
 from robustmq.workers.storage_watch import StorageWatch
-from robustmq.workers.stores import Stores
+from robustmq.workers.stores import open_stores
 
 if TYPE_CHECKING:
     from robustmq.workers.quic import QuicDoor
 
 _log = log.EventLog("worker")
 
-_STATUS_FAILED: Final = 1
 _EXPIRE_MS: Final = 250
 _EPOCH_SHIFT: Final = 32
 # Nearly all that a turn allocates is freed by reference counts; the collector looks seldom.
@@ -82,7 +82,9 @@ class Worker:
         node = self._config.broker_id if inheritance.trust is not None else None
         self._placement = Placement(inheritance.workers, node)
         self._watch = StorageWatch(self._state, self._cells)
-        self._stores = self._open_stores()
+        self._stores = open_stores(
+            self._config, self._index, self._watch.progress, self._watch_store
+        )
         assembly = assemble(
             self._turn,
             self._config,
@@ -120,37 +122,14 @@ class Worker:
         self._meta = meta_link(inheritance, self._watch_writable, self._turn)
         self._peers = self._link_up()
         self._participation = self._participate()
+        offsets = self._config.meta_runtime.offset_raft_group_num
+        self._ledger = OffsetGroups(offsets, self._meta)
+        self._kafka = self._open_kafka(parts.catalog)
         self._administration = self._administer()
-        self._admittance.fold(self._meta.image, self._mqtt.banned)
+        self._admittance.fold(self._meta.image, self._banned)
         follow_topics(self._meta, parts, self._mqtt, self._config.admin.max_records)
         self._administration.follow(self._meta)
         self._draining: asyncio.TimerHandle | None = None
-
-    def _open_stores(self) -> Stores:
-        """Open this core's database, which may take a while after a crash."""
-        storage = self._config.storage
-        layout = open_layout(self._config.data_path)
-        settings = EngineSettings(
-            pending_bytes=storage.pending_bytes,
-            retry_ms=storage.retry_ms,
-            open_files=storage.open_files,
-            memory_bytes=storage.memory_bytes,
-            wal_bytes=storage.wal_bytes,
-            flush=storage.flush,
-            interval_ms=storage.interval_ms,
-        )
-        path = layout.core_path(self._index)
-        progress = self._watch.progress
-        try:
-            rocksdb = RocksdbEngine(path, settings, progress=progress)
-        except (OSError, ConfigError) as error:
-            reason = str(error)
-        else:
-            watch = self._watch_store
-            return Stores(rocksdb, path, settings, storage, watch=watch, progress=progress)
-        # Said here: within the except clause a traceback would go with it.
-        _log.error("the database cannot be opened", path=path, reason=reason)
-        raise SystemExit(_STATUS_FAILED)
 
     def _watch_store(self, fd: int) -> None:
         self._poller.watch(fd, self._take_completed)
@@ -176,6 +155,22 @@ class Worker:
             self._mqtt,
             random.Random(os.urandom(16)).randrange,
         )
+
+    def _open_kafka(self, catalog: Catalog) -> Front:
+        front = open_kafka(
+            self._inheritance,
+            self._core,
+            placement=self._placement,
+            links=self._links,
+            admittance=self._admittance,
+            image=self._meta.image,
+            catalog=catalog,
+            ledger=self._ledger,
+        )
+        self._reception.residents["kafka"] = front.connection
+        if self._participation is not None:
+            self._participation.departed = front.coordination.replaced
+        return front
 
     def _link_up(self) -> Peers | None:
         """Let the other cores reach this one, and those of other nodes unless this is alone."""
@@ -238,29 +233,24 @@ class Worker:
     def _notify(self, kind: str, value: dict[str, Any]) -> None:
         self._administration.notify(kind, value)
 
+    def _banned(self, identity: str | None) -> None:
+        self._mqtt.banned(identity)
+        self._kafka.banned()
+
     def _administer(self) -> Administration:
         (end,) = self._inheritance.channels
         channel = Channel(end, lambda: self._watch_writable(end, channel.flush))
         administration = Administration(channel, self._state.epoch)
-        sessions = self._mqtt.sessions
-        census = Census(sessions)
         administration.answers.update(
-            {
-                "cluster.links": listing(self._links.walk, lambda: self._links.others),
-                "mqtt.delayed": listing(
-                    self._delayed.walk, lambda: self._cells[metrics.DELAYED_MESSAGES]
-                ),
-                "mqtt.delayed.delete": self._delayed.delete,
-                "mqtt.slow_subscribers": self._slow.listed,
-                "mqtt.slow_subscribers.clear": self._slow.clear,
-                "mqtt.announce": self._announcements.asked,
-                "mqtt.bridges": listing(self._bridges.walk, lambda: len(self._bridges.lines)),
-                "mqtt.clients": listing(census.clients, lambda: self._mqtt.connections),
-                "mqtt.sessions": listing(census.sessions, lambda: len(sessions)),
-                "mqtt.subscriptions": listing(
-                    census.subscriptions, lambda: self._cells[metrics.SUBSCRIPTIONS]
-                ),
-            }
+            answers(
+                self._cells,
+                links=self._links,
+                mqtt=self._mqtt,
+                delayed=self._delayed,
+                slow=self._slow,
+                announcements=self._announcements,
+                bridges=self._bridges,
+            )
         )
         return administration
 
@@ -348,6 +338,7 @@ class Worker:
         self._draining = self._loop.call_later(bound, self._loop.stop)
         self._poller.tick()
         self._mqtt.shut_down()
+        self._kafka.shut_down()
 
     def _reload(self) -> None:
         # The supervisor has read the same file and has told what is wrong with it.
@@ -389,6 +380,7 @@ class Worker:
         if roaming is not None:
             roaming.run()
         core.commit()
+        self._ledger.flush()
         if roaming is not None:
             roaming.flush()
             self._data_groups.flush()
@@ -444,17 +436,20 @@ class Worker:
     # ------------------------------------------------------------------ the fabric
 
     def _receive(self, source: int, frame: bytes) -> None:
-        if frame[0] >= seeker.FIRST_KIND:
-            if self._mqtt.roaming is not None:
-                self._mqtt.roaming.receive(source, frame)
-        elif frame[0] >= relays.FIRST_KIND:
-            self._relays.receive(source, frame)
-        else:
+        kind = frame[0]
+        if kind < coordination.FIRST_KIND:
             self._core.receive(source, frame)
+        elif kind <= coordination.LAST_KIND:
+            self._kafka.coordination.receive(source, frame)
+        elif kind < seeker.FIRST_KIND:
+            self._relays.receive(source, frame)
+        elif self._mqtt.roaming is not None:
+            self._mqtt.roaming.receive(source, frame)
 
     def _replaced(self, core: int) -> None:
         self._core.replaced(core)
         self._relays.replaced(core)
+        self._kafka.coordination.replaced(core)
         if self._mqtt.roaming is not None:
             self._mqtt.roaming.replaced(core)
 

@@ -45,6 +45,7 @@ class Node:
     ) -> None:
         command = [sys.executable, "-m", module, "-w", str(workers), "--data", str(data)]
         ports = [f"mqtt_runtime.server.{name}_port=0" for name in PORTS]
+        ports += [f"kafka_runtime.{name}_port=0" for name in ("tcp", "tls")]
         for setting in ("http_port=0", "broker_ip=127.0.0.1", *ports, *settings):
             command += ["--set", setting]
         command += arguments

@@ -128,6 +128,8 @@ def main(arguments: list[str]) -> NoReturn:
         settings.port(given["-p"])
     values = {
         "http_port": 0,
+        "kafka_runtime.tcp_port": 0,
+        "kafka_runtime.tls_port": 0,
         "data_path": _data(settings),
         "runtime.workers": 2,
         "runtime.pin": False,

@@ -32,7 +32,8 @@ HEAVY = (
 def configured(*overrides: str) -> Config:
     keys = ("tcp_port", "websocket_port", "websockets_port")
     ports = [f"mqtt_runtime.server.{key}=0" for key in keys]
-    return load(None, ("http_port=0", "broker_ip=127.0.0.1", *ports, *overrides), {})
+    kafka = ("kafka_runtime.tcp_port=0", "kafka_runtime.tls_port=0")
+    return load(None, ("http_port=0", *kafka, "broker_ip=127.0.0.1", *ports, *overrides), {})
 
 
 @pytest.fixture
