@@ -79,8 +79,9 @@ class ClientQuotas:
         self._named.clear()
         self._known.clear()
 
-    def apply(self, name: str, value: Mapping[str, Any] | None) -> None:
+    def apply(self, name: str, value: Mapping[str, Any] | None, changed: int = 0) -> None:
         """Learn of a quota by its record, or with None that it is gone; raises ValueError."""
+        del changed
         self._known.clear()
         before = self._named.pop(name, None)
         if before is not None:
