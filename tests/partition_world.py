@@ -171,12 +171,13 @@ class Owner:
 class Topics:
     """A catalog with one topic, whose partitions go round the cores of a node."""
 
-    version = 1
+    version: int
 
     def __init__(self, cores: int, partitions: int) -> None:
         self.topic = Topic(
             name=TOPIC, id=bytes(16), partitions=partitions, rule=TopicRule(filter="t")
         )
+        self.version = 1
         self.cores = cores
         self.elsewhere: dict[Partition, int | None] = {}
         self._nodes: dict[Partition, int] = {}
@@ -189,6 +190,7 @@ class Topics:
         """Let another node lead a partition, since epoch 7."""
         self.elsewhere[partition] = global_core(node, 0)
         self._nodes[partition] = node
+        self.version += 1
 
     def find(self, tenant: str, name: str) -> Topic | None:
         """Know the one."""

@@ -86,6 +86,8 @@ class Partitions:
         self._owner = owner
         self._pressure_bytes = pressure_bytes
         self._last_call = epoch << _EPOCH_SHIFT
+        self._version = catalog.version
+        self._cores: dict[Partition, int] = {}
         self._unanswered = 0
         self._appends: dict[int, _Append] = {}
         self._portions: dict[int, Portion] = {}
@@ -111,15 +113,30 @@ class Partitions:
     def _core_of(self, partition: Partition, *, anywhere: bool = False) -> tuple[int, int]:
         """The core that leads a partition, and 0; else the fault in the second place.
 
-        What clients ask is asked only of cores of this node unless `anywhere`.
+        What clients ask is asked only of cores of this node unless `anywhere`. `_look` has been
+        called since the catalog may have changed.
         """
+        core = self._cores.get(partition)
+        if core is not None:
+            return core, 0
         core = self._catalog.core_of(partition)
         if core is not None and (core < FIRST_REMOTE or anywhere):
-            return core, 0 if self._placement.is_live(core) else Fault.UNAVAILABLE
+            if not self._placement.is_live(core):
+                return core, Fault.UNAVAILABLE
+            if core < FIRST_REMOTE:
+                self._cores[partition] = core
+            return core, 0
         topic = self._catalog.of(partition.topic)
         if topic is None or not 0 <= partition.number < topic.partitions:
             return 0, Fault.UNKNOWN
         return 0, Fault.NOT_LEADER
+
+    def _look(self) -> None:
+        """Forget who leads what when the catalog is another."""
+        version = self._catalog.version
+        if version != self._version:
+            self._version = version
+            self._cores.clear()
 
     # ------------------------------------------------------------------ appending
 
@@ -127,6 +144,7 @@ class Partitions:
         self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
     ) -> None:
         """See `partition_api.Partitions.append`."""
+        self._look()
         core, fault = self._core_of(partition)
         size = len(batch)
         if not fault and self._unanswered > _HARD * self._pressure_bytes:
@@ -182,6 +200,7 @@ class Partitions:
         assert wanted, "nothing comes of nothing"
         places: dict[int, list[int]] = {}
         reads: list[Read | None] = [None] * len(wanted)
+        self._look()
         for place, each in enumerate(wanted):
             core, fault = self._core_of(each.partition)
             if fault:
@@ -380,6 +399,7 @@ class Partitions:
         gathering = Gathering[Answer](len(things), reply)
         places: dict[int, list[int]] = {}
         faults: list[tuple[int, int]] = []
+        self._look()
         for place, partition in enumerate(partitions):
             core, fault = self._core_of(partition, anywhere=anywhere)
             if fault:
