@@ -182,9 +182,6 @@ class Reading(Protocol):
 class Partitions(Protocol):
     """The partitions of all topics."""
 
-    blocked: bool
-    """Whether so much was appended and not answered that whoever appends should pause."""
-
     def append(
         self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
     ) -> None:

@@ -62,8 +62,9 @@ class _Append:
 class Partitions:
     """A `partition_api.Partitions` on core `core` in its life `epoch`.
 
-    `blocked` while more than `pressure_bytes` are appended and not answered, until it is half of
-    that. What is read for another core waits while more than that waits for room to it.
+    While much more than `pressure_bytes` are appended and not answered more is refused: whoever
+    appends has to pause before. What is read for another core waits while more than that waits for
+    room to it.
     """
 
     def __init__(
@@ -95,7 +96,6 @@ class Partitions:
         self._servings: dict[tuple[int, int], Serving] = {}
         self._woken: dict[tuple[int, int], None] = {}
         self.timers: Timers
-        self.blocked = False
         self.handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.APPEND: self._on_append,
             Kind.APPENDED: self._on_appended,
@@ -154,8 +154,6 @@ class Partitions:
                 reply(Appended(fault))
             return
         self._unanswered += size
-        if self._unanswered > self._pressure_bytes:
-            self.blocked = True
         if core == self._core:
             self._owner.append(partition, batch, partial(self._appended, size, reply))
             return
@@ -167,8 +165,6 @@ class Partitions:
         self, size: int, reply: Callable[[Appended], None] | None, outcome: Appended
     ) -> None:
         self._unanswered -= size
-        if self.blocked and self._unanswered <= self._pressure_bytes // 2:
-            self.blocked = False
         if reply is not None:
             reply(outcome)
 

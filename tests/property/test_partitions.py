@@ -153,7 +153,6 @@ class Trial:
                     assert payload_of(log[outcome.base_offset]) == payload
         for core in self.world.cores:
             assert not core.owner.parked
-            assert not core.router.blocked
             assert not core.router.busy
 
 
