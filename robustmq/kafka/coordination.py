@@ -176,7 +176,8 @@ class Coordination:
         at = _REQUEST.size + length
         caller = _caller.decode(memoryview(frame)[_REQUEST.size : at])
         header = codec.decode_request_header(frame, at)
-        request = codec.decode_request(header.api, header.version, frame, header.body_at)
+        most = self._kafka.settings.max_request_elements
+        request = codec.decode_request(header.api, header.version, frame, header.body_at, most)
         call = Call(
             header.api,
             header.version,

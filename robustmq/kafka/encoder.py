@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from robustmq.kafka.schema import Field, Message, Shape, fields_of
-from robustmq.kafka.wire import put_batches, put_compact_batches, put_tag, put_uvarint
+from robustmq.kafka.wire import (
+    MAX_TEXT,
+    put_batches,
+    put_compact_batches,
+    put_tag,
+    put_uvarint,
+    shortened,
+)
 
 Encode: TypeAlias = Callable[[Message, bytearray, list[bytes]], None]
 """Appends a message to `out`; large batches, and what was before them, to the pieces."""
@@ -19,6 +26,7 @@ _TOOLS: Final[dict[str, Any]] = {
     "put_compact_batches": put_compact_batches,
     "put_tag": put_tag,
     "put_uvarint": put_uvarint,
+    "shortened": shortened,
 }
 _EMPTY: Final = {"str": "''", "bytes": "b''", "batches": "b''", "list": "()"}
 
@@ -113,6 +121,10 @@ class _Encoder:
         else:
             text = shape.kind == "str"
             value = self._assign(name, f"{value}.encode()" if text else value)
+            if text and not self._is_flexible:
+                # What a newer version took may be longer than an older one can say.
+                self._line(f"if len({value}) > {MAX_TEXT}:")
+                self._line(f"    {value} = shortened({value})")
             self._length("h" if text else "i", value)
             self._line(f"{self._out} += {value}")
 

@@ -147,7 +147,8 @@ class Front:
             slot.version = 0
             slot.answer(self._versions.unsupported())
             return
-        request = codec.decode_request(api, version, frame.data, header.body_at)
+        most = self.kafka.settings.max_request_elements
+        request = codec.decode_request(api, version, frame.data, header.body_at, most)
         if isinstance(request, SaslHandshakeRequest | SaslAuthenticateRequest):
             if connection.dialogue is None:
                 connection.dialogue = Dialogue(connection)

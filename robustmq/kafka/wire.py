@@ -15,6 +15,9 @@ MALFORMED: Final = 42
 PIECE_MIN: Final = 1_024
 """Batches from this size on stay the piece that they are; smaller ones are copied."""
 
+MAX_TEXT: Final = 32_767
+"""Bytes of the longest text, before versions were flexible."""
+
 
 def malformed(detail: str) -> ProtocolError:
     """Return the error for bytes that are no message."""
@@ -62,6 +65,11 @@ def skip_tags(data: bytes, at: int) -> int:
         size, at = read_uvarint(data, at)
         at += size
     return at
+
+
+def shortened(text: bytes) -> bytes:
+    """Return as much of a text as there is room for, in whole characters."""
+    return text[:MAX_TEXT].decode(errors="ignore").encode()
 
 
 def put_tag(out: bytearray, tag: int, value: bytearray) -> None:

@@ -29,7 +29,7 @@ This page is written by `scripts/conformance`; a test fails when it is stale.
 |---|---|---|---|---|
 """
 
-_NOTES: Final[Mapping[ApiKey, str]] = {
+_NOTES: Final[Mapping[int, str]] = {
     ApiKey.PRODUCE: "0 to 2 are listed for older clients, which look for them before they"
     " compress, and refused",
     ApiKey.FETCH: "13 and later name topics by id",

@@ -82,7 +82,12 @@ class Coordinating:
 
     def at(self, when_ms: int, callback: Action) -> object:
         """A timer of this life."""
-        return self.world.timers.at(when_ms, lambda: self.is_alive and callback())
+
+        def due() -> None:
+            if self.is_alive:
+                callback()
+
+        return self.world.timers.at(when_ms, due)
 
     def _ask(
         self, what: str, does: Callable[[], Any], reply: Callable[[Any], None], failed: object

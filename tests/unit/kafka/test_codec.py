@@ -7,6 +7,7 @@ from robustmq.kafka import codec
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.messages.connection import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 from robustmq.kafka.messages.fetch import FetchableTopicResponse, FetchResponse, PartitionData
+from robustmq.kafka.messages.group_listing import ListedGroup, ListGroupsResponse
 from robustmq.kafka.messages.groups import HeartbeatRequest
 from robustmq.kafka.messages.leaders import LeaderIdAndEpoch
 from robustmq.kafka.messages.metadata import (
@@ -108,6 +109,15 @@ def test_a_tagged_field_is_left_out_where_it_says_nothing() -> None:
 
     # The tag, its size, two numbers, and the end of the struct.
     assert size(LeaderIdAndEpoch(1, 2)) == size(None) + 2 + 9
+
+
+def test_a_text_that_an_old_version_cannot_say_is_cut() -> None:
+    group = ListedGroup(group_id="ö" * 20_000)
+    for version, size in ((0, 16_383), (3, 20_000)):
+        response = ListGroupsResponse(groups=[group])
+        (data,) = codec.encode_response(ApiKey.LIST_GROUPS, version, 1, response)
+        _, read = codec.decode_response(ApiKey.LIST_GROUPS, version, data)
+        assert read == ListGroupsResponse(groups=[ListedGroup(group_id="ö" * size)])
 
 
 def test_null_is_nothing_where_a_version_does_not_have_it() -> None:
