@@ -36,6 +36,7 @@ class _Cluster:
 
     id = "cluster"
     node = 1
+    lives = 0
 
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         """It is always here."""

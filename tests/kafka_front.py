@@ -47,6 +47,7 @@ class Place:
     def __init__(self) -> None:
         self.id = "cluster"
         self.node = 1
+        self.lives = 0
         self.coordinators: dict[str, tuple[int, int] | None] = {}
 
     def coordinator_of(self, key: str) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Who of a group reads which partitions, decided by the server: `uniform` and `range` (KIP-848)."""
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
@@ -102,18 +103,26 @@ class _Balance:
             self._given[member].add(place)
 
     def _move(self) -> bool:
-        """Take from each who has two more than another who may have it; False: there is nobody."""
+        """Take from whoever has most, as long as another who may have it has two less.
+
+        False: there was nothing to take.
+        """
         has_moved = False
         pools = _Pools(self._given)
-        for member in sorted(self._given, key=lambda member: -len(self._given[member])):
-            for place in self._spare(member):
+        spare = {member: self._spare(member) for member in self._given}
+        heap = [(-len(places), member) for member, places in self._given.items()]
+        heapq.heapify(heap)
+        while heap:
+            _, member = heapq.heappop(heap)
+            for place in spare[member]:
                 other = pools.least(self._readers[place[0]])
-                if len(self._given[member]) - len(self._given[other]) < 2:
-                    continue
-                self._given[member].discard(place)
-                self._given[other].add(place)
-                pools.note(member)
-                has_moved = True
+                if len(self._given[member]) - len(self._given[other]) >= 2:
+                    self._given[member].discard(place)
+                    self._given[other].add(place)
+                    pools.note(member)
+                    heapq.heappush(heap, (-len(self._given[member]), member))
+                    has_moved = True
+                    break
         return has_moved
 
     def _spare(self, member: str) -> Iterator[Place]:
@@ -121,11 +130,8 @@ class _Balance:
         by_topic: dict[bytes, list[Place]] = defaultdict(list)
         for place in sorted(self._given[member]):
             by_topic[place[0]].append(place)
-        most = max(map(len, by_topic.values()), default=0)
-        for index in range(most):
-            for places in by_topic.values():
-                if index < len(places):
-                    yield places[-1 - index]
+        for places in itertools.zip_longest(*map(reversed, by_topic.values())):
+            yield from (place for place in places if place is not None)
 
 
 class _Pools:
@@ -137,6 +143,7 @@ class _Pools:
     def __init__(self, given: Mapping[str, set[Place]]) -> None:
         self._given = given
         self._heaps: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+        self._members: dict[tuple[str, ...], frozenset[str]] = {}
 
     def least(self, readers: tuple[str, ...]) -> str:
         """Return who has least of some, of several the first by name."""
@@ -145,6 +152,7 @@ class _Pools:
             heap = [(len(self._given[member]), member) for member in readers]
             heapq.heapify(heap)
             self._heaps[readers] = heap
+            self._members[readers] = frozenset(readers)
         while True:
             count, member = heap[0]
             actual = len(self._given[member])
@@ -156,5 +164,5 @@ class _Pools:
         """A member has less than before."""
         entry = (len(self._given[member]), member)
         for readers, heap in self._heaps.items():
-            if member in readers:
+            if member in self._members[readers]:
                 heapq.heappush(heap, entry)

@@ -10,7 +10,7 @@ coordinator finds out by itself who is not there any more.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group_keeper import Keeper
@@ -24,9 +24,6 @@ from robustmq.kafka.messages.groups import (
     SyncGroupResponse,
 )
 from robustmq.settings.kafka_groups import KafkaGroups
-
-CONSUMER_TYPE: Final = "consumer"
-"""The protocol type of consumers; others (Connect's workers) say what they are."""
 
 Joined: TypeAlias = Callable[[JoinGroupResponse], None]
 Synced: TypeAlias = Callable[[SyncGroupResponse], None]

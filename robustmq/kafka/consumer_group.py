@@ -18,7 +18,14 @@ from robustmq.kafka.assignors import ASSIGNORS, Place, Subscriber
 from robustmq.kafka.consumer_group_topics import Subscriptions, compiled
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group_keeper import Keeper
-from robustmq.kafka.group_pages import Consumer, ConsumerPage, State
+from robustmq.kafka.group_pages import (
+    CONSUMER_TYPE,
+    Consumer,
+    ConsumerPage,
+    State,
+    is_settled,
+    state_of,
+)
 from robustmq.kafka.messages.consumer_groups import (
     Assignment,
     ConsumerGroupHeartbeatRequest,
@@ -38,7 +45,7 @@ _NOTHING: Final[frozenset[Place]] = frozenset()
 class ConsumerGroup:
     """The members of one group; `close` is the end of this object, not of the group."""
 
-    protocol_type: Final = "consumer"
+    protocol_type: Final = CONSUMER_TYPE
 
     def __init__(
         self,
@@ -82,13 +89,7 @@ class ConsumerGroup:
     @property
     def state(self) -> State:
         """What it is at."""
-        if not self.members:
-            return State.EMPTY
-        if self.epoch > self.target_epoch:
-            return State.ASSIGNING
-        if all(self._is_settled(member) for member in self.members.values()):
-            return State.STABLE
-        return State.RECONCILING
+        return state_of(self.page)
 
     @property
     def assignor(self) -> str:
@@ -96,6 +97,12 @@ class ConsumerGroup:
         asked = Counter(m.assignor for m in self.members.values() if m.assignor in ASSIGNORS)
         found = asked.most_common(1)
         return found[0][0] or "" if found else next(iter(ASSIGNORS))
+
+    @property
+    def subscribed(self) -> set[str]:
+        """The names of the topics that some member subscribes to."""
+        topics = {topic for each in self.members.values() for topic in self.subscriptions.of(each)}
+        return {name for name in map(self.subscriptions.name, topics) if name is not None}
 
     def close(self, error: ErrorCode) -> None:
         """Nobody waits here."""
@@ -127,10 +134,9 @@ class ConsumerGroup:
         self._reconcile(member, _owned(request))
         self._touch(member)
         after = (member.epoch, member.places, member.revoking)
-        is_told = after != before or is_new or request.topic_partitions is not None
-        is_told = is_told or request.member_epoch != before[0]
-        response = self._response(member, is_told=is_told)
         has_changed = has_changed or after != before
+        is_told = after != before or request.member_epoch != before[0] or _is_whole(request)
+        response = self._response(member, is_told=is_told)
 
         def kept(error: ErrorCode) -> None:
             reply(refused(error, "") if error else response)
@@ -311,17 +317,13 @@ class ConsumerGroup:
         self.target_epoch = self.epoch
         self._is_dirty = True
 
-    def _is_settled(self, member: Consumer) -> bool:
-        is_there = member.epoch == self.target_epoch and not member.revoking
-        return is_there and member.places == member.target
-
     def _reconcile(self, member: Consumer, owned: frozenset[Place] | None) -> None:
         """Bring a member one step further; `owned` is what it says that it reads, if it does."""
         if member.revoking:
             if owned is None or owned & member.revoking:
                 return
             self._own(member, member.places, _NOTHING)
-        if self._is_settled(member):
+        if is_settled(member, self.target_epoch):
             self._mind_revoking(member)
             return
         staying = member.places & member.target
@@ -381,6 +383,17 @@ def by_topic(places: Iterable[Place]) -> list[TopicPartitions]:
 def refused(error: ErrorCode, detail: str) -> ConsumerGroupHeartbeatResponse:
     """Make the answer to a heartbeat that is not taken."""
     return ConsumerGroupHeartbeatResponse(error_code=error, error_message=detail or None)
+
+
+def _is_whole(request: ConsumerGroupHeartbeatRequest) -> bool:
+    """Whether a member says all of itself: it joins, or does not know whether it was heard."""
+    if request.member_epoch == _JOIN:
+        return True
+    is_subscribing = (
+        request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None
+    )
+    has_all = request.rebalance_timeout_ms >= 0 and request.topic_partitions is not None
+    return is_subscribing and has_all
 
 
 def _owned(request: ConsumerGroupHeartbeatRequest) -> frozenset[Place] | None:

@@ -5,7 +5,9 @@ from typing import Any, TypeAlias
 
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
+from robustmq.kafka.group_coordinator import GroupCoordinator
 from robustmq.kafka.handlers.fetch import Fetch
+from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.handlers.list_offsets import ListOffsets
 from robustmq.kafka.handlers.produce import Produce
 from robustmq.kafka.handlers.records import Records
@@ -21,7 +23,9 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
     """
     produce, fetch = Produce(kafka), Fetch(kafka)
     offsets, records = ListOffsets(kafka), Records(kafka)
+    groups = GroupCoordinator(kafka)
     return {
+        **group_handlers(kafka, groups),
         ApiKey.PRODUCE: produce.produce,
         ApiKey.FETCH: fetch.fetch,
         ApiKey.LIST_OFFSETS: offsets.list_offsets,

@@ -9,7 +9,15 @@ from robustmq.kafka.classic_group import ClassicGroup
 from robustmq.kafka.consumer_group import ConsumerGroup
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group_ledger import GroupLedger
-from robustmq.kafka.group_pages import ClassicPage, ConsumerPage, GroupPage, State, encode
+from robustmq.kafka.group_members import subscribed_topics
+from robustmq.kafka.group_pages import (
+    CONSUMER_TYPE,
+    ClassicPage,
+    ConsumerPage,
+    GroupPage,
+    State,
+    encode,
+)
 from robustmq.kafka.protocol import Kafka
 
 
@@ -44,6 +52,8 @@ class Group:
         lost: Callable[[ErrorCode], None],
     ) -> None:
         self.tenant, self.id, self.key = name
+        self.lives = kafka.cluster.lives
+        """Which nodes lived when nobody else had it (`protocol.Cluster.lives`)."""
         self.used_ms = kafka.now_ms
         self._kafka = kafka
         self._new_id = new_id
@@ -113,6 +123,51 @@ class Group:
             epoch = page.generation
             self.machine = self._machine(ConsumerPage(epoch, epoch, since_ms=page.since_ms))
         return self.machine if isinstance(self.machine, ConsumerGroup) else None
+
+    def may_commit(
+        self, member_id: str, instance_id: str | None, generation: int, *, knows_epochs: bool
+    ) -> ErrorCode:
+        """Say whether somebody may commit offsets; `knows_epochs`: with epochs of members."""
+        if generation >= 0 and not self.exists:
+            return ErrorCode.ILLEGAL_GENERATION
+        if isinstance(self.machine, ClassicGroup):
+            return self.machine.may_commit(member_id, instance_id, generation)
+        if self.machine.members and not knows_epochs:
+            return ErrorCode.UNSUPPORTED_VERSION
+        return self.machine.may_commit(member_id, generation)
+
+    def may_pend(self, member_id: str, instance_id: str | None, generation: int) -> ErrorCode:
+        """Say whether a transaction may have offsets of the group: a member's, or anybody's."""
+        if generation < 0 and not member_id and instance_id is None:
+            return ErrorCode.NONE
+        if isinstance(self.machine, ConsumerGroup):
+            return self.machine.may_commit(member_id, generation)
+        error = self.machine.check(member_id, instance_id)
+        if not error and generation != self.machine.generation:
+            error = ErrorCode.ILLEGAL_GENERATION
+        return error
+
+    def may_fetch(self, member_id: str | None, epoch: int) -> ErrorCode:
+        """Say whether somebody may read offsets: as a member with its epoch, or as nobody."""
+        is_member = member_id is not None and epoch >= 0
+        if is_member and isinstance(self.machine, ConsumerGroup):
+            return self.machine.may_commit(member_id or "", epoch)
+        return ErrorCode.NONE
+
+    @property
+    def subscribed(self) -> set[str] | None:
+        """The topics that some member subscribes to; None: its members do not say."""
+        machine = self.machine
+        if isinstance(machine, ConsumerGroup):
+            return machine.subscribed
+        if machine.members and machine.protocol_type != CONSUMER_TYPE:
+            return None
+        return {
+            topic
+            for member in machine.members
+            for _, metadata in member.protocols
+            for topic in subscribed_topics(metadata)
+        }
 
     def close(self, error: ErrorCode) -> None:
         """Forget it here, and answer everybody who waits."""

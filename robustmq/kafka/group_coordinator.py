@@ -2,12 +2,13 @@
 
 Who reads a group writes its page as it is before anything else: from then on the page has another
 version, and whoever coordinated the group before can change nothing of it any more. Only then its
-offsets are read, so that none is committed behind them.
+offsets are read, so that none is committed behind them. When nodes have come or gone since then,
+the page's version says whether another one had the group meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -22,6 +23,14 @@ from robustmq.kafka.group_pages import ClassicPage, GroupPage, decode
 from robustmq.kafka.protocol import Kafka
 
 Found: TypeAlias = Callable[[Group | ErrorCode], None]
+
+
+class Reader(NamedTuple):
+    """Who commits offsets: a member of a generation, or (by the defaults) nobody of the group."""
+
+    member_id: str = ""
+    instance_id: str | None = None
+    generation: int = -1
 
 
 class GroupCoordinator:
@@ -48,7 +57,8 @@ class GroupCoordinator:
             return
         key = group_key(tenant, group_id)
         group = self._groups.get(key)
-        if group is not None and group.exists:
+        is_known = group is not None and group.exists
+        if is_known and group is not None and group.lives == self._kafka.cluster.lives:
             group.used_ms = self._kafka.now_ms
             then(group)
             return
@@ -62,58 +72,134 @@ class GroupCoordinator:
             then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         else:
             self._loading[key] = [then]
-            _Loading(self._kafka, key, partial(self._loaded, tenant, group_id))
+            name = Name(tenant, group_id, key)
+            if is_known and group is not None:
+                group.ledger.verify(partial(self._verified, name, group, self._kafka.cluster.lives))
+            else:
+                self._load(name)
 
-    def _loaded(
-        self,
-        tenant: str,
-        group_id: str,
-        result: Known | ErrorCode,
-    ) -> None:
-        key = group_key(tenant, group_id)
+    def _verified(self, name: Name, group: Group, lives: int, error: ErrorCode) -> None:
+        """Nodes have come or gone since a group was read: perhaps another one had it meanwhile."""
+        if error:
+            group.close(error)
+            self._groups.pop(name.key, None)
+            self._load(name)
+            return
+        group.lives = lives
+        for then in self._loading.pop(name.key):
+            then(group)
+
+    def _load(self, name: Name) -> None:
+        lives = self._kafka.cluster.lives
+        _Loading(self._kafka, name.key, partial(self._loaded, name, lives))
+
+    def _loaded(self, name: Name, lives: int, result: Known | ErrorCode) -> None:
         found: Group | ErrorCode
         if isinstance(result, ErrorCode):
-            self._groups.pop(key, None)
+            self._groups.pop(name.key, None)
             found = result
         else:
-            name = Name(tenant, group_id, key)
-            lost = partial(self._lost, key)
-            found = self._groups[key] = Group(self._kafka, name, result, self._new_id, lost)
-        for then in self._loading.pop(key):
+            lost = partial(self._lost, name.key)
+            found = self._groups[name.key] = Group(self._kafka, name, result, self.new_id, lost)
+            found.lives = lives
+        for then in self._loading.pop(name.key):
             then(found)
 
     def _lost(self, key: str, error: ErrorCode) -> None:
         del error
         self._groups.pop(key, None)
 
-    def _new_id(self, client_id: str) -> str:
+    def new_id(self, client_id: str) -> str:
+        """Make an id of a member that no other ever has."""
         self._count += 1
         node, core = self._kafka.cluster.node, self._kafka.core
         return f"{client_id[:200]}-{node:x}-{core:x}-{self._born_ms:x}-{self._count:x}"
 
     # ------------------------------------------------------------------ all groups
 
-    def keys(self, tenant: str, then: Callable[[Sequence[str] | ErrorCode], None]) -> None:
-        """Find the ids of the groups of a tenant that this core coordinates."""
+    def ids(self, tenant: str, then: Callable[[Sequence[str] | ErrorCode], None]) -> None:
+        """Find the ids of all groups of a tenant, whoever coordinates them."""
         prefix = group_key(tenant, "")
 
         def found(result: Sequence[str] | Refused) -> None:
             if isinstance(result, Refused):
                 then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             else:
-                mine = (key for key in result if self._kafka.coordinates(key))
-                then([key[len(prefix) :] for key in mine])
+                then([key[len(prefix) :] for key in result])
 
         self._kafka.ledger.keys(prefix, found)
+
+    def look(self, tenant: str, group_id: str, then: Callable[[GroupPage | None], None]) -> None:
+        """Look at a group without taking it over; None: there is none, or it cannot be read."""
+        key = group_key(tenant, group_id)
+        group = self._groups.get(key)
+        if group is not None and group.exists:
+            then(group.machine.page)
+            return
+
+        def read(page: Page | Refused) -> None:
+            if isinstance(page, Refused) or page.value is None:
+                then(None)
+            else:
+                then(_decoded(page.value))
+
+        self._kafka.ledger.read(key, read)
 
     def remove(self, group: Group, then: Callable[[ErrorCode], None]) -> None:
         """Remove a group that has no members, with its offsets."""
 
         def erased(error: ErrorCode) -> None:
-            self._groups.pop(group.key, None)
+            if not group.exists:
+                self._groups.pop(group.key, None)
             then(error)
 
         group.ledger.erase(erased)
+
+    # ------------------------------------------------------------------ transactions
+
+    def pend(  # noqa: PLR0917
+        self,
+        tenant: str,
+        group_id: str,
+        reader: Reader,
+        producing: tuple[int, int],
+        offsets: Mapping[Position, Kept],
+        then: Callable[[ErrorCode], None],
+    ) -> None:
+        """Keep offsets that count when a transaction of `producing` (id, epoch) is committed.
+
+        Refused like a commit of that reader, and with INVALID_PRODUCER_EPOCH for an old epoch.
+        """
+
+        def found(group: Group | ErrorCode) -> None:
+            error = group if isinstance(group, ErrorCode) else group.may_pend(*reader)
+            if isinstance(group, ErrorCode) or error:
+                then(error)
+            else:
+                group.ledger.pend(*producing, offsets, then)
+
+        self.find(tenant, group_id, found)
+
+    def settle(
+        self,
+        tenant: str,
+        group_id: str,
+        producer_id: int,
+        is_committed: bool,
+        then: Callable[[ErrorCode], None],
+    ) -> None:
+        """A producer's transaction is over: its offsets count, or are forgotten.
+
+        May be said again; NONE when that is done, or was before.
+        """
+
+        def found(group: Group | ErrorCode) -> None:
+            if isinstance(group, ErrorCode):
+                then(group)
+            else:
+                group.ledger.settle(producer_id, is_committed, then)
+
+        self.find(tenant, group_id, found)
 
     # ------------------------------------------------------------------ what is too old
 
@@ -193,9 +279,8 @@ class _Loading:
         elif page.value is None:
             self._then(Known(ClassicPage(), 0, {}))
         else:
-            try:
-                known = decode(page.value)
-            except msgspec.MsgspecError:
+            known = _decoded(page.value)
+            if known is None:
                 self._then(ErrorCode.UNKNOWN_SERVER_ERROR)
                 return
             self._ledger.write(self._key, page.value, page.version, partial(self._taken, known))
@@ -211,6 +296,13 @@ class _Loading:
             self._then(coordinator_error(rows.code))
         else:
             self._then(Known(page, version, rows))
+
+
+def _decoded(value: bytes) -> GroupPage | None:
+    try:
+        return decode(value)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _nobody_waits(error: ErrorCode) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from robustmq.broker.ledger_api import Kept, Ledger
+from robustmq.broker.ledger_api import Kept, Ledger, Page
 from robustmq.errors import Refusal, Refused
 from robustmq.kafka.errors import ErrorCode, coordinator_error
 
@@ -94,6 +94,26 @@ class GroupLedger:
             self._wanted.append(then)
         elif self._writing is not None:
             self._writing.append(then)
+
+    def verify(self, then: Then) -> None:
+        """Ask whether the page is still as it is known here; NOT_COORDINATOR: it is not."""
+
+        def read(page: Page | Refused) -> None:
+            if isinstance(page, Refused):
+                error = coordinator_error(page.code)
+            else:
+                is_same = page.version == self.version
+                error = ErrorCode.NONE if is_same else ErrorCode.NOT_COORDINATOR
+            asked, self._writing = self._writing or [], None
+            for each in asked:
+                each(error)
+            self._go_on()
+
+        def begin() -> None:
+            self._writing = [then]
+            self._ledger.read(self._key, read)
+
+        self._when_quiet(begin, then)
 
     def erase(self, then: Then) -> None:
         """Remove the page and all offsets, when nothing else is under way."""
@@ -217,7 +237,10 @@ class GroupLedger:
     def _change(self, change: _Change) -> None:
         if self._fault:
             change.then(self._fault)
-        elif self._writing is not None or self._wanted or self._quiet:
+            return
+        if self.version == 0 and self._writing is None and not self._wanted:
+            self.keep(_nobody_waits)  # A group without members has a page, too: it is listed by it.
+        if self._writing is not None or self._wanted or self._quiet:
             self._held.append(change)
         else:
             self._send(change)
@@ -277,6 +300,10 @@ class GroupLedger:
         error = coordinator_error(refused.code)
         self.close(error)
         self._lost(error)
+
+
+def _nobody_waits(error: ErrorCode) -> None:
+    del error
 
 
 def _row(position: Position) -> str:

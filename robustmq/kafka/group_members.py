@@ -1,13 +1,18 @@
 """The members of a group of the classic protocol, and what they agree on."""
 
+import struct
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 Protocols: TypeAlias = list[tuple[str, bytes]]
 """Assignors that a member has, the one that it likes best first, each with what it tells them."""
+
+
+_SUBSCRIPTION: Final = struct.Struct(">hi")
+_LENGTH: Final = struct.Struct(">H")
 
 
 class Asker(NamedTuple):
@@ -141,3 +146,21 @@ class Members:
     def _elect(self) -> None:
         if self.leader not in self._members:
             self.leader = next(iter(self._members), None)
+
+
+def subscribed_topics(metadata: bytes) -> list[str]:
+    """Read the topics of what a consumer tells assignors: version, then names (KIP-62).
+
+    What is not understood subscribes to nothing.
+    """
+    try:
+        _, count = _SUBSCRIPTION.unpack_from(metadata)
+        at, found = _SUBSCRIPTION.size, []
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(metadata, at)
+            at += _LENGTH.size
+            found.append(metadata[at : at + length].decode())
+            at += length
+    except (struct.error, UnicodeDecodeError):
+        return []
+    return found

@@ -1,12 +1,16 @@
 """What of a consumer group must survive its coordinator: its page in the ledger."""
 
 import enum
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
 
 from robustmq.kafka.assignors import Place
 from robustmq.kafka.group_members import Member
+
+CONSUMER_TYPE: Final = "consumer"
+"""The protocol type of consumers; others (Connect's workers) say what they are."""
 
 
 class State(enum.StrEnum):
@@ -71,9 +75,33 @@ class ConsumerPage(msgspec.Struct, tag="consumer", array_like=True, frozen=True)
     partitions: dict[bytes, int] = {}
     since_ms: int = 0
 
+    @property
+    def protocol_type(self) -> str:
+        """What such members are."""
+        return CONSUMER_TYPE
+
 
 GroupPage: TypeAlias = ClassicPage | ConsumerPage
 
 encode: Final = msgspec.msgpack.Encoder().encode
-decode: Final = msgspec.msgpack.Decoder(GroupPage).decode
+decode: Final[Callable[[bytes], GroupPage]] = msgspec.msgpack.Decoder(GroupPage).decode
 """Bytes and back; raises msgspec.MsgspecError when they are no page."""
+
+
+def state_of(page: GroupPage) -> State:
+    """What a group is at, by its page."""
+    if isinstance(page, ClassicPage):
+        return page.state
+    if not page.members:
+        return State.EMPTY
+    if page.epoch > page.target_epoch:
+        return State.ASSIGNING
+    if all(is_settled(member, page.target_epoch) for member in page.members):
+        return State.STABLE
+    return State.RECONCILING
+
+
+def is_settled(member: Consumer, target_epoch: int) -> bool:
+    """Say whether a member has what it is to have, and knows that."""
+    is_there = member.epoch == target_epoch and not member.revoking
+    return is_there and member.places == member.target

@@ -33,6 +33,10 @@ class Cluster(Protocol):
     def id(self) -> str:
         """What every client is told that this cluster is called."""
 
+    @property
+    def lives(self) -> int:
+        """A number that is another one whenever nodes have come or gone."""
+
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         """Return the node and the core there that coordinate a key; None: not known yet."""
 

@@ -32,6 +32,11 @@ class Brokers:
         cluster = self._image.cluster
         return cluster.id if cluster is not None else _UNNAMED
 
+    @property
+    def lives(self) -> int:
+        """See `protocol.Cluster`."""
+        return self._placement.digest
+
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         """See `protocol.Cluster`."""
         if not self._placement.is_known:
