@@ -124,6 +124,10 @@ class Storage(Struct, frozen=True, kw_only=True):
     compact_records: New messages in a compacted log that make another run of compaction worth it.
     compact_keys: Keys that one run of compaction remembers.
     tombstone_ms: Milliseconds that compaction keeps the empty message that deletes a key.
+    max_producers: Idempotent producers whose latest batches a log remembers; of more, it forgets
+        who was idle longest and has no open transaction.
+    producer_expiry_ms: Milliseconds after which an idle one is forgotten; what it repeats is then
+        taken for something new.
     """
 
     flush: Flush = "interval"
@@ -145,6 +149,8 @@ class Storage(Struct, frozen=True, kw_only=True):
     compact_records: Annotated[int, between(1, 1_000_000_000)] = 10_000
     compact_keys: Annotated[int, between(1, 1_000_000_000)] = 1_000_000
     tombstone_ms: Annotated[int, between(0, CENTURY_MS)] = 86_400_000
+    max_producers: Annotated[int, between(1, 100_000_000)] = 10_000
+    producer_expiry_ms: Annotated[int, between(1_000, CENTURY_MS)] = 86_400_000
 
 
 class TopicRule(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,10 @@
 """The logs of a core as a test has them: what is durable is decided by hand, and survives."""
 
+from collections.abc import Collection
+
 from robustmq.config import Engine, TopicRule
 from robustmq.errors import Refused
-from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log import Log, Stable, Unwritable
 from robustmq.storage.memory_log import MemoryLog
 
 
@@ -26,8 +28,8 @@ class HeldLog(MemoryLog):
             raise Unwritable(self._store.refused)
         return super().append(data, count, timestamp_ms)
 
-    def retain(self, now_ms: int, budget: int) -> bool:
-        del now_ms
+    def retain(self, now_ms: int, budget: int, stable: Stable | None = None) -> bool:
+        del now_ms, stable
         self._store.retained.append(budget)
         most = self.rule.retention_records
         if most and self.end_offset - self.start_offset > most:
@@ -54,6 +56,18 @@ class HeldLogs:
         log = self.logs.setdefault(number, HeldLog(self, rule))
         log.rule = rule
         return log
+
+    def configure(self, log: Log, rule: TopicRule) -> None:
+        if isinstance(log, HeldLog):
+            log.rule = rule
+
+    def remove(self, number: int, engine: Engine) -> None:
+        assert self.media.pop(number) == engine
+        del self.logs[number]
+
+    def prune(self, listed: Collection[tuple[int, Engine]]) -> None:
+        for number in [each for each in self.media.items() if each not in listed]:
+            self.remove(*number)
 
     def release(self, number: int, engine: Engine, *, was_changed: bool) -> None:
         """What is kept here stays."""

@@ -22,7 +22,8 @@ from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.choice import KERNEL
 from robustmq._kernel.turn import Turn
 from robustmq.config import Storage
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.log import Log
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine

@@ -23,7 +23,8 @@ from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 from robustmq import metrics
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
-from robustmq.storage.engine import Engine, Flush, LogSettings
+from robustmq.storage.engine import Engine
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine

@@ -13,6 +13,7 @@ if COMPILED and not TYPE_CHECKING:
         max_qos,
         records,
         slice_of,
+        survey,
     )
 else:
     from robustmq._kernel.pure.batch import (
@@ -23,6 +24,7 @@ else:
         max_qos,
         records,
         slice_of,
+        survey,
     )
 
-__all__ = ["Acks", "BatchBuilder", "cut", "gather", "max_qos", "records", "slice_of"]
+__all__ = ["Acks", "BatchBuilder", "cut", "gather", "max_qos", "records", "slice_of", "survey"]

@@ -25,6 +25,8 @@ from robustmq.storage.log import Log, StoredBatch, gap, since
 from robustmq.storage.table import Table
 
 _PAGE_BYTES: Final = 1 << 20
+_NO_TIME: Final = 0
+"""A producer whose last batch is in no note was there when its log is opened."""
 _MOST_OFFSETS: Final = 1 << 30
 """Offsets that one batch without records spans at most."""
 
@@ -117,22 +119,30 @@ class LogRelocation:
         sources = [self._open(core, row, rule) for core, row in listed]
         if len(sources) == 1:
             self._copy(sources[0], shard.log, target)
+            # Its offsets are the same: so is what is known of them.
+            shard.recover(sources[0].shard.note(), _NO_TIME)
         else:
             self._merge(sources, shard.log, target)
-        for source in sources:
-            shard.adopt(source.shard)
+            for source in sources:
+                shard.adopt(source.shard)
         for batch in late:
             if shard.append(batch, timestamp_of(batch)):
                 target.wrote(len(batch))
-        target.put(log_rows.listed_key(home.name), log_rows.encode_listed(number, engine))
+        row = log_rows.encode_listed(number, engine)
+        if len(listed) == 1:
+            row = log_rows.encode_listed(*listed[0][1]._replace(number=number))
+        target.put(log_rows.listed_key(home.name), row)
         target.put(log_rows.note_key(number), shard.note())
         depot.release(number, engine, was_changed=True)
         for source in sources:
-            self._depots.old[source.core].release(*source.listed, was_changed=False)
+            depot = self._depots.old[source.core]
+            depot.release(source.listed.number, source.listed.engine, was_changed=False)
 
     def _open(self, core: int, listed: Listed, rule: TopicRule) -> _Source:
-        shard = Shard(listed.number, self._depots.old[core].open(*listed, rule))
-        shard.recover(self._old[core].get(log_rows.note_key(listed.number)))
+        log = self._depots.old[core].open(listed.number, listed.engine, rule)
+        shard = Shard(listed.number, log)
+        shard.epochs.decode(listed.epochs)
+        shard.recover(self._old[core].get(log_rows.note_key(listed.number)), _NO_TIME)
         return _Source(core, listed, shard)
 
     def _copy(self, source: _Source, log: Log, target: Target) -> None:

@@ -16,10 +16,14 @@ _MEDIA: Final[tuple[Engine, ...]] = ("rocksdb", "segment")
 
 
 class Listed(NamedTuple):
-    """What a row `Q` says of a log: its number, and the engine in which it was made."""
+    """What a row `Q` says of a log: its number, and the engine in which it was made.
+
+    `epochs` are those of its leaders (`shard.leader_epochs`).
+    """
 
     number: int
     engine: Engine
+    epochs: bytes = b""
 
 
 def listed_key(name: bytes) -> bytes:
@@ -27,19 +31,19 @@ def listed_key(name: bytes) -> bytes:
     return b"Q" + name
 
 
-def encode_listed(number: int, engine: Engine) -> bytes:
-    """The value of a log's row; `engine` is one that survives a restart."""
-    return _LISTED.pack(number, _MEDIA.index(engine))
+def encode_listed(number: int, engine: Engine, epochs: bytes = b"") -> bytes:
+    """The value of a log's row (`Listed`); `engine` is one that survives a restart."""
+    return _LISTED.pack(number, _MEDIA.index(engine)) + epochs
 
 
 def decode_listed(value: bytes) -> Listed:
     """Undo `encode_listed`. Raises Corrupt."""
-    if len(value) != _LISTED.size:
+    if len(value) < _LISTED.size:
         raise Corrupt(f"the row of a log has {len(value)} bytes")
-    number, medium = _LISTED.unpack(value)
+    number, medium = _LISTED.unpack_from(value)
     if medium >= len(_MEDIA):
         raise Corrupt(f"the row of log {number} has an unknown engine: {medium}")
-    return Listed(number, _MEDIA[medium])
+    return Listed(number, _MEDIA[medium], value[_LISTED.size :])
 
 
 def note_key(number: int) -> bytes:

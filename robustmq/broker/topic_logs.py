@@ -8,9 +8,9 @@ A batch is confirmed when its log's high watermark has passed it, and the log's 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.batch import max_qos
@@ -19,17 +19,16 @@ from robustmq.broker import frames, log_rows
 from robustmq.broker.api import LogBounds
 from robustmq.broker.state import State
 from robustmq.broker.timers import Timers
+from robustmq.broker.topic_log import TopicLog, Waiting
 from robustmq.config import Engine, Storage, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.message.batch import count_of
-from robustmq.policy.topic_rules import TopicRules, keeps_log, log_name
+from robustmq.policy.topic_rules import TopicRules, keeps_log, log_name, own_log
 from robustmq.shard.shard import Shard
 from robustmq.storage.log import Log, StoredBatch, Unwritable
 
 _NUMBERS: Final = 16
 """Numbers of logs that are reserved at a time."""
-_NOTE_BYTES: Final = 1 << 18
-"""Bytes appended to a log between two notes: a restart reads so much of it, hardly more."""
 _LOGS_PER_TURN: Final = 64
 """Logs of which one turn looks for what is to be dropped, at most."""
 
@@ -42,6 +41,15 @@ class LogStore(Protocol):
 
         In memory it is always a new one, whatever the number.
         """
+
+    def configure(self, log: Log, rule: TopicRule) -> None:
+        """Keep an open log as a rule says from now on."""
+
+    def remove(self, number: int, engine: Engine) -> None:
+        """Forget a log and everything in it, with the next commit."""
+
+    def prune(self, listed: Collection[tuple[int, Engine]]) -> None:
+        """Forget all logs but these: a crash has kept others from being removed."""
 
     def refusal(self, engine: Engine) -> Refused | None:
         """Why an engine takes nothing now; None while it does."""
@@ -56,51 +64,19 @@ class NoStore:
         sentence = f"this core keeps no logs, and the rule for {rule.filter} wants one"
         raise Unwritable(Refused(Refusal.UNAVAILABLE, sentence))
 
+    def configure(self, log: Log, rule: TopicRule) -> None:
+        """There is none."""
+
+    def remove(self, number: int, engine: Engine) -> None:
+        """There is none."""
+
+    def prune(self, listed: Collection[tuple[int, Engine]]) -> None:
+        """There is none."""
+
     def refusal(self, engine: Engine) -> Refused | None:
         """Nothing waits here."""
         del engine
         return None
-
-
-class _Note(NamedTuple):
-    """Who had appended what when the log ended at `offset`."""
-
-    offset: int
-    value: bytes
-
-
-class _Waiting(NamedTuple):
-    """Whoever asked to keep what ends at `offset`."""
-
-    offset: int
-    core: int
-    call: int
-    once: bool
-
-
-class _TopicLog:
-    """One log; `engine` None: in memory. `is_listed`: its row is durable.
-
-    `waiting` want to hear when it has come so far.
-    """
-
-    __slots__ = ("engine", "is_listed", "is_noted", "note", "shard", "unnoted", "waiting")
-
-    def __init__(self, shard: Shard, engine: Engine | None, is_listed: bool) -> None:
-        self.shard = shard
-        self.engine = engine
-        self.is_listed = is_listed
-        self.waiting: deque[_Waiting] = deque()
-        self.unnoted = 0
-        self.note: _Note | None = None
-        self.is_noted = True
-
-    def draw_note(self) -> None:
-        """Note who has appended what, to be written when all of it is durable."""
-        if self.engine is not None and not self.is_noted and self.note is None:
-            self.note = _Note(self.shard.end_offset, self.shard.note())
-            self.is_noted = True
-            self.unnoted = 0
 
 
 class TopicLogs:
@@ -120,13 +96,16 @@ class TopicLogs:
         self._rules = rules
         self._storage = storage
         self._store = store
-        self._logs: dict[bytes, _TopicLog] = {}
-        self._moving: dict[_TopicLog, None] = {}
-        self._due: dict[_TopicLog, None] = {}
+        self._logs: dict[bytes, TopicLog] = {}
+        self._moving: dict[TopicLog, None] = {}
+        self._due: dict[TopicLog, None] = {}
+        self._fetching: dict[TopicLog, None] = {}
         self._is_watched = False
         self.timers: Timers
         self.confirm: Callable[[int, int, int], None]
         """Called with (core, call, code) for every `keep` frame, once."""
+        self.kept: Callable[[bytes, bool], None] = lambda _topic, _is_there: None
+        """Hears of a topic that has a log of its own here, or has it no more."""
 
     # ------------------------------------------------------------------ opening
 
@@ -134,21 +113,37 @@ class TopicLogs:
         """After a restart: open all logs. Raises Unwritable and Corrupt when one cannot be."""
         for key, value in list(self._state.walk(b"Q", b"R")):
             name = key[1:]
-            number, engine = log_rows.decode_listed(value)
+            row = log_rows.decode_listed(value)
             rule = self._rules.of_log(name)
-            shard = Shard(number, self._store.open(number, engine, rule))
-            shard.recover(self._state.get(log_rows.note_key(number)))
-            self._add(name, _TopicLog(shard, engine, True))
+            shard = Shard(row.number, self._store.open(row.number, row.engine, rule))
+            shard.epochs.decode(row.epochs)
+            shard.recover(self._state.get(log_rows.note_key(row.number)), self._turn.now_ms)
+            made = TopicLog(name, shard, row.engine, is_listed=True, rule=rule)
+            self._add(made)
+        self._store.prune(
+            {
+                (log.shard.number, log.engine)
+                for log in self._logs.values()
+                if log.engine is not None
+            }
+        )
 
-    def _make(self, name: bytes) -> _TopicLog:
-        """Make a log. Raises Unwritable."""
-        rule = self._rules.of_log(name)
+    def find(self, name: bytes) -> TopicLog | None:
+        """Return the log of a name; None when there is none here."""
+        return self._logs.get(name)
+
+    def walk(self) -> Iterator[TopicLog]:
+        """Yield all logs."""
+        yield from self._logs.values()
+
+    def make(self, name: bytes, rule: TopicRule) -> TopicLog:
+        """Make a log that is not there. Raises Unwritable."""
         if len(self._logs) >= self._storage.max_topic_logs:
             most = f"this core keeps {self._storage.max_topic_logs} logs (storage.max_topic_logs)"
             raise Unwritable(Refused(Refusal.QUOTA_EXCEEDED, most))
         if rule.engine == "memory":
             memory = Shard(0, self._store.open(0, rule.engine, rule))
-            return self._add(name, _TopicLog(memory, None, True))
+            return self._add(TopicLog(name, memory, None, is_listed=True, rule=rule))
         refusal = self._state.refusal
         if refusal is not None:
             raise Unwritable(refusal)
@@ -157,21 +152,64 @@ class TopicLogs:
         if log.end_offset:
             # The number was given before a crash that came before its row.
             log.reset(0)
-        self._state.put(log_rows.listed_key(name), log_rows.encode_listed(number, rule.engine))
-        made = self._add(name, _TopicLog(Shard(number, log), rule.engine, False))
+        shard = Shard(number, log)
+        made = self._add(TopicLog(name, shard, rule.engine, is_listed=False, rule=rule))
+        self.list_row(made)
         self._state.then(partial(self._listed, made))
         return made
 
-    def _add(self, name: bytes, log: _TopicLog) -> _TopicLog:
-        self._logs[name] = log
+    def configure(self, log: TopicLog, rule: TopicRule) -> None:
+        """Keep a log as a rule says from now on; it stays in its engine."""
+        if rule != log.rule:
+            log.rule = rule
+            self._store.configure(log.shard.log, rule)
+
+    def remove(self, log: TopicLog) -> None:
+        """Forget a log and everything in it, and answer all who wait for it."""
+        del self._logs[log.name]
+        self._moving.pop(log, None)
+        self._due.pop(log, None)
+        if log.engine is not None:
+            self._state.delete(log_rows.listed_key(log.name))
+            self._state.delete(log_rows.note_key(log.shard.number))
+            self._store.remove(log.shard.number, log.engine)
+        self._tell_kept(log, is_there=False)
+        log.give_up(Refusal.UNAVAILABLE)
+        log.wake_all()
+
+    def _tell_kept(self, log: TopicLog, *, is_there: bool) -> None:
+        own = own_log(log.name)
+        if own is not None and not own.partition:
+            self.kept(own.topic, is_there)
+
+    def trim(self, log: TopicLog, offset: int) -> None:
+        """Forget what lies below an offset."""
+        log.shard.release(offset)
+
+    def is_warm(self, log: TopicLog, offset: int, max_bytes: int) -> bool:
+        """Say whether a read would find its bytes in memory; otherwise who is parked hears it."""
+        if log.shard.log.warm(offset, max_bytes):
+            return True
+        self._fetching[log] = None
+        return False
+
+    def list_row(self, log: TopicLog) -> None:
+        """Have the row of a log written with the turn's commit."""
+        if log.engine is not None:
+            self._state.put(log_rows.listed_key(log.name), log_rows.encode_listed(*log.row))
+
+    def _add(self, log: TopicLog) -> TopicLog:
+        self._logs[log.name] = log
+        self._tell_kept(log, is_there=True)
         if not self._is_watched:
             self._is_watched = True
             self._watch()
         return log
 
-    def _listed(self, log: _TopicLog) -> None:
+    def _listed(self, log: TopicLog) -> None:
         log.is_listed = True
-        self._moving[log] = None
+        if self._logs.get(log.name) is log:
+            self._moving[log] = None
 
     # ------------------------------------------------------------------ keeping
 
@@ -179,29 +217,39 @@ class TopicLogs:
         """Append what a core asks to keep, unless it was; it is confirmed when it is safe."""
         call, name, batch = frames.read_keep(frame)
         log = self._logs.get(name)
+        confirm = partial(self.confirm, source, call)
         try:
             if log is None:
-                log = self._make(name)
-            if log.shard.append(batch, self._turn.now_ms):
-                log.unnoted += len(batch)
-                log.is_noted = False
+                log = self.make(name, self._rules.of_log(name))
+            count = log.shard.append(batch, self._turn.now_ms)
         except Unwritable as error:
             self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
-            self.confirm(source, call, error.refused.code)
+            confirm(error.refused.code)
             return
         # A repeat may not be safe yet either.
-        log.waiting.append(_Waiting(log.shard.end_offset, source, call, max_qos(batch) == 2))
+        waiting = Waiting(log.shard.end_offset, confirm, max_qos(batch) == 2)
+        self.appended(log, len(batch) if count else 0, waiting)
+
+    def appended(self, log: TopicLog, size: int, waiting: Waiting | None) -> None:
+        """So many bytes were appended to a log, 0: a repeat; `waiting` hears when it is safe."""
+        if size:
+            log.unnoted += size
+            log.is_noted = False
+        if waiting is not None:
+            log.waiting.append(waiting)
         self._moving[log] = None
-        if log.unnoted >= _NOTE_BYTES:
+        if log.unnoted >= log.note_bytes:
             log.draw_note()
 
     @property
     def is_active(self) -> bool:
-        """Whether some log has something that is not confirmed."""
-        return bool(self._moving)
+        """Whether some log has something that is not confirmed, or not in memory yet."""
+        return bool(self._moving or self._fetching)
 
     def settle(self) -> bool:
         """After a commit: confirm what has become durable; says whether there was anything."""
+        if self._fetching:
+            self._notice_fetched()
         if not self._moving:
             return False
         found = False
@@ -209,19 +257,24 @@ class TopicLogs:
             reached = log.shard.high_watermark
             waiting = log.waiting
             while waiting and log.is_listed and waiting[0].offset <= reached:
-                done = waiting.popleft()
-                self.confirm(done.core, done.call, 0)
+                waiting.popleft().reply(0)
                 found = True
             if waiting and log.engine is not None:
                 found |= self._give_up(log, self._store.refusal(log.engine))
             if log.note is not None and log.note.offset <= reached:
                 self._state.put(log_rows.note_key(log.shard.number), log.note.value)
                 log.note = None
-            if not log.waiting and log.note is None:
+            found |= log.notice()
+            if not log.waiting and log.note is None and reached == log.shard.end_offset:
                 del self._moving[log]
         return found
 
-    def _give_up(self, log: _TopicLog, refusal: Refused | None) -> bool:
+    def _notice_fetched(self) -> None:
+        for log in [each for each in self._fetching if not each.shard.log.is_fetching]:
+            del self._fetching[log]
+            log.wake_all()
+
+    def _give_up(self, log: TopicLog, refusal: Refused | None) -> bool:
         """While writing fails: what was appended is written when the disk heals, if ever.
 
         So nobody may be told to publish anew what must be there once.
@@ -231,7 +284,7 @@ class TopicLogs:
         given_up = [each for each in log.waiting if not each.once]
         log.waiting = deque(each for each in log.waiting if each.once)
         for each in given_up:
-            self.confirm(each.core, each.call, refusal.code)
+            each.reply(refusal.code)
         return bool(given_up)
 
     # ------------------------------------------------------------------ dropping
@@ -255,7 +308,7 @@ class TopicLogs:
             log = next(iter(self._due))
             del self._due[log]
             before = log.shard.log.size_bytes
-            if log.shard.log.retain(self._turn.now_ms, budget):
+            if log.shard.retain(self._turn.now_ms, budget):
                 # The others have their turn first.
                 self._due[log] = None
                 return True
@@ -264,7 +317,9 @@ class TopicLogs:
 
     def _watch(self) -> None:
         """Look at all logs now and then: what is old goes although nothing comes."""
+        before_ms = self._turn.now_ms - self._storage.producer_expiry_ms
         for log in self._logs.values():
+            log.shard.expire(before_ms, self._storage.max_producers)
             # Compaction may take away what tells a repeat: a note goes before it.
             log.draw_note()
             if log.note is not None:
@@ -295,6 +350,6 @@ class TopicLogs:
         shard = log.shard
         return LogBounds(shard.start_offset, shard.end_offset, shard.high_watermark)
 
-    def _find(self, topic: bytes) -> _TopicLog | None:
+    def _find(self, topic: bytes) -> TopicLog | None:
         rule = self._rules.of(topic)
         return self._logs.get(log_name(rule, topic)) if keeps_log(rule) else None

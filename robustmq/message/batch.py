@@ -13,8 +13,14 @@ HEADER: Final = 61
 Fields: TypeAlias = tuple[int, int, int, bytes | None, bytes | None, bytes]
 """Attributes, timestamp, offset, key, value, header block (see `_kernel.batch.records`)."""
 
+OWN_PRODUCERS: Final = 1 << 62
+"""Producer ids from here on are those of cores (`shard.producer_state`); no client gets one."""
+
+_PRODUCER: Final = struct.Struct(">q")
+_PRODUCER_AT: Final = 43
 _TIMESTAMP: Final = struct.Struct(">q")
 _TIMESTAMP_AT: Final = 27
+_NEWEST_AT: Final = 35
 _COUNT: Final = struct.Struct(">I")
 _COUNT_AT: Final = 57
 
@@ -29,6 +35,26 @@ def count_of(batch: bytes) -> int:
 def timestamp_of(batch: bytes) -> int:
     """The time of the first record that the batch was built with, in ms since 1970."""
     return int(_TIMESTAMP.unpack_from(batch, _TIMESTAMP_AT)[0])
+
+
+def producer_of(batch: bytes) -> int:
+    """The id of the producer that a batch with a whole header names; -1: none."""
+    return int(_PRODUCER.unpack_from(batch, _PRODUCER_AT)[0])
+
+
+def attributes_of(batch: bytes) -> int:
+    """The attributes of a batch with a whole header."""
+    return int.from_bytes(batch[21:23], "big")
+
+
+def newest_of(batch: bytes) -> int:
+    """The latest time of the records of a batch with a whole header, in ms since 1970."""
+    return int(_TIMESTAMP.unpack_from(batch, _NEWEST_AT)[0])
+
+
+def base_of(batch: bytes) -> int:
+    """The base offset in a batch; where that lies in a log, only the log may know."""
+    return int(_TIMESTAMP.unpack_from(batch)[0])
 
 
 def raw_records(batch: bytes) -> Iterator[tuple[bytes, Fields]]:

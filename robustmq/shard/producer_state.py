@@ -10,10 +10,11 @@ import struct
 from typing import Final, NamedTuple
 
 from robustmq.errors import Corrupt
+from robustmq.message.batch import OWN_PRODUCERS
 
 SEQUENCE_SPACE: Final = 1 << 31
 
-_OWN: Final = 1 << 62
+_OWN: Final = OWN_PRODUCERS
 _CORE_BITS: Final = 16
 _CORE: Final = (1 << _CORE_BITS) - 1
 _STREAM: Final = (1 << 32) - 1
@@ -38,11 +39,15 @@ def own_producer(core: int, stream: int, call: int) -> Producer:
     )
 
 
-class ProducerState:
-    """How far every producer has come that appended to one shard.
+def is_own(producer: int) -> bool:
+    """Say whether a batch's producer id is that of a core of a node: no client ever gets it."""
+    return producer >= _OWN
 
-    Of this node's cores that is the last stream and call, of others the last epoch, and the
-    sequence that follows.
+
+class ProducerState:
+    """How far the cores have come that appended to one shard: the last stream and call of each.
+
+    Producers of Kafka, who number what they send one by one, are in `producers`.
     """
 
     def __init__(self) -> None:
@@ -52,29 +57,19 @@ class ProducerState:
         """Say whether this batch was taken before.
 
         The batch's header has the producer id (-1: nobody, never a repeat), its epoch and the
-        sequence of the first record. What is from an earlier epoch or life is a repeat too: it
-        comes from a process that has been replaced.
+        sequence of the first record. What is from an earlier life is a repeat too: it comes from
+        a process that has been replaced.
         """
-        if producer < 0:
+        if not is_own(producer):
             return False
-        if producer & _OWN:
-            core, *number = _of_core(producer, epoch, first)
-            return tuple(number) <= self._last.get(core, (-1, 0))
-        known = self._last.get(producer)
-        if known is None or epoch > known[0]:
-            return False
-        behind = (known[1] - first) % SEQUENCE_SPACE
-        return epoch < known[0] or 0 < behind < SEQUENCE_SPACE // 2
+        core, *number = _of_core(producer, epoch, first)
+        return tuple(number) <= self._last.get(core, (-1, 0))
 
-    def take(self, producer: int, epoch: int, first: int, count: int) -> None:
-        """Remember a batch of `count` records that was appended."""
-        if producer < 0:
-            return
-        if producer & _OWN:
+    def take(self, producer: int, epoch: int, first: int) -> None:
+        """Remember a batch that was appended."""
+        if is_own(producer):
             core, *number = _of_core(producer, epoch, first)
             self._last[core] = number[0], number[1]
-        else:
-            self._last[producer] = epoch, (first + count) % SEQUENCE_SPACE
 
     def merge(self, other: "ProducerState") -> None:
         """Know also what another knows: of each producer the latest."""

@@ -1,53 +1,15 @@
 """What every storage engine offers, how its logs are set, and what recovery has found."""
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Final, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Meta, Struct, field
 
 from robustmq.storage.log import Log
-
-Flush: TypeAlias = Literal["always", "interval", "os"]
-"""`always`: synced before durable. `interval`: written to the operating system before durable,
-synced at least once per interval. `os`: written likewise, synced when the system likes."""
+from robustmq.storage.log_settings import Flush, LogSettings
 
 PROGRESS_SECONDS: Final = 1.0
 """How often a recovery that takes long says how far it has come."""
-
-
-class LogSettings(Struct, frozen=True, kw_only=True):
-    """How one log is kept; 0 means no bound.
-
-    flush: When an append counts as durable.
-    interval_ms: Milliseconds after which what was written is synced (`interval`).
-    segment_bytes: Bytes of one segment file.
-    segment_ms: Milliseconds after which a segment is closed although it has room.
-    preallocate_bytes: Bytes of disk that a segment takes in advance, again and again.
-    index_interval_bytes: Bytes between two entries of the sparse indexes.
-    retention_ms: Milliseconds that a record is kept at least, not much longer.
-    retention_bytes: Bytes that are kept at least, not many more.
-    retention_records: Records that are kept at least, not many more.
-    compact: Keep only the latest record of each key.
-    compact_records: New records that make another run of the compaction worth it.
-    compact_keys: Keys that one run of the compaction remembers.
-    tombstone_ms: Milliseconds that a record without value (a deletion) is kept by compaction.
-    empty_deletes: An empty value is a deletion too: MQTT has no other.
-    """
-
-    flush: Flush = "interval"
-    interval_ms: Annotated[int, Meta(ge=1)] = 1_000
-    segment_bytes: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 268_435_456
-    segment_ms: Annotated[int, Meta(ge=0)] = 604_800_000
-    preallocate_bytes: Annotated[int, Meta(ge=0)] = 16_777_216
-    index_interval_bytes: Annotated[int, Meta(ge=64)] = 4_096
-    retention_ms: Annotated[int, Meta(ge=0)] = 0
-    retention_bytes: Annotated[int, Meta(ge=0)] = 0
-    retention_records: Annotated[int, Meta(ge=0)] = 0
-    compact: bool = False
-    compact_records: Annotated[int, Meta(ge=1)] = 10_000
-    compact_keys: Annotated[int, Meta(ge=1)] = 1_000_000
-    tombstone_ms: Annotated[int, Meta(ge=0)] = 86_400_000
-    empty_deletes: bool = False
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):

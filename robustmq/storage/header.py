@@ -79,7 +79,8 @@ def check(data: bytes, count: int) -> Header:
 
 def placed(data: bytes, base_offset: int, leader_epoch: int) -> bytes:
     """Return the batch with its place patched in; the checksum does not cover these fields."""
-    return _HEAD.pack(base_offset, data[8:12], leader_epoch) + data[16:]
+    head = _HEAD.pack(base_offset, data[8:12], leader_epoch)
+    return b"".join((head, memoryview(data)[_HEAD.size :]))
 
 
 def rebuilt(data: bytes, raw: list[bytes]) -> bytes:

@@ -1,10 +1,16 @@
 """The one interface of the storage engines: an ordered log of record batches."""
 
-from typing import NamedTuple, Protocol
+import struct
+from typing import Final, NamedTuple, Protocol
 
 from robustmq._kernel.batch import cut, records
 from robustmq.errors import Refused
-from robustmq.storage.header import HEADER, filler, rebuilt
+from robustmq.storage.header import HEADER, filler, header_at, placed, rebuilt
+from robustmq.storage.log_settings import LogSettings
+
+_HEAD: Final = struct.Struct(">q4xi")
+_CODEC: Final = 0b111
+"""Of a batch's attributes: how its records are compressed."""
 
 
 class StoredBatch(NamedTuple):
@@ -30,8 +36,22 @@ def gap(base_offset: int, next_offset: int, timestamp_ms: int) -> StoredBatch:
     return StoredBatch(base_offset, next_offset - base_offset, data)
 
 
+def located(batch: StoredBatch, epoch: int) -> bytes:
+    """The bytes of a batch of a leader's epoch as readers get them: with their place in them."""
+    data = batch.data
+    base, known = _HEAD.unpack_from(data)
+    if (base, known) == (batch.base_offset, epoch):
+        return data
+    return placed(data, batch.base_offset, epoch)
+
+
 def since(batch: StoredBatch, offset: int) -> StoredBatch:
-    """The batch without its records below `offset`; the others keep their offsets."""
+    """The batch without its records below `offset`; the others keep their offsets.
+
+    One that is compressed stays whole.
+    """
+    if header_at(batch.data, 0).attributes & _CODEC:
+        return batch
     shift = batch.base_offset - int.from_bytes(batch.data[:8], "big")
     found = records(batch.data)
     raws = cut(batch.data, HEADER, len(found))
@@ -51,12 +71,26 @@ class Unwritable(Exception):
         self.refused = refused
 
 
+class Stable(Protocol):
+    """What of a log may be compacted: that in which no transaction is open."""
+
+    @property
+    def stable_offset(self) -> int:
+        """The offset below which every transaction has ended."""
+
+    def is_void(self, producer_id: int, offset: int) -> bool:
+        """Say whether a transactional record was aborted."""
+
+
 class Log(Protocol):
     """An ordered log with one writer. Offsets count records and start at 0.
 
     No method waits for the disk to take something: that is done by the engine's own writer, and
-    `durable_offset` tells how far it has come. Times are milliseconds since 1970.
+    `durable_offset` tells how far it has come. Times are milliseconds since 1970. `leader_epoch`
+    is what an engine that patches batches puts into those that are appended.
     """
+
+    leader_epoch: int
 
     @property
     def start_offset(self) -> int:
@@ -74,6 +108,17 @@ class Log(Protocol):
     def size_bytes(self) -> int:
         """Bytes that the log takes, about."""
 
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of its records, -1: none; it may be that of one that is gone."""
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether what `warm` has begun to fetch is not in memory yet."""
+
+    def configure(self, settings: LogSettings) -> None:
+        """Keep what is there, and what comes, by other settings from now on."""
+
     def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record.
 
@@ -89,7 +134,10 @@ class Log(Protocol):
         """
 
     def warm(self, offset: int, max_bytes: int) -> bool:
-        """Say whether `read` would find its bytes in memory; if not, begin to fetch them."""
+        """Say whether `read` would find its bytes in memory; if not, begin to fetch them.
+
+        The engine's `fileno` tells when they have come, and `is_fetching`.
+        """
 
     def trim(self, offset: int) -> None:
         """Forget whole batches below `offset`; the room may be given back later."""
@@ -100,8 +148,15 @@ class Log(Protocol):
     def reset(self, offset: int) -> None:
         """Forget everything; the next record gets `offset`."""
 
-    def offset_at(self, timestamp_ms: int) -> int:
-        """The start of the first batch with a record of that time or later; else the end."""
+    def offset_at(self, timestamp_ms: int, since: int = 0) -> int:
+        """The start of the first batch with a record of that time or later; else the end.
 
-    def retain(self, now_ms: int, budget: int) -> bool:
-        """Apply retention and compaction to about `budget` bytes; says whether there is more."""
+        With `since`, of the first that does not lie wholly below that offset.
+        """
+
+    def retain(self, now_ms: int, budget: int, stable: Stable | None = None) -> bool:
+        """Apply retention and compaction to about `budget` bytes; says whether there is more.
+
+        Retention takes nothing that is not durable, compaction nothing that is not `stable`
+        (None: there are no transactions).
+        """

@@ -3,7 +3,9 @@
 from bisect import bisect_right
 from collections import deque
 
-from robustmq.storage.log import StoredBatch
+from robustmq.storage.header import header_at
+from robustmq.storage.log import Stable, StoredBatch
+from robustmq.storage.log_settings import LogSettings
 
 
 class MemoryLog:
@@ -13,6 +15,7 @@ class MemoryLog:
     """
 
     def __init__(self, max_records: int = 0, max_bytes: int = 0, max_age_ms: int = 0) -> None:
+        self.leader_epoch = 0
         self._batches: deque[StoredBatch] = deque()
         self._times: deque[int] = deque()
         self._bytes = 0
@@ -41,6 +44,23 @@ class MemoryLog:
     def size_bytes(self) -> int:
         """Bytes of the batches that are kept."""
         return self._bytes
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of the records that are kept; -1: there are none."""
+        return max((header_at(batch.data, 0).newest_ms for batch in self._batches), default=-1)
+
+    @property
+    def is_fetching(self) -> bool:
+        """Never: everything is in memory."""
+        return False
+
+    def configure(self, settings: LogSettings) -> None:
+        """Keep the bounds of `settings` from the next append on."""
+        self._max_records = settings.retention_records
+        self._max_bytes = settings.retention_bytes
+        self._max_age_ms = settings.retention_ms
+        self._bounded = bool(self._max_records or self._max_bytes or self._max_age_ms)
 
     def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record."""
@@ -95,14 +115,14 @@ class MemoryLog:
         self.trim(self._end)
         self._end = offset
 
-    def offset_at(self, timestamp_ms: int) -> int:
-        """The start of the first batch that was appended at that time or later; else the end."""
-        for batch, time_ms in zip(self._batches, self._times, strict=True):
-            if time_ms >= timestamp_ms:
+    def offset_at(self, timestamp_ms: int, since: int = 0) -> int:
+        """The start of the first batch with a record of that time or later; else the end."""
+        for batch in self._batches:
+            if batch.next_offset > since and header_at(batch.data, 0).newest_ms >= timestamp_ms:
                 return batch.base_offset
         return self._end
 
-    def retain(self, now_ms: int, budget: int) -> bool:
+    def retain(self, now_ms: int, budget: int, stable: Stable | None = None) -> bool:  # noqa: ARG002
         """Apply the bounds as of now; says whether there is more."""
         while self._batches and self._is_over(now_ms):
             if budget <= 0:

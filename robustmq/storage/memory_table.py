@@ -4,8 +4,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 
 from robustmq.errors import Refused
-from robustmq.storage.engine import Flush
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import Flush
 from robustmq.storage.table import Commits
 
 _Operation = tuple[bytes, bytes | None] | tuple[bytes, bytes, None]

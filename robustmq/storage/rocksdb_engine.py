@@ -7,7 +7,6 @@ from typing import Final
 from robustmq.storage.engine import (
     PROGRESS_SECONDS,
     EngineSettings,
-    LogSettings,
     Progress,
     Quarantined,
     Recovery,
@@ -17,6 +16,7 @@ from robustmq.storage.files import SystemFiles
 from robustmq.storage.format import ROCKSDB, ROCKSDB_FORMAT, claim
 from robustmq.storage.gate import Gate
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_log import RocksdbLog
 from robustmq.storage.rocksdb_rows import SHARD
 from robustmq.storage.rocksdb_store import META, Erase, Operation, RocksdbStore, Row, Stalled
@@ -163,6 +163,11 @@ class RocksdbEngine:
         if self.write_early(log.take_operations()):
             log.written()
             self._gate.pending -= self._touched.pop(log)
+
+    def discard(self, shard: int) -> None:
+        """Forget a log that was not opened, and everything in it."""
+        self._logs[shard] = RocksdbLog(self, shard, LogSettings())
+        self.remove(shard)
 
     def release(self, shard: int) -> None:
         """Let go of a log, which is not to be used any more; what it has is written as ever."""

@@ -6,9 +6,10 @@ from typing import Final, Protocol
 
 from robustmq.errors import Corrupt, Refusal, Refused
 from robustmq.storage.compaction import Compaction
-from robustmq.storage.engine import LogSettings, Quarantined
+from robustmq.storage.engine import Quarantined
 from robustmq.storage.header import HEADER, Header, check, header_at, is_whole
-from robustmq.storage.log import StoredBatch, Unwritable
+from robustmq.storage.log import Stable, StoredBatch, Unwritable
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_rows import (
     INDEX_KEY,
     INDEX_VALUE,
@@ -17,6 +18,7 @@ from robustmq.storage.rocksdb_rows import (
     STATE,
     ShardRows,
     Unreadable,
+    span_of,
 )
 from robustmq.storage.rocksdb_store import (
     DATA,
@@ -67,6 +69,7 @@ class RocksdbLog:
     def __init__(self, owner: Owner, shard: int, settings: LogSettings) -> None:
         self.shard = shard
         self.settings = settings
+        self.leader_epoch = 0
         self.dropped = False
         self._owner = owner
         self._rows = ShardRows(owner.store, shard)
@@ -102,6 +105,24 @@ class RocksdbLog:
     def size_bytes(self) -> int:
         """Bytes of the batches that have not been given back."""
         return self._taken - self._given - self._holes
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of all records that there ever were; -1: none."""
+        return self._newest_ms if self._end else -1
+
+    @property
+    def is_fetching(self) -> bool:
+        """Never: see `warm`."""
+        return False
+
+    def configure(self, settings: LogSettings) -> None:
+        """Keep it by other settings from now on."""
+        self.settings = settings
+        if self._compaction is not None and settings.compact:
+            self._compaction.configure(settings)
+        else:
+            self._compaction = Compaction(self, settings) if settings.compact else None
 
     @property
     def generation(self) -> int:
@@ -160,7 +181,7 @@ class RocksdbLog:
                 if out:
                     return 0
                 raise self._quarantine(base, data)
-            span = header.next_offset - header.base_offset
+            span = span_of(data)
             if base + span <= offset:
                 continue
             if out and len(data) > room:
@@ -190,7 +211,7 @@ class RocksdbLog:
         if self._unwritten:
             raise Unwritable(Refused(Refusal.UNAVAILABLE, "what is to be cut is not written yet"))
         for base, data in self._rows.batches(max(offset, self._start)):
-            span = self._span(data)
+            span = span_of(data)
             if base >= offset and base + span > self._start:
                 break
         else:
@@ -231,28 +252,29 @@ class RocksdbLog:
         self._unwritten.clear()
         self._owner.touch(self, 0)
 
-    def offset_at(self, timestamp_ms: int) -> int:
+    def offset_at(self, timestamp_ms: int, since: int = 0) -> int:
         """The start of the first batch with a record of that time or later; else the end."""
+        start = max(self._start, since)
         if timestamp_ms > self._newest_ms:
             return self._end
         walk = self._owner.store.walk(INDEX)
         walk.seek_for_prev(INDEX_KEY.pack(self.shard, max(timestamp_ms, 0), 0))
-        begin = self._start
+        begin = start
         if walk.valid() and walk.key()[:4] == SHARD.pack(self.shard):
             begin = max(begin, INDEX_KEY.unpack(walk.key())[2])
         for base, data in self._rows.batches(begin):
             header = self._header(base, data)
             if header is None or header.newest_ms < timestamp_ms:
                 continue
-            if base + header.next_offset - header.base_offset > self._start:
+            if base + span_of(data) > start:
                 return max(base, self._start)
         for batch in self._unwritten:
             newest_ms = header_at(batch.data, 0).newest_ms
-            if newest_ms >= timestamp_ms and batch.next_offset > self._start:
+            if newest_ms >= timestamp_ms and batch.next_offset > start:
                 return max(batch.base_offset, self._start)
         return self._end
 
-    def retain(self, now_ms: int, budget: int) -> bool:
+    def retain(self, now_ms: int, budget: int, stable: Stable | None = None) -> bool:
         """Move the start behind what no bound of retention keeps, erase, then compact."""
         settings = self.settings
         oldest_ms = now_ms - settings.retention_ms
@@ -278,11 +300,12 @@ class RocksdbLog:
                 if budget <= 0:
                     more = True
                     break
+        target = min(target, self._durable)
         if target > self._start:
             self.trim(target)
             more |= self._give_back(budget)
         if self._compaction is not None and budget > 0:
-            more |= self._compaction.step(now_ms, budget)
+            more |= self._compaction.step(now_ms, budget, stable)
         return more
 
     def settled(self) -> tuple[int, int]:
@@ -291,7 +314,7 @@ class RocksdbLog:
 
     def sweep(self, batch: StoredBatch, kept: bytes | None) -> None:
         """Keep `kept` of a batch."""
-        if kept is not None and len(kept) == len(batch.data):
+        if kept is batch.data:
             return
         self._operations.append((DATA, KEY.pack(self.shard, batch.base_offset), kept))
         self._holes += len(batch.data) - len(kept or b"")
@@ -337,7 +360,7 @@ class RocksdbLog:
         expected = begin
         for base, data in self._rows.batches(begin):
             header = self._header(base, data)
-            if base > expected >= 0 and not self.settings.compact:
+            if base > expected >= 0 and not self._is_sparse:
                 self._report_missing(expected, base)
             if header is None or not is_whole(data, 0, header):
                 self._quarantine(base, data)
@@ -345,8 +368,13 @@ class RocksdbLog:
                 continue
             expected = base + header.next_offset - header.base_offset
             yield len(data)
-        if 0 <= expected < self._end and not self.settings.compact:
+        if 0 <= expected < self._end and not self._is_sparse:
             self._report_missing(expected, self._end)
+
+    @property
+    def _is_sparse(self) -> bool:
+        """Whether offsets may be missing: compaction takes records, or did so once."""
+        return self.settings.compact or self._holes > 0
 
     @property
     def _written(self) -> int:
@@ -433,7 +461,7 @@ class RocksdbLog:
     def _first_kept(self, offset: int) -> int:
         """The base of the batch that holds `offset`, so that it is not erased."""
         for base, data in self._rows.batches(offset):
-            if base + self._span(data) > offset:
+            if base + span_of(data) > offset:
                 return min(base, offset)
         return offset
 
@@ -449,15 +477,8 @@ class RocksdbLog:
         if len(data) < HEADER:
             return None
         header = header_at(data, 0)
-        span = header.next_offset - header.base_offset
-        if header.size != len(data) or not 1 <= span <= self._end - base:
-            return None
-        return header
-
-    @staticmethod
-    def _span(data: bytes) -> int:
-        header = header_at(data, 0)
-        return header.next_offset - header.base_offset
+        fits = header.size == len(data) and 1 <= span_of(data) <= self._end - base
+        return header if fits else None
 
     def _quarantine(self, base: int, data: bytes) -> Corrupt:
         """Move a damaged batch aside, so that reading goes on behind it."""

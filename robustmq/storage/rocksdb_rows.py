@@ -7,6 +7,7 @@ from typing import Final
 from rocksdict import RdictIter
 
 from robustmq.errors import Corrupt
+from robustmq.storage.header import header_at
 from robustmq.storage.rocksdb_store import DATA, INDEX, RocksdbStore
 
 KEY: Final = struct.Struct(">IQ")
@@ -17,6 +18,12 @@ INDEX_VALUE: Final = struct.Struct(">Q")
 """The bytes ever appended before that batch."""
 SHARD: Final = struct.Struct(">I")
 STATE: Final = struct.Struct(">QQQQQQ")
+
+
+def span_of(data: bytes) -> int:
+    """The offsets that a stored batch spans."""
+    header = header_at(data, 0)
+    return header.next_offset - header.base_offset
 
 
 class Unreadable(Corrupt):

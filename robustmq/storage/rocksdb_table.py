@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Final
 
 from robustmq.errors import Refused
-from robustmq.storage.engine import Flush
 from robustmq.storage.gate import Gate
+from robustmq.storage.log_settings import Flush
 from robustmq.storage.rocksdb_rows import Unreadable
 from robustmq.storage.rocksdb_store import ROWS, Erase, RocksdbStore, Row
 from robustmq.storage.table import Commits

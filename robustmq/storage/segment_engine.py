@@ -8,7 +8,6 @@ from robustmq.errors import Refused
 from robustmq.storage.engine import (
     PROGRESS_SECONDS,
     EngineSettings,
-    LogSettings,
     Progress,
     Quarantined,
     Recovery,
@@ -17,12 +16,14 @@ from robustmq.storage.files import Files, SystemFiles
 from robustmq.storage.format import claim
 from robustmq.storage.gate import Gate
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment import Segment
 from robustmq.storage.segment_draft import Written
-from robustmq.storage.segment_jobs import Forget, Job, Unlink, Write, sync
+from robustmq.storage.segment_fetch import ColdPlace, SegmentFetches
+from robustmq.storage.segment_jobs import SPARSE_FILE, Forget, Job, Unlink, Write, sync
 from robustmq.storage.segment_log import SegmentLog
 from robustmq.storage.segment_reader import SegmentReader
-from robustmq.storage.segment_recovery import SegmentRecovery, load
+from robustmq.storage.segment_recovery import SegmentRecovery, load, number_in
 from robustmq.storage.writer import Writer, WriterThread
 
 FORMAT: Final = 1
@@ -59,6 +60,7 @@ class SegmentEngine:
         *,
         files: Files | None = None,
         writer: Writer | None = None,
+        fetcher: Writer | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.recovery = Recovery()
@@ -78,6 +80,7 @@ class SegmentEngine:
         self._marks: list[Mark | Written] = []
         self._unsynced: dict[Segment, float] = {}
         self._writer = writer or WriterThread("storage")
+        self._fetches = SegmentFetches(self._files, self._writer.ring, fetcher)
         self._now = self._writer.now
         self._writer.start(self._work)
 
@@ -107,16 +110,18 @@ class SegmentEngine:
                 last = now
                 self._progress(self.recovery)
 
+        directory = f"{self._directory}/{shard}"
+        is_sparse = number_in(self._files, f"{directory}/{SPARSE_FILE}") is not None
         recovery = SegmentRecovery(
             self._files,
             shard,
             self.recovery,
             tick,
             interval=settings.index_interval_bytes,
-            dense=not settings.compact,
+            dense=not (settings.compact or is_sparse),
         )
-        segments, start = load(self._files, f"{self._directory}/{shard}", recovery)
-        log = SegmentLog(self, shard, settings, segments, start)
+        segments, start = load(self._files, directory, recovery)
+        log = SegmentLog(self, shard, settings, segments, start, is_sparse=is_sparse)
         self._logs[shard] = log
         self.recovery.logs += 1
         self.recovery.seconds += self._now() - began
@@ -128,6 +133,10 @@ class SegmentEngine:
         last = log.drop_all()
         self._orphans += [*log.take_jobs(), Forget(last)]
         self._gate.pending -= self._touched.pop(log, 0)
+
+    def discard(self, shard: int) -> None:
+        """Forget a log that was not opened, with its files, with the next commit."""
+        self._orphans.append(Forget(Segment(f"{self._directory}/{shard}", 0)))
 
     @property
     def pending(self) -> int:
@@ -148,6 +157,10 @@ class SegmentEngine:
         """The log has something for the next commit."""
         self._touched[log] = self._touched.get(log, 0) + size
         self._gate.pending += size
+
+    def fetch(self, cold: ColdPlace, segment: Segment, size: int, position: int) -> None:
+        """Have bytes of a segment in memory; it is known after `completed`."""
+        self._fetches.ask(cold, segment.path, size, position)
 
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
@@ -173,6 +186,7 @@ class SegmentEngine:
     def completed(self) -> list[Log]:
         """Take what the writer has done: the logs whose `durable_offset` has moved."""
         self._writer.hush()
+        self._fetches.completed()
         moved: dict[SegmentLog, None] = {}
         while self._done:
             done = self._done.popleft()
@@ -192,6 +206,7 @@ class SegmentEngine:
         for log in self._logs.values():
             log.finish()
         self.commit()
+        self._fetches.close()
         self._writer.stop()
         self.reader.close()
         self._logs.clear()

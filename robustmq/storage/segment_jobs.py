@@ -15,6 +15,9 @@ START_FILE: Final = "start"
 RESET_FILE: Final = "reset"
 """The offset that a log is being reset to: what it held is gone, even after a crash."""
 
+SPARSE_FILE: Final = "sparse"
+"""Says that compaction has taken records of the log: offsets are missing without damage."""
+
 
 class Job(Protocol):
     """One step for the writer."""
@@ -208,14 +211,20 @@ class Unlink:
 
 
 class Note:
-    """Keep a number in a small file of the log's directory, or remove the file."""
+    """Keep a number in a small file of the log's directory, or remove the file.
+
+    `is_hint`: where there is no room for it the log does without.
+    """
 
     outlives = True
 
-    def __init__(self, segment: Segment, name: str, number: int | None) -> None:
+    def __init__(
+        self, segment: Segment, name: str, number: int | None, *, is_hint: bool = False
+    ) -> None:
         self.segment = segment
         self._name = name
         self._number = number
+        self._is_hint = is_hint
 
     def run(self, files: Files) -> None:
         """Replace or remove the file."""
@@ -225,7 +234,12 @@ class Note:
         if self._number is None:
             files.unlink(path)
         else:
-            write_small(files, path, b"%d\n" % self._number)
+            try:
+                write_small(files, path, b"%d\n" % self._number)
+            except OSError as error:
+                if not self._is_hint or error.errno not in _FULL:
+                    raise
+                return
         files.sync_directory(directory)
 
 

@@ -7,13 +7,16 @@ from typing import Final, NamedTuple, Protocol
 
 from robustmq.errors import Corrupt
 from robustmq.storage.compaction import Compaction
-from robustmq.storage.engine import LogSettings, Quarantined
+from robustmq.storage.engine import Quarantined
 from robustmq.storage.header import HEADER, check, filler, header_at, is_whole, placed
-from robustmq.storage.log import StoredBatch
+from robustmq.storage.log import Stable, StoredBatch
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment import Place, Segment
 from robustmq.storage.segment_draft import SegmentDraft, discarded
+from robustmq.storage.segment_fetch import ColdPlace
 from robustmq.storage.segment_jobs import (
     RESET_FILE,
+    SPARSE_FILE,
     START_FILE,
     Cut,
     Job,
@@ -44,6 +47,9 @@ class Owner(Protocol):
     def touch(self, log: "SegmentLog", size: int) -> None:
         """The log has something for the next commit."""
 
+    def fetch(self, cold: ColdPlace, segment: Segment, size: int, position: int) -> None:
+        """Have bytes of a segment in memory."""
+
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
 
@@ -69,6 +75,8 @@ class SegmentLog:
         settings: LogSettings,
         segments: list[Segment],
         start: int,
+        *,
+        is_sparse: bool = False,
     ) -> None:
         self.shard = shard
         self.settings = settings
@@ -80,10 +88,10 @@ class SegmentLog:
         self._unwritten: deque[Unwritten] = deque()
         self._jobs: list[Job] = []
         self._generation = 0
-        self._sync_within = {"always": 0.0, "interval": settings.interval_ms / 1_000}.get(
-            settings.flush
-        )
-        self._dense = not settings.compact
+        self._sync_within = settings.sync_within
+        self._dense = not (settings.compact or is_sparse)
+        self._is_marked = is_sparse
+        self._cold = ColdPlace()
         self._draft = SegmentDraft()
         self._compaction = Compaction(self, settings) if settings.compact else None
 
@@ -106,6 +114,29 @@ class SegmentLog:
     def size_bytes(self) -> int:
         """Bytes of the segment files."""
         return sum(segment.size for segment in self._segments)
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of the records in its files; it may be that of one below the start."""
+        return max(segment.newest_ms for segment in self._segments)
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether what `warm` has begun to fetch is not in memory yet."""
+        return self._cold.is_fetching
+
+    def configure(self, settings: LogSettings) -> None:
+        """Keep it by other settings from now on."""
+        self.settings = settings
+        self._sync_within = settings.sync_within
+        if settings.compact:
+            self._dense = False
+            if self._compaction is None:
+                self._compaction = Compaction(self, settings)
+            self._compaction.configure(settings)
+        elif self._compaction is not None:
+            self.unswept()
+            self._compaction = None
 
     def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record.
@@ -191,13 +222,24 @@ class SegmentLog:
         segment = self._segments[self._number_of(offset)]
         position = segment.place_of(offset).position
         size = min(max_bytes, READ_WINDOW, segment.readable - position)
-        return size <= 0 or self._owner.reader.in_memory(segment, size, position)
+        if size <= 0:
+            return True
+        if self._cold.has_come(segment, position):
+            return True
+        if self._owner.reader.in_memory(segment, size, position):
+            return True
+        if self._cold.begin(segment, position):
+            self._owner.fetch(self._cold, segment, size, position)
+        return False
 
     def trim(self, offset: int) -> None:
         """Forget what lies below `offset`; files go when nothing in them is kept."""
+        before = self._start
         self._start = max(self._start, min(offset, self._end))
         while len(self._segments) > 1 and self._segments[1].base <= self._start:
             self._drop(self._segments.pop(0), heir=self._segments[0])
+        if before < self._start and self._start > self._segments[0].base:
+            self._submit([Note(self._segments[0], START_FILE, self._start, is_hint=True)])
 
     def truncate(self, offset: int) -> None:
         """Forget whole batches from `offset` on."""
@@ -231,26 +273,31 @@ class SegmentLog:
         self._jobs.append(Note(fresh, RESET_FILE, offset))
         for segment in reversed(self._segments):
             self._drop(segment, ordered=True)
-        self._jobs += (self._write(fresh, 0), Note(fresh, RESET_FILE, None))
+        self._jobs += (
+            self._write(fresh, 0),
+            Note(fresh, START_FILE, None),
+            Note(fresh, RESET_FILE, None),
+        )
         self._segments = [fresh]
         self._start = self._end = self._durable = offset
         self._unwritten.clear()
         self._generation += 1
 
-    def offset_at(self, timestamp_ms: int) -> int:
+    def offset_at(self, timestamp_ms: int, since: int = 0) -> int:
         """The start of the first batch with a record of that time or later; else the end."""
-        for number in range(self._number_of(self._start), len(self._segments)):
+        start = max(self._start, since)
+        for number in range(self._number_of(start), len(self._segments)):
             segment = self._segments[number]
             if segment.newest_ms < timestamp_ms:
                 continue
             for place, following, newest_ms, count in self._walk(
                 number, segment.place_at(timestamp_ms), one=True
             ):
-                if newest_ms >= timestamp_ms and following > self._start and count:
+                if newest_ms >= timestamp_ms and following > start and count:
                     return max(place.offset, self._start)
         return self._end
 
-    def retain(self, now_ms: int, budget: int) -> bool:
+    def retain(self, now_ms: int, budget: int, stable: Stable | None = None) -> bool:
         """Drop segments that no bound of retention keeps, then compact."""
         oldest_ms = now_ms - self.settings.retention_ms
         active = self._segments[-1]
@@ -268,7 +315,7 @@ class SegmentLog:
             budget -= DROP_COST
             size -= self._segments[0].size
             self.trim(self._segments[1].base)
-        return self._compaction is not None and self._compaction.step(now_ms, budget)
+        return self._compaction is not None and self._compaction.step(now_ms, budget, stable)
 
     def settled(self) -> tuple[int, int]:
         """The offsets of what compaction may touch: whole files that are surely written."""
@@ -342,6 +389,9 @@ class SegmentLog:
         source.heir = draft
         source.dropped = True
         self._owner.reader.forget(source)
+        if not self._is_marked:
+            self._is_marked = True
+            self._submit([Note(draft, SPARSE_FILE, 1)])
         self._submit([Swap(draft)])
 
     def _submit(self, jobs: list[Job]) -> None:
@@ -384,7 +434,7 @@ class SegmentLog:
         """Whether the first of several segments is kept by no bound of retention."""
         first, second = self._segments[:2]
         settings = self.settings
-        return bool(
+        return first.end <= self._durable and bool(
             (settings.retention_ms and first.newest_ms < oldest_ms)
             or (settings.retention_bytes and size - first.size >= settings.retention_bytes)
             or (

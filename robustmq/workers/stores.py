@@ -1,14 +1,18 @@
 """The storage engines of one core: its database, and files when some topic asks for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from robustmq.config import Config, Engine, Storage, TopicRule
 from robustmq.errors import ConfigError, Refusal, Refused
-from robustmq.storage.engine import EngineSettings, LogSettings, Progress, Recovery
+from robustmq.storage.engine import EngineSettings, Progress, Recovery
 from robustmq.storage.gate import FULL
 from robustmq.storage.layout import open_layout
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
@@ -37,6 +41,7 @@ def log_settings(rule: TopicRule, storage: Storage) -> LogSettings:
         compact=rule.compact,
         compact_records=storage.compact_records,
         compact_keys=storage.compact_keys,
+        compact_lag_ms=rule.compact_lag_ms,
         tombstone_ms=rule.tombstone_ms,
         empty_deletes=True,
     )
@@ -80,6 +85,31 @@ class Stores:
             code = Refusal.QUOTA_EXCEEDED if error.errno in FULL else Refusal.UNAVAILABLE
             detail = f"log {number} cannot be opened: {error.strerror}"
             raise Unwritable(Refused(code, detail)) from error
+
+    def configure(self, log: Log, rule: TopicRule) -> None:
+        """Keep an open log as a rule says from now on."""
+        settings = log_settings(rule, self._storage)
+        if isinstance(log, MemoryLog):
+            most_bytes = rule.retention_bytes or self._storage.memory_log_bytes
+            settings = replace(settings, retention_bytes=most_bytes)
+        log.configure(settings)
+
+    def remove(self, number: int, engine: Engine) -> None:
+        """Forget a log and everything in it, with the next commit."""
+        if engine == "rocksdb":
+            self.rocksdb.remove(number)
+        else:
+            self._files().remove(number)
+
+    def prune(self, listed: Collection[tuple[int, Engine]]) -> None:
+        """Forget all logs but these: a crash has kept others from being removed."""
+        for number in self.rocksdb.shards():
+            if (number, "rocksdb") not in listed:
+                self.rocksdb.discard(number)
+        if self.segments is not None or Path(f"{self._path}/{SEGMENTS}").exists():
+            for number in self._files().shards():
+                if (number, "segment") not in listed:
+                    self._files().discard(number)
 
     def release(self, number: int, engine: Engine, *, was_changed: bool) -> None:
         """Let go of a log in an engine that survives a restart; it is not used any more."""

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from robustmq._kernel.batch import records
 from robustmq.errors import Refusal
-from robustmq.storage.engine import Engine, EngineSettings, Flush, LogSettings
+from robustmq.storage.engine import Engine, EngineSettings
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
 from robustmq.storage.table import Table

@@ -16,9 +16,9 @@ import pytest
 from robustmq._kernel.batch import records
 from robustmq.mqtt.packets import V5, V311, Puback, Publish
 from robustmq.mqtt.reasons import Reason
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.layout import open_layout
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
 from tests.integration.homes import name_on, topic_on

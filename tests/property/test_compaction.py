@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from robustmq._kernel.batch import records
 from robustmq.storage.compaction import Compaction
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.header import rebuilt
 from robustmq.storage.log import Log, StoredBatch
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment_engine import SegmentEngine
 from robustmq.storage.segment_log import SegmentLog
 from tests.unit.storage.batches import keyed

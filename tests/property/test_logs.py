@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmq.errors import Corrupt
-from robustmq.storage.engine import Engine, EngineSettings, Flush, LogSettings
+from robustmq.storage.engine import Engine, EngineSettings
 from robustmq.storage.log import Log, StoredBatch, Unwritable
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmq.errors import Refusal, Refused
-from robustmq.storage.engine import EngineSettings, Flush, LogSettings
+from robustmq.storage.engine import EngineSettings
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.memory_table import MemoryTable
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.rocksdb_store import Stalled

@@ -17,7 +17,8 @@ from robustmq.config import (
     manual,
 )
 from robustmq.errors import ConfigError
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings
+from robustmq.storage.log_settings import LogSettings
 from tests.unit.settings import NOTHING, refused, written
 
 ROOT = Path(__file__).resolve().parents[2]

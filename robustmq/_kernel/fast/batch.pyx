@@ -397,3 +397,55 @@ def max_qos(bytes batch not None):
         highest = max(highest, view.attributes & 3)
         p = view.end
     return highest
+
+
+cdef bint are_headers(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether a header block is whole: a count, then names and values, and nothing else."""
+    cdef int64_t count, length, i
+    p = read_varint(p, end, &count)
+    if p == NULL or count < 0:
+        return False
+    for i in range(count):
+        p = read_varint(p, end, &length)
+        if p == NULL or length < 0 or length > end - p:
+            return False
+        p = read_varint(p + length, end, &length)
+        if p == NULL or length > end - p:
+            return False
+        if length > 0:
+            p += length
+    return p == end
+
+
+def survey(bytes batch not None):
+    """The earliest and the latest timestamp (-1: none), and how many records have no key.
+
+    Corrupt unless the records are numbered from 0 on and, with their headers, fill the batch.
+    """
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+    cdef RecordView view
+    cdef uint32_t i, count
+    cdef int64_t base, timestamp, oldest = -1, newest = -1
+    cdef uint32_t keyless = 0
+    if end - p < HEADER:
+        raise Corrupt("record batch: shorter than its header")
+    count = big32(p + 57)
+    base = <int64_t>big64(p + 27)
+    p += HEADER
+    for i in range(count):
+        if not read_record(p, end, &view) or not are_headers(view.headers, view.end):
+            raise Corrupt(f"record batch: record {i} of {count}")
+        if view.offset_delta != i:
+            raise Corrupt(f"record batch: record {i} of {count} has number {view.offset_delta}")
+        timestamp = <int64_t>(<uint64_t>base + <uint64_t>view.timestamp_delta)
+        if timestamp != -1:
+            if oldest == -1 or timestamp < oldest:
+                oldest = timestamp
+            if newest == -1 or timestamp > newest:
+                newest = timestamp
+        keyless += view.key_length < 0
+        p = view.end
+    if p != end:
+        raise Corrupt(f"record batch: {end - p} bytes behind the last record")
+    return oldest, newest, keyless

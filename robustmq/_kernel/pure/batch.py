@@ -354,3 +354,51 @@ def max_qos(batch: bytes) -> int:
         highest = max(highest, view.attributes & 3)
         at = view.end
     return highest
+
+
+def survey(batch: bytes) -> tuple[int, int, int]:
+    """Walk all records of `batch`; return `(oldest, newest, keyless)`.
+
+    The first two are the earliest and the latest timestamp in milliseconds, of those that are
+    not -1, and -1 when there is none; then, how many records have no key. Raises Corrupt unless
+    the records are numbered from 0 on and they and their header blocks fill the batch exactly;
+    the CRC is not looked at.
+    """
+    count = count_of(batch)
+    base_timestamp = int.from_bytes(batch[27:35], "big", signed=True)
+    oldest = newest = -1
+    keyless = 0
+    at = HEADER
+    for i in range(count):
+        view = read_record(batch, at, len(batch))
+        if view is None or not _are_headers(view.headers):
+            raise Corrupt(f"record batch: record {i} of {count}")
+        if view.offset_delta != i:
+            raise Corrupt(f"record batch: record {i} of {count} has number {view.offset_delta}")
+        timestamp = _signed(base_timestamp + view.timestamp_delta)
+        if timestamp != -1:
+            oldest = timestamp if oldest == -1 else min(oldest, timestamp)
+            newest = timestamp if newest == -1 else max(newest, timestamp)
+        keyless += view.key is None
+        at = view.end
+    if at != len(batch):
+        raise Corrupt(f"record batch: {len(batch) - at} bytes behind the last record")
+    return oldest, newest, keyless
+
+
+def _are_headers(block: bytes) -> bool:
+    """Say whether a header block is whole: a count, then names and values, and nothing else."""
+    end = len(block)
+    field = read_varint(block, 0, end)
+    if field is None or field[0] < 0:
+        return False
+    count, at = field
+    for _ in range(count):
+        name = read_varint(block, at, end)
+        if name is None or not 0 <= name[0] <= end - name[1]:
+            return False
+        value = read_varint(block, name[0] + name[1], end)
+        if value is None or value[0] > end - value[1]:
+            return False
+        at = value[1] + max(value[0], 0)
+    return at == end

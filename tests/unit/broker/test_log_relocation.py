@@ -46,9 +46,9 @@ class Core:
         """A log of this core as its next life finds it."""
         value = self.table.get(log_rows.listed_key(name))
         assert value is not None
-        number, engine = log_rows.decode_listed(value)
+        number, engine, *_ = log_rows.decode_listed(value)
         shard = Shard(number, self.held.open(number, engine, RULES.of_log(name)))
-        shard.recover(self.table.get(log_rows.note_key(number)))
+        shard.recover(self.table.get(log_rows.note_key(number)), 1_000)
         return shard
 
     def names(self) -> list[bytes]:

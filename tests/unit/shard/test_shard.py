@@ -35,8 +35,7 @@ def test_appends_move_the_watermark(builder: BatchBuilder) -> None:
 
 def test_a_repeat_is_not_stored(builder: BatchBuilder) -> None:
     shard = Shard(0, MemoryLog())
-    builder.producer_id, builder.producer_epoch = 4, 1
-    first, second = batch(builder, 2), batch(builder, 1)
+    first, second = numbered(builder, 4, 1, 1, 2), numbered(builder, 4, 1, 2)
     taken = [shard.append(each, 1_000) for each in (first, first, second, first, second)]
     assert taken == [2, 0, 1, 0, 0]
     assert shard.end_offset == 3
@@ -124,10 +123,10 @@ def test_who_appended_what_is_known_after_a_restart(
         if noted == number:
             note = shard.note()
     again = Shard(0, log)
-    again.recover(note)
+    again.recover(note, 1_000)
     assert [again.append(each, 1_000) for each in batches] == [0, 0, 0]
     assert again.append(numbered(builder, 1, 1 << 31, 8), 1_000) == 1
-    assert again.note()[8:] != shard.note()[8:]
+    assert again.note()[16:] != shard.note()[16:]
 
 
 def test_a_note_tells_of_what_retention_has_dropped(builder: BatchBuilder) -> None:
@@ -138,10 +137,10 @@ def test_a_note_tells_of_what_retention_has_dropped(builder: BatchBuilder) -> No
     note = shard.note()
     log.trim(1)
     again = Shard(0, log)
-    again.recover(note)
+    again.recover(note, 1_000)
     assert again.append(one, 1_000) == 0
 
 
 def test_a_cut_note_is_corrupt() -> None:
     with pytest.raises(Corrupt, match="cut"):
-        Shard(0, MemoryLog()).recover(b"123")
+        Shard(0, MemoryLog()).recover(b"123", 1_000)

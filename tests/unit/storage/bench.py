@@ -2,8 +2,9 @@
 
 import random
 
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings
 from robustmq.storage.log import Log, StoredBatch
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment_engine import SegmentEngine
 from tests.unit.storage.batches import batch
 from tests.unit.storage.disk import Disk, HandWriter

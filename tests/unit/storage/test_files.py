@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.files import IOV_MAX, SystemFiles, read_small, write_small
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment_engine import SegmentEngine
 from tests.unit.storage.batches import batch
 from tests.unit.storage.bench import offsets

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from robustmq._kernel.batch import records
+from robustmq.message.batch import OWN_PRODUCERS
 from robustmq.storage.compaction import BATCH_COST, Compaction
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.log import StoredBatch
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.rocksdb_log import ENTRY_COST
 from robustmq.storage.rocksdb_rows import ShardRows
@@ -124,11 +125,18 @@ def test_a_step_of_compaction_looks_at_so_many_batches(most: int) -> None:
     assert sum(kept is not None for kept in log.kept) == 7
 
 
-@pytest.mark.parametrize(("empty_deletes", "left"), [(True, [b"b"]), (False, [b"a", b"b"])])
+@pytest.mark.parametrize(
+    ("empty_deletes", "producer", "left"),
+    [
+        (True, OWN_PRODUCERS, [b"b"]),
+        (False, OWN_PRODUCERS, [b"a", b"b"]),
+        (True, 7, [b"a", b"b"]),
+    ],
+)
 def test_an_empty_value_deletes_where_there_is_no_other_way(
-    empty_deletes: bool, left: list[bytes]
+    empty_deletes: bool, producer: int, left: list[bytes]
 ) -> None:
-    data = [keyed([pair]) for pair in ((b"a", b"1"), (b"b", b"2"), (b"a", b""))]
+    data = [keyed([pair], producer=producer) for pair in ((b"a", b"1"), (b"b", b"2"), (b"a", b""))]
     log = Kept([StoredBatch(number, 1, each) for number, each in enumerate(data)])
     settings = LogSettings(
         compact=True, compact_records=1, tombstone_ms=10_000, empty_deletes=empty_deletes

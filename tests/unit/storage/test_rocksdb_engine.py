@@ -9,8 +9,9 @@ import pytest
 
 from robustmq._kernel.batch import records
 from robustmq.errors import ConfigError, Corrupt, Refusal
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_engine import STALL_SECONDS, RocksdbEngine
 from robustmq.storage.rocksdb_rows import KEY
 from robustmq.storage.rocksdb_store import DATA, INDEX, Stalled

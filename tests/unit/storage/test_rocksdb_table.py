@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from robustmq.errors import Corrupt, Refusal
-from robustmq.storage.engine import EngineSettings, Flush, LogSettings
+from robustmq.storage.engine import EngineSettings
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.rocksdb_engine import STALL_SECONDS, RocksdbEngine
 from robustmq.storage.rocksdb_rows import KEY
 from robustmq.storage.rocksdb_store import DATA, Erase, Operation, Row, Stalled

@@ -6,8 +6,8 @@ import pytest
 
 from robustmq._kernel.batch import records
 from robustmq.errors import Corrupt
-from robustmq.storage.engine import LogSettings
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import LogSettings
 from tests.unit.storage.batches import batch, keyed
 from tests.unit.storage.bench import SIZE, SMALL, Bench, offsets, read_all
 

@@ -7,7 +7,7 @@ import pytest
 
 from robustmq._kernel.batch import records
 from robustmq.errors import ConfigError, Corrupt
-from robustmq.storage.engine import LogSettings
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.segment_engine import SegmentEngine
 from tests.unit.storage.batches import batch
 from tests.unit.storage.bench import SIZE, Bench, offsets, read_all

@@ -160,7 +160,7 @@ def found_logs(
     for core in range(layout.workers or 0):
         stores = opened(layout, core)
         for key, value in list(stores.rocksdb.table().walk(b"Q", b"R")):
-            number, engine = log_rows.decode_listed(value)
+            number, engine, *_ = log_rows.decode_listed(value)
             log = stores.open(number, engine, rule)
             has: list[tuple[int, bytes | None]] = []
             at = log.start_offset

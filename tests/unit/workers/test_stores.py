@@ -9,8 +9,9 @@ import pytest
 
 from robustmq.config import Storage, TopicRule
 from robustmq.errors import Refusal
-from robustmq.storage.engine import EngineSettings, LogSettings
+from robustmq.storage.engine import EngineSettings
 from robustmq.storage.log import Unwritable
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.rocksdb_log import RocksdbLog
@@ -97,6 +98,7 @@ def test_every_key_of_a_log_is_that_of_its_rule_or_of_storage() -> None:
         segment_bytes=2_000,
         segment_ms=1,
         tombstone_ms=5,
+        compact_lag_ms=6,
     )
     storage = Storage(
         preallocate_bytes=2,
