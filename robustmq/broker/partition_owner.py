@@ -23,11 +23,12 @@ from robustmq.broker.partition_api import (
     Sought,
     Wanted,
 )
-from robustmq.broker.partition_terms import terms_of
+from robustmq.broker.partition_terms import default_terms, terms_of
 from robustmq.broker.topic_log import Nowhere, Parking, TopicLog, Waiting
 from robustmq.broker.topic_logs import TopicLogs
 from robustmq.errors import Corrupt, Refusal
 from robustmq.policy.topic_rules import log_name, own_log
+from robustmq.settings.kafka import KafkaRuntime
 from robustmq.shard.fault import Fault
 from robustmq.shard.marker import Mark
 from robustmq.shard.produced import Produced, Terms, Unfit, checked
@@ -57,12 +58,18 @@ class PartitionOwner:
     """The owner's side of `partition_api.Partitions`, on the owner's core: it never waits."""
 
     def __init__(
-        self, turn: Turn, *, logs: TopicLogs, catalog: Catalog, defaults: Terms, core: int
+        self,
+        turn: Turn,
+        *,
+        logs: TopicLogs,
+        catalog: Catalog,
+        settings: KafkaRuntime,
+        core: int,
     ) -> None:
         self._turn = turn
         self._logs = logs
         self._catalog = catalog
-        self._defaults = defaults
+        self._defaults = default_terms(settings)
         self._core = core
         self._version = catalog.version
         self._handles: dict[Partition, _Handle] = {}

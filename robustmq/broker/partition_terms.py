@@ -4,6 +4,7 @@ from typing import Final
 
 from robustmq.config import TopicRule
 from robustmq.message.compression import Codec
+from robustmq.settings.kafka import KafkaRuntime
 from robustmq.shard.produced import Terms
 
 _CODECS: Final = {
@@ -14,6 +15,15 @@ _CODECS: Final = {
     "zstd": Codec.ZSTD,
 }
 """What a rule may say of compression but `producer`."""
+
+
+def default_terms(kafka: KafkaRuntime) -> Terms:
+    """Return the terms of topics that say nothing themselves."""
+    return Terms(
+        max_bytes=kafka.max_message_bytes,
+        checks_compressed=kafka.check_compressed,
+        most_bytes=kafka.max_uncompressed_bytes,
+    )
 
 
 def terms_of(rule: TopicRule, defaults: Terms) -> Terms:

@@ -63,6 +63,9 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_fetch_session_partitions: Partitions in all sessions of a core together.
     fetch_session_idle_ms: Milliseconds without use after which a session makes room for another.
     max_message_bytes: Bytes of the largest record batch, where its topic says nothing else.
+    check_compressed: Look into compressed batches that are produced, as into others; without it
+        only their checksum is checked, and what cannot be decompressed is kept as it is.
+    max_uncompressed_bytes: Bytes that a compressed batch may take once it is decompressed.
     auto_create_topics_enable: Make a topic that a client asks for and that there is not.
     num_partitions: Partitions of a topic whose maker does not say how many.
     max_partitions: Partitions of one topic at most.
@@ -92,6 +95,8 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_fetch_session_partitions: Annotated[int, between(0, 100_000_000)] = 100_000
     fetch_session_idle_ms: Annotated[int, between(0, 86_400_000)] = 120_000
     max_message_bytes: Annotated[int, between(1_024, GIB)] = 1_048_588
+    check_compressed: bool = True
+    max_uncompressed_bytes: Annotated[int, between(1_024, GIB)] = 67_108_864
     auto_create_topics_enable: bool = True
     num_partitions: Annotated[int, between(1, 10_000)] = 1
     max_partitions: Annotated[int, between(1, 10_000)] = 1_000

@@ -23,7 +23,7 @@ from robustmq.broker.partition_owner import PartitionOwner
 from robustmq.config import Storage, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.meta import records as meta
-from robustmq.shard.produced import Terms
+from robustmq.settings.kafka import KafkaRuntime
 from tests.fabric import START_MS, Fabric, Limits
 from tests.produced import TRANSACTIONAL, produced
 
@@ -46,7 +46,7 @@ class World:
         self.catalog = self.node.parts.catalog
         logs = self.node.parts.logs
         self.owner = PartitionOwner(
-            self.node.turn, logs=logs, catalog=self.catalog, defaults=Terms(), core=0
+            self.node.turn, logs=logs, catalog=self.catalog, settings=KafkaRuntime(), core=0
         )
         self.catalog.changed.append(self.owner.changed)
 
@@ -131,7 +131,7 @@ def test_what_is_not_there_or_led_elsewhere_is_said(world: World) -> None:
         world.node.turn,
         logs=world.node.parts.logs,
         catalog=world.catalog,
-        defaults=Terms(),
+        settings=KafkaRuntime(),
         core=7,
     )
     assert elsewhere.read(Wanted(ONE, 0, 1)).fault == Fault.NOT_LEADER
