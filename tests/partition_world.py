@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 
 from robustmq._kernel.turn import Turn
-from robustmq.broker.catalog_api import Leader, Topic
+from robustmq.broker.catalog_api import Configured, Leader, Topic
 from robustmq.broker.partition_api import (
     Appended,
     EpochEnd,
@@ -234,6 +234,20 @@ class Topics:
         settings: Mapping[str, str],
         reply: Callable[[Topic | Refused], None],
     ) -> None:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    def plan(
+        self, tenant: str, name: str, partitions: int, settings: Mapping[str, str]
+    ) -> Topic | Refused:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    def judge(self, topic: Topic, settings: Mapping[str, str]) -> Refused | None:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    def settings(self, topic: Topic | None) -> Iterator[Configured]:
         """Nobody asks."""
         raise NotImplementedError
 

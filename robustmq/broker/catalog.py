@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from robustmq.broker.catalog_api import Leader, Topic
+from robustmq.broker.catalog_api import Configured, Leader, Topic
 from robustmq.broker.leaders import Leaders
 from robustmq.broker.partition_api import Partition
 from robustmq.broker.placement import Placement
@@ -24,7 +24,7 @@ from robustmq.meta import records as meta
 from robustmq.meta.commands import Expectation
 from robustmq.meta.records import TOPIC, Record, encoded
 from robustmq.policy.topic_rules import TopicRules
-from robustmq.policy.topic_settings import ENGINE, ENGINES, faults, rule_of, start_of
+from robustmq.policy.topic_settings import ENGINE, ENGINES, configured, faults, rule_of, start_of
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ID_BYTES: Final = 16
@@ -162,15 +162,15 @@ class Catalog:
         reply: Callable[[Topic | Refused], None],
     ) -> None:
         """See `catalog_api.Catalog.create`."""
-        topic = qualified(tenant, name.encode())
-        if refused := self.refusal(tenant, name, partitions, settings):
-            reply(refused)
+        planned = self.plan(tenant, name, partitions, settings)
+        if isinstance(planned, Refused):
+            reply(planned)
             return
-        rule = rule_of(self._start(topic), settings)
+        topic = planned.name
         value = meta.Topic(
             tenant=tenant,
-            storage_type=rule.engine,
-            partition=self.count(topic, partitions),
+            storage_type=planned.rule.engine,
+            partition=planned.partitions,
             config={**settings},
             id=self.registrar.new_id(),
             created_ms=self.now_ms(),
@@ -189,16 +189,10 @@ class Catalog:
 
         self.registrar.change(records, [Expectation(TOPIC, key, 0)], done)
 
-    def count(self, topic: bytes, partitions: int) -> int:
-        """Return how many partitions a topic gets; -1: as configured."""
-        if partitions > 0:
-            return partitions
-        return self._rules.of_file(topic).partitions or self._config.kafka_runtime.num_partitions
-
-    def refusal(
+    def plan(
         self, tenant: str, name: str, partitions: int, settings: Mapping[str, str]
-    ) -> Refused | None:
-        """Say why a topic cannot be made; None: as far as this core knows, it can."""
+    ) -> Topic | Refused:
+        """See `catalog_api.Catalog.plan`."""
         topic = qualified(tenant, name.encode())
         if topic in self._explicit or topic in self._shared:
             return Refused(Refusal.CONFLICT, f"the topic {name} exists already")
@@ -206,7 +200,16 @@ class Catalog:
             return Refused(Refusal.TOPIC_INVALID, wrong[0])
         if wrong := faults(settings):
             return Refused(Refusal.PAYLOAD_INVALID, wrong[0])
-        return self._too_many(partitions)
+        if refused := self._too_many(partitions):
+            return refused
+        count = partitions if partitions > 0 else self._rules.of_file(topic).partitions
+        return Topic(
+            name=topic,
+            id=bytes(_ID_BYTES),
+            partitions=count or self._config.kafka_runtime.num_partitions,
+            rule=rule_of(self._start(topic), settings),
+            settings=settings,
+        )
 
     def grow(self, topic: Topic, partitions: int, reply: Done) -> None:
         """See `catalog_api.Catalog.grow`."""
@@ -222,13 +225,28 @@ class Catalog:
 
     def configure(self, topic: Topic, settings: Mapping[str, str], reply: Done) -> None:
         """See `catalog_api.Catalog.configure`."""
-        if wrong := faults(settings):
-            reply(Refused(Refusal.PAYLOAD_INVALID, wrong[0]))
-        elif rule_of(topic.rule, settings).engine != topic.rule.engine:
-            sentence = f"{ENGINE} is chosen when a topic is made: make another topic"
-            reply(Refused(Refusal.PAYLOAD_INVALID, sentence))
+        if refused := self.judge(topic, settings):
+            reply(refused)
         else:
             self._change(topic, {"config": {**settings}}, [], reply)
+
+    def judge(self, topic: Topic, settings: Mapping[str, str]) -> Refused | None:
+        """See `catalog_api.Catalog.judge`."""
+        if wrong := faults(settings):
+            return Refused(Refusal.PAYLOAD_INVALID, wrong[0])
+        if rule_of(topic.rule, settings).engine != topic.rule.engine:
+            sentence = f"{ENGINE} is chosen when a topic is made: make another topic"
+            return Refused(Refusal.PAYLOAD_INVALID, sentence)
+        return None
+
+    def settings(self, topic: Topic | None) -> Iterator[Configured]:
+        """See `catalog_api.Catalog.settings`."""
+        kafka = self._config.kafka_runtime
+        start = start_of(self._rules.default, kafka, True)
+        if topic is None:
+            yield from configured({}, start, start, kafka)
+        else:
+            yield from configured(topic.settings, topic.rule, start, kafka)
 
     def delete(self, topic: Topic, reply: Done) -> None:
         """See `catalog_api.Catalog.delete`."""

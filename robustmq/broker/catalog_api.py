@@ -8,6 +8,9 @@ import msgspec
 from robustmq.broker.partition_api import Partition
 from robustmq.config import TopicRule
 from robustmq.errors import Refused
+from robustmq.policy.topic_settings import Configured
+
+__all__ = ["Catalog", "Configured", "Leader", "Topic"]
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,17 @@ class Catalog(Protocol):
 
     def delete(self, topic: Topic, reply: Callable[[Refused | None], None]) -> None:
         """Remove a topic with all that is in it."""
+
+    def plan(
+        self, tenant: str, name: str, partitions: int, settings: Mapping[str, str]
+    ) -> Topic | Refused:
+        """Return what `create` would make, without an id, or why it would not."""
+
+    def judge(self, topic: Topic, settings: Mapping[str, str]) -> Refused | None:
+        """Say why `configure` would refuse; None: as far as this core knows, it would not."""
+
+    def settings(self, topic: Topic | None) -> Iterator[Configured]:
+        """Yield all that can be set for a topic; None: for one for which nothing is."""
 
     def check(self, name: str, settings: Mapping[str, str]) -> Sequence[str]:
         """Say in sentences what is wrong with a topic's name and settings."""

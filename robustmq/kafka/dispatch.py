@@ -6,11 +6,15 @@ from typing import Any, TypeAlias
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
 from robustmq.kafka.group_coordinator import GroupCoordinator
+from robustmq.kafka.handlers.cluster import Cluster
+from robustmq.kafka.handlers.configs import Configs
 from robustmq.kafka.handlers.fetch import Fetch
 from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.handlers.list_offsets import ListOffsets
+from robustmq.kafka.handlers.metadata import Metadata
 from robustmq.kafka.handlers.produce import Produce
 from robustmq.kafka.handlers.records import Records
+from robustmq.kafka.handlers.topics import Topics
 from robustmq.kafka.protocol import Kafka
 
 Handler: TypeAlias = Callable[[Call[Any]], None]
@@ -33,4 +37,24 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
         ApiKey.DELETE_RECORDS: records.delete_records,
         ApiKey.DESCRIBE_PRODUCERS: records.describe_producers,
         ApiKey.DESCRIBE_LOG_DIRS: records.describe_log_dirs,
+        **_topics(kafka),
+    }
+
+
+def _topics(kafka: Kafka) -> dict[int, Handler]:
+    metadata, cluster = Metadata(kafka), Cluster(kafka)
+    topics, configs = Topics(kafka), Configs(kafka)
+    return {
+        ApiKey.METADATA: metadata.metadata,
+        ApiKey.DESCRIBE_TOPIC_PARTITIONS: metadata.describe_topic_partitions,
+        ApiKey.DESCRIBE_CLUSTER: cluster.describe_cluster,
+        ApiKey.ELECT_LEADERS: cluster.elect_leaders,
+        ApiKey.LIST_PARTITION_REASSIGNMENTS: cluster.list_partition_reassignments,
+        ApiKey.CREATE_TOPICS: topics.create_topics,
+        ApiKey.DELETE_TOPICS: topics.delete_topics,
+        ApiKey.CREATE_PARTITIONS: topics.create_partitions,
+        ApiKey.DESCRIBE_CONFIGS: configs.describe_configs,
+        ApiKey.ALTER_CONFIGS: configs.alter_configs,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS: configs.incremental_alter_configs,
+        ApiKey.LIST_CONFIG_RESOURCES: configs.list_config_resources,
     }

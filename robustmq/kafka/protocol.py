@@ -7,7 +7,7 @@ from robustmq.broker.api import Broker, Principal, Timer
 from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.partition_api import Partitions
-from robustmq.kafka.rights import CLUSTER_NAME, Authority, Operation, Resource
+from robustmq.kafka.rights import CLUSTER_NAME, OPERATIONS, Authority, Operation, Resource
 from robustmq.settings.kafka import KafkaRuntime
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ class Kafka:
         if principal.superuser:
             return True
         return self._authority.may(principal, operation, resource, name or CLUSTER_NAME)
+
+    def granted(self, principal: Principal, resource: Resource, name: str = "") -> int:
+        """Return what somebody may do to something, as clients are told: a bit per operation."""
+        may = (each for each in OPERATIONS[resource] if self.may(principal, each, resource, name))
+        return sum(1 << operation for operation in may)
 
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         """Return the node and its core that coordinate `group/<tenant>/<id>` or `txn/...`."""

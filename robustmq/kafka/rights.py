@@ -1,7 +1,9 @@
 """What may be done to what, in Kafka's terms and numbers (AclOperation, ResourceType)."""
 
 import enum
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from robustmq.broker.api import Principal
 
@@ -32,6 +34,39 @@ class Resource(enum.IntEnum):
 
 
 CLUSTER_NAME = "kafka-cluster"
+
+OPERATIONS: Final[Mapping[Resource, Sequence[Operation]]] = MappingProxyType(
+    {
+        Resource.TOPIC: (
+            Operation.READ,
+            Operation.WRITE,
+            Operation.CREATE,
+            Operation.DELETE,
+            Operation.ALTER,
+            Operation.DESCRIBE,
+            Operation.DESCRIBE_CONFIGS,
+            Operation.ALTER_CONFIGS,
+        ),
+        Resource.GROUP: (
+            Operation.READ,
+            Operation.DELETE,
+            Operation.DESCRIBE,
+            Operation.DESCRIBE_CONFIGS,
+            Operation.ALTER_CONFIGS,
+        ),
+        Resource.CLUSTER: (
+            Operation.CREATE,
+            Operation.ALTER,
+            Operation.DESCRIBE,
+            Operation.CLUSTER_ACTION,
+            Operation.DESCRIBE_CONFIGS,
+            Operation.ALTER_CONFIGS,
+            Operation.IDEMPOTENT_WRITE,
+        ),
+        Resource.TRANSACTIONAL_ID: (Operation.WRITE, Operation.DESCRIBE),
+    }
+)
+"""What can be done to what."""
 
 
 class Authority(Protocol):

@@ -1,7 +1,7 @@
 """What can be set for a topic, in Kafka's names: how each value is read, shown and explained."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -16,6 +16,8 @@ Kind: TypeAlias = Literal["boolean", "string", "int", "long", "double", "list"]
 ENGINE: Final = "robustmq.engine"
 """Our own setting: the engine in which a topic is kept; it is chosen when a topic is made."""
 
+_TOLERATED: Final = "Kept for tools that set it; it has no effect here."
+_MAX_MESSAGE: Final = "max.message.bytes"
 _MAX_BYTES: Final = 268_435_460
 _NO_BOUND: Final = "-1"
 _CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -232,6 +234,19 @@ KNOWN: Final[Mapping[str, Setting]] = MappingProxyType(
 """The settings that mean something here, by name."""
 
 
+class Configured(NamedTuple):
+    """A setting as it holds, and the default; `is_set`: for the topic. `is_fixed`: for its life."""
+
+    name: str
+    value: str
+    default: str
+    is_set: bool
+    broker_name: str
+    kind: Kind
+    doc: str
+    is_fixed: bool = False
+
+
 class Tolerated(NamedTuple):
     """A setting of Kafka's that means nothing here: it is kept for the tools that set it."""
 
@@ -318,6 +333,21 @@ def start_of(file: TopicRule, kafka: KafkaRuntime, is_default: bool) -> TopicRul
     )
 
 
-def known_names() -> Sequence[str]:
-    """Return the names of all settings, in order."""
-    return sorted([*KNOWN, *TOLERATED])
+def configured(
+    settings: Mapping[str, str], rule: TopicRule, start: TopicRule, kafka: KafkaRuntime
+) -> Iterator[Configured]:
+    """Yield all settings by name: `settings` were set, which has made `rule` of `start`."""
+    for name in sorted([*KNOWN, *TOLERATED]):
+        if name in KNOWN:
+            known = KNOWN[name]
+            kind, broker_name, doc = known.kind, known.broker_name, known.doc
+            default, value = known.show(start), known.show(rule)
+        else:
+            kind, default = TOLERATED[name]
+            broker_name, doc, value = name, _TOLERATED, default
+        if name == _MAX_MESSAGE:
+            unless = str(kafka.max_message_bytes)
+            default, value = (unless if each == "0" else each for each in (default, value))
+        is_set = name in settings
+        value = settings.get(name, value)
+        yield Configured(name, value, default, is_set, broker_name, kind, doc, name == ENGINE)
