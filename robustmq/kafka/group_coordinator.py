@@ -18,7 +18,7 @@ from robustmq.errors import Refused
 from robustmq.kafka.coordinator_keys import group_key
 from robustmq.kafka.errors import ErrorCode, coordinator_error
 from robustmq.kafka.group import Group, Known, Name
-from robustmq.kafka.group_ledger import Position
+from robustmq.kafka.group_ledger import Position, stamped
 from robustmq.kafka.group_pages import ClassicPage, GroupPage, decode
 from robustmq.kafka.protocol import Kafka
 
@@ -169,6 +169,7 @@ class GroupCoordinator:
         """Keep offsets that count when a transaction of `producing` (id, epoch) is committed.
 
         Refused like a commit of that reader, and with INVALID_PRODUCER_EPOCH for an old epoch.
+        Offsets in topics that there are not are left out.
         """
 
         def found(group: Group | ErrorCode) -> None:
@@ -176,7 +177,13 @@ class GroupCoordinator:
             if isinstance(group, ErrorCode) or error:
                 then(error)
             else:
-                group.ledger.pend(*producing, offsets, then)
+                find = self._kafka.catalog.find
+                topics = {name: find(tenant, name) for name, _ in offsets}
+                ids = {name: topic.id for name, topic in topics.items() if topic is not None}
+                kept = {
+                    at: stamped(each, ids[at[0]]) for at, each in offsets.items() if at[0] in ids
+                }
+                group.ledger.pend(*producing, kept, then)
 
         self.find(tenant, group_id, found)
 

@@ -20,7 +20,21 @@ Position: TypeAlias = tuple[str, int]
 """A topic, as clients write it, and a partition."""
 
 _PENDING: Final = "?"
+_STAMP: Final = 32
 _NOTHING_DONE: Final = frozenset({Refusal.TOO_LARGE, Refusal.QUOTA_EXCEEDED, Refusal.BUSY})
+
+
+def stamped(kept: Kept, topic_id: bytes) -> Kept:
+    """An offset as it is kept: what is noted with it begins with the topic's id (16 bytes).
+
+    So an offset of a topic that is gone is not taken for one of another by the same name.
+    """
+    return kept._replace(note=topic_id.hex() + kept.note)
+
+
+def plain(kept: Kept) -> tuple[bytes, str]:
+    """The topic's id, and what the reader has noted."""
+    return bytes.fromhex(kept.note[:_STAMP]), kept.note[_STAMP:]
 
 
 class Pending(NamedTuple):

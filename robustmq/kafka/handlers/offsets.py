@@ -10,7 +10,7 @@ from robustmq.kafka.call import Call
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group import Group
 from robustmq.kafka.group_coordinator import GroupCoordinator
-from robustmq.kafka.group_ledger import GroupLedger, Position
+from robustmq.kafka.group_ledger import GroupLedger, Position, plain, stamped
 from robustmq.kafka.group_spread import Spread
 from robustmq.kafka.messages.group_offsets import (
     OffsetCommitRequest,
@@ -78,17 +78,14 @@ class Offsets:
         topics = []
         for topic in request.topics:
             name = topic.name
-            denied = self._check_topic(call, name)
+            topic_id, denied = self._check_topic(call, name)
             partitions = []
             for each in topic.partitions:
                 error = denied or self._check(group.ledger, name, each)
                 if not error:
-                    accepted[name, each.partition_index] = Kept(
-                        each.committed_offset,
-                        each.committed_metadata or "",
-                        call.now_ms,
-                        each.committed_leader_epoch,
-                    )
+                    note, epoch = each.committed_metadata or "", each.committed_leader_epoch
+                    kept = Kept(each.committed_offset, note, call.now_ms, epoch)
+                    accepted[name, each.partition_index] = stamped(kept, topic_id)
                 partitions.append(
                     OffsetCommitResponsePartition(
                         partition_index=each.partition_index, error_code=error
@@ -107,12 +104,14 @@ class Offsets:
         else:
             committed(ErrorCode.NONE)
 
-    def _check_topic(self, call: Call[OffsetCommitRequest], name: str) -> ErrorCode:
+    def _check_topic(self, call: Call[OffsetCommitRequest], name: str) -> tuple[bytes, ErrorCode]:
+        """The id of a topic that offsets may be committed in, or what is wrong with it."""
         if not self._kafka.may(call.principal, Operation.READ, Resource.TOPIC, name):
-            return ErrorCode.TOPIC_AUTHORIZATION_FAILED
-        if self._kafka.catalog.find(call.principal.tenant, name) is None:
-            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        return ErrorCode.NONE
+            return b"", ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        topic = self._kafka.catalog.find(call.principal.tenant, name)
+        if topic is None:
+            return b"", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return topic.id, ErrorCode.NONE
 
     def _check(
         self, ledger: GroupLedger, name: str, partition: OffsetCommitRequestPartition
@@ -217,22 +216,23 @@ class Offsets:
         error = ErrorCode.NONE
         if not self._kafka.may(call.principal, Operation.DESCRIBE, Resource.TOPIC, name):
             error = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        topic = self._kafka.catalog.find(call.principal.tenant, name)
         partitions = []
         for number in numbers:
             position = (name, number)
             wrong = error
             if not wrong and call.request.require_stable and ledger.is_unstable(position):
                 wrong = ErrorCode.UNSTABLE_OFFSET_COMMIT
-            kept = None if wrong else ledger.offsets.get(position)
-            partitions.append(
-                OffsetFetchResponsePartitions(
-                    partition_index=number,
-                    committed_offset=-1 if kept is None else kept.offset,
-                    committed_leader_epoch=-1 if kept is None else kept.leader_epoch,
-                    metadata="" if kept is None else kept.note,
-                    error_code=wrong,
-                )
+            partition = OffsetFetchResponsePartitions(
+                partition_index=number, committed_offset=-1, error_code=wrong
             )
+            kept = None if wrong else ledger.offsets.get(position)
+            if kept is not None:
+                stamp, note = plain(kept)
+                if topic is None or topic.id == stamp:
+                    partition.committed_offset, partition.metadata = kept.offset, note
+                    partition.committed_leader_epoch = kept.leader_epoch
+            partitions.append(partition)
         return OffsetFetchResponseTopics(name=name, partitions=partitions)
 
     # ------------------------------------------------------------------ OffsetDelete

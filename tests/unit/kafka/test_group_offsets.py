@@ -5,6 +5,7 @@ from robustmq.errors import Refusal, Refused
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group_coordinator import Reader
+from robustmq.kafka.group_ledger import stamped
 from robustmq.kafka.messages.group_listing import (
     DeleteGroupsRequest,
     DeleteGroupsResponse,
@@ -134,6 +135,18 @@ def test_a_group_that_never_was_has_no_offsets_and_that_is_no_error() -> None:
     assert world.store.pages == {}
 
 
+def test_offsets_of_a_topic_that_is_gone_are_not_those_of_another_by_its_name() -> None:
+    world = GroupWorld()
+    assert commit(world, committing(7)) == 0
+    world.topics.drop("t")
+    assert fetch(world) == {("t", 0): 7}
+    world.topics.make("u", 1)
+    world.topics.make("t", 1)
+    assert fetch(world) == {("t", 0): -1}
+    assert commit(world, committing(1)) == 0
+    assert fetch(world) == {("t", 0): 1}
+
+
 def test_who_may_commit() -> None:
     world = GroupWorld()
     assert commit(world, committing(1, generation=4)) == ErrorCode.ILLEGAL_GENERATION
@@ -164,7 +177,8 @@ def test_what_may_be_committed() -> None:
 def test_a_commit_whose_fate_is_not_known_is_read_anew() -> None:
     world = GroupWorld()
     commit(world, committing(1))
-    world.store.commit(world.key("g"), world.store.version(world.key("g")), {"0/t": Kept(5)})
+    kept = stamped(Kept(5), world.topics.topics["t"].id)
+    world.store.commit(world.key("g"), world.store.version(world.key("g")), {"0/t": kept})
     assert fetch(world) == {("t", 0): 1}
     world.host.ledger.refusal = Refused(Refusal.UNAVAILABLE, "nobody leads")
     assert commit(world, committing(6)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
