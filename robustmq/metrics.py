@@ -117,6 +117,8 @@ KAFKA_REQUESTS: Final = 98
 KAFKA_RESPONSE_BYTES: Final = 99
 KAFKA_THROTTLED: Final = 100
 KAFKA_FORWARDED: Final = 101
+KAFKA_TO_MQTT: Final = 102
+KAFKA_UNREADABLE: Final = 103
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -366,6 +368,16 @@ TABLE: Final[tuple[Metric, ...]] = (
         "kafka_requests_forwarded",
         "counter",
         "Requests that another core of the node coordinates: groups and transactions.",
+    ),
+    Metric(
+        "kafka_to_mqtt_messages",
+        "counter",
+        "Records of Kafka clients that were handed on to subscribers of MQTT.",
+    ),
+    Metric(
+        "kafka_to_mqtt_unreadable",
+        "counter",
+        "Batches of Kafka clients that subscribers of MQTT did not get: they cannot be read.",
     ),
 )
 RAFT_REQUESTS: Final = 0

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from robustmq._kernel.turn import Turn
 from robustmq.broker.catalog import Catalog
+from robustmq.broker.catalog_api import Topic
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
@@ -24,6 +25,7 @@ from robustmq.broker.share_leads import ShareLeads
 from robustmq.broker.shares import Shares
 from robustmq.broker.state import Committer, State
 from robustmq.broker.subscriptions import Describe, Subscriptions
+from robustmq.broker.taps import Taps
 from robustmq.broker.topic_logs import LogStore, NoStore, TopicLogs
 from robustmq.config import Config, default_rule
 from robustmq.policy.access import Access
@@ -144,6 +146,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
         catalog=catalog,
         log_parts=log_parts,
+        taps=_taps(site, router, interests, catalog),
     )
 
 
@@ -152,6 +155,27 @@ def _catalog(site: _Site, interests: Interests) -> Catalog:
     catalog.now_ms = lambda: site.turn.now_ms
     catalog.changed.append(lambda name, _before, _after: interests.decide_anew(name))
     return catalog
+
+
+def _taps(site: _Site, router: Router, interests: Interests, catalog: Catalog) -> Taps:
+    kafka = site.config.kafka_runtime
+    taps = Taps(
+        site.turn,
+        site.state,
+        router=router,
+        interests=interests,
+        qos=kafka.mqtt_qos,
+        max_batch_bytes=site.config.runtime.max_batch_bytes,
+        max_records_bytes=kafka.max_uncompressed_bytes,
+        retry_ms=site.config.storage.retry_ms,
+    )
+
+    def changed(name: bytes, before: Topic | None, after: Topic | None) -> None:
+        if before is not None and (after is None or after.id != before.id):
+            taps.removed(name)
+
+    catalog.changed.append(changed)
+    return taps
 
 
 def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:

@@ -73,6 +73,7 @@ class Core:
         self._cursors = parts.cursors
         self._delayed = parts.delayed
         self._catalog = parts.catalog
+        self._taps = parts.taps
         self._storage = storage
         self._noting: Timer | None = None
         self._copies: Copies | None = None
@@ -102,7 +103,7 @@ class Core:
         """Let the parts reach each other through here; returns what takes which kind of frame."""
         core, shares, logs = self._core, self._shares, self.logs
         self._delayed.alarm = Alarm(self.timers.at, self._delayed.wake)
-        logs.timers = self.timers
+        logs.timers = self._taps.timers = self.timers
         logs.confirm = self._confirm
         self._router.deliver_here = lambda batch: self._subscriptions.deliver(core, batch)
         self._fetches.send = self._send
@@ -296,6 +297,7 @@ class Core:
         self._router.restore()
         self._delayed.restore()
         self.logs.restore()
+        self._taps.restore()
         self._lives.start()
         self.estates.begin()
 
@@ -350,12 +352,13 @@ class Core:
         """Whether there is work for another turn although nothing new has arrived."""
         busy = self._scans.busy or self._router.busy or self._inbox.busy
         busy = busy or self._cursors.busy or self._delayed.busy or self.logs.busy
-        return busy or self._leads.busy or self._handovers.busy
+        return busy or self._leads.busy or self._handovers.busy or self._taps.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
         self._delayed.run()
         self._handovers.run()
+        self._taps.run()
         self._router.flush()
         self._leads.run()
         self._shares.report()

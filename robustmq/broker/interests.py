@@ -39,6 +39,8 @@ class Interests:
         self._filters: dict[bytes, tuple[int, ...]] = {}
         self._wild: Trie[bytes] = Trie()
         self._tuples: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._wanted: dict[bytes, bool] = {}
+        self._route_cache = route_cache
         self._unconfirmed: dict[int, set[bytes]] = {}
         self._awaited: set[int] = set()
 
@@ -98,6 +100,16 @@ class Interests:
             whole[key] = merged(known, part) if known is not None else part
         return list(whole.items()), unmatched
 
+    def wants(self, topic: bytes) -> bool:
+        """Say whether some core wants what is published to a topic, for its subscribers."""
+        wanted = self._wanted.get(topic)
+        if wanted is None:
+            if len(self._wanted) >= self._route_cache:
+                self._wanted.clear()
+            wanted = any(not target & LOGGED for target in self._resolve(topic))
+            self._wanted[topic] = wanted
+        return wanted
+
     def want(self, source: int, topic_filter: bytes, durable: bool) -> None:
         """Core `source` wants what matches from now on."""
         unconfirmed = self._unconfirmed.get(source)
@@ -134,6 +146,7 @@ class Interests:
         self._interest.forget(topic)
 
     def _forget(self, topic_filter: bytes) -> None:
+        self._wanted.clear()
         topic_cache.forget(self._interest, self._interest.targets, topic_filter)
 
     def _resolve(self, topic: bytes) -> tuple[int, ...]:

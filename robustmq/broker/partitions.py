@@ -96,6 +96,11 @@ class Partitions:
         self._servings: dict[tuple[int, int], Serving] = {}
         self._woken: dict[tuple[int, int], None] = {}
         self.timers: Timers
+        self.appending: Callable[
+            [Partition, Callable[[Appended], None]], Callable[[Appended], None]
+        ]
+        self.appending = lambda _, done: done
+        """Told of what the owner here is about to append; returns who hears what became of it."""
         self.handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.APPEND: self._on_append,
             Kind.APPENDED: self._on_appended,
@@ -155,7 +160,8 @@ class Partitions:
             return
         self._unanswered += size
         if core == self._core:
-            self._owner.append(partition, batch, partial(self._appended, size, reply))
+            done = self.appending(partition, partial(self._appended, size, reply))
+            self._owner.append(partition, batch, done)
             return
         call = self._next_call()
         self._appends[call] = _Append(core, size, reply)
@@ -170,7 +176,8 @@ class Partitions:
 
     def _on_append(self, source: int, frame: bytes) -> None:
         call, partition, batch = frames.read_append(frame)
-        self._owner.append(partition, batch, partial(self._tell_appended, source, call))
+        done = self.appending(partition, partial(self._tell_appended, source, call))
+        self._owner.append(partition, batch, done)
 
     def _tell_appended(self, source: int, call: int, outcome: Appended) -> None:
         self._fabric.send(source, frames.appended(call, outcome))

@@ -18,6 +18,7 @@ from robustmq.broker.router import Router
 from robustmq.broker.shares import Shares
 from robustmq.broker.state import State
 from robustmq.broker.subscriptions import Subscriptions
+from robustmq.broker.taps import Taps
 from robustmq.broker.topic_logs import TopicLogs
 from robustmq.policy.admission import Admission
 from robustmq.policy.topics import Topics
@@ -45,3 +46,4 @@ class Parts(NamedTuple):
     logs: TopicLogs
     catalog: Catalog
     log_parts: LogParts
+    taps: Taps

@@ -30,7 +30,7 @@ from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.table import Table
 
-KINDS: Final = b"ABCDEFHKLMNOPQTWXstu"
+KINDS: Final = b"ABCDEFGHKLMNOPQTWXstu"
 """The first bytes of all rows that a core may have, ascending."""
 _END: Final = b"\xff" * 16
 _POSITION: Final = b"Nposition"
@@ -91,6 +91,7 @@ class Relocation:
         self._move_groups()
         self._move_retained()
         self._move_delayed()
+        self._move_taps()
         self._put_counters(self._log_relocation.move())
         for target in self._new:
             target.flush()
@@ -125,6 +126,13 @@ class Relocation:
                 target.put(key, batch)
             else:
                 target.delete(key)
+
+    def _move_taps(self) -> None:
+        """What subscribers were given of a log goes where the log goes, whose offsets stay."""
+        for core, table in enumerate(self._old):
+            for key, value in self._count("taps", core, table.walk(b"G", b"H")):
+                topic, _, number = key[1:].rpartition(b"\0")
+                self._new[self._placement.log_core(topic, int(number))].put(key, value)
 
     def _move_delayed(self) -> None:
         """Delayed messages keep their times; those of one time are numbered anew, in order."""

@@ -66,6 +66,8 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     check_compressed: Look into compressed batches that are produced, as into others; without it
         only their checksum is checked, and what cannot be decompressed is kept as it is.
     max_uncompressed_bytes: Bytes that a compressed batch may take once it is decompressed.
+    mqtt_qos: The QoS with which subscribers of MQTT get what Kafka clients produce; 0: what is on
+        its way to them when a process ends is lost to them.
     auto_create_topics_enable: Make a topic that a client asks for and that there is not.
     num_partitions: Partitions of a topic whose maker does not say how many.
     max_partitions: Partitions of one topic at most.
@@ -97,6 +99,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_message_bytes: Annotated[int, between(1_024, GIB)] = 1_048_588
     check_compressed: bool = True
     max_uncompressed_bytes: Annotated[int, between(1_024, GIB)] = 67_108_864
+    mqtt_qos: Annotated[int, between(0, 2)] = 1
     auto_create_topics_enable: bool = True
     num_partitions: Annotated[int, between(1, 10_000)] = 1
     max_partitions: Annotated[int, between(1, 10_000)] = 1_000

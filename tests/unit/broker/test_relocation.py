@@ -206,7 +206,18 @@ def test_delayed_messages_keep_their_times_and_their_order() -> None:
     assert first[b"Ndelayed"] == second[b"Ndelayed"] == u64(3)
 
 
-@pytest.mark.parametrize("kind", [b"\0", b"G", b"I", b"Z", b"v", b"\xfe"])
+def test_taps_go_where_their_logs_go() -> None:
+    rows = {b"Gtopic\0%d" % number: u64(number) for number in range(5)}
+    for new, table in enumerate(moved([rows, {}], 3)):
+        found = {key: value for key, value in table.items() if key.startswith(b"G")}
+        assert found == {
+            key: value
+            for number, (key, value) in enumerate(rows.items())
+            if Placement(3).log_core(b"topic", number) == new
+        }
+
+
+@pytest.mark.parametrize("kind", [b"\0", b"I", b"J", b"Z", b"v", b"\xfe"])
 def test_a_row_of_an_unknown_kind_stops_the_move(kind: bytes) -> None:
     with pytest.raises(Corrupt, match="core 1 has rows of an unknown kind") as caught:
         moved([{}, {kind + b"key": b""}], 1)
