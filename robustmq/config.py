@@ -381,6 +381,14 @@ def _check_together(config: Config, settings: Mapping[Key, Setting]) -> None:
             "is above mqtt_runtime.protocol.max_session_expiry_interval",
         ),
     ]
+    kafka = config.kafka_runtime
+    faults.append(
+        (
+            "OAUTHBEARER" in kafka.sasl.mechanisms and not kafka.oauth.key_files,
+            "kafka_runtime.sasl.mechanisms",
+            "names OAUTHBEARER, for which kafka_runtime.oauth.key_files must name a key",
+        )
+    )
     faults += place_faults(config.place, config.roles)
     tenants = {"", "default", *config.mqtt_runtime.auth.tenants}
     listeners = config.mqtt_runtime.listener

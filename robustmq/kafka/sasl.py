@@ -111,6 +111,8 @@ class Dialogue:
         front = self._connection.front
         login = Login(self._connection.peer, self._client_id)
         assert self._mechanism is not None
+        if self._mechanism == BEARER and front.logins.bearer is not None:
+            return front.logins.bearer(login, front.tenants)
         exchange = front.logins.exchange(self._mechanism, login, front.tenants)
         if exchange is None:
             raise ProtocolError(0, f"nobody can authenticate by {self._mechanism} here")

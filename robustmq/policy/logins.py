@@ -49,6 +49,9 @@ class Exchange(Protocol):
         """Take the client's next message."""
 
 
+Bearer: TypeAlias = Callable[[Login, Collection[str]], Exchange]
+
+
 class ScramExchange:
     """An Exchange by SCRAM; a user name that begins with one of `tenants` is of that tenant."""
 
@@ -120,6 +123,8 @@ class Logins:
         self._secret = secret
         # A password that was right needs no second look; one entry for each user.
         self._known: dict[tuple[str, str], bytes] = {}
+        self.bearer: Bearer | None = None
+        """Begins an exchange by a token; None where tokens are not believed."""
 
     def replace(self, settings: MqttAuth, users: Users) -> None:
         """Let others come from now on; who is there stays."""
@@ -163,6 +168,11 @@ class Logins:
         if not self.users or method not in METHODS:
             return None
         return ScramExchange(self, method, login, tenants)
+
+    def accept(self, login: Login) -> Principal | Refused:
+        """Let in who has proved to be a user elsewhere, as far as that user may."""
+        account = self.users.find(login.tenant, login.username) if login.username else None
+        return _accepted(login, account)
 
     @property
     def _takes_anonymous(self) -> bool:

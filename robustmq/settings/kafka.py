@@ -33,6 +33,27 @@ class KafkaSasl(Struct, frozen=True, kw_only=True):
     session_lifetime_ms: Annotated[int, between(0, 86_400_000)] = 0
 
 
+class KafkaOauth(Struct, frozen=True, kw_only=True):
+    """`[kafka_runtime.oauth]`: Which tokens are believed (OAUTHBEARER): signed JWTs.
+
+    A token must say when it expires; the client must authenticate again by then. SIGHUP applies a
+    change, of the files too.
+
+    key_files: Files of the keys that sign tokens: a public key or certificate in PEM (RSA, elliptic
+        curve), a JSON Web Key Set, or a secret of at least 32 bytes.
+    issuer: What a token must say of its issuer (iss); "": anything.
+    audience: For whom a token must be (aud); "": anybody.
+    user_claim: The claim that names the user.
+    leeway_ms: Milliseconds that clocks may differ.
+    """
+
+    key_files: tuple[str, ...] = ()
+    issuer: str = ""
+    audience: str = ""
+    user_claim: Annotated[str, Meta(min_length=1)] = "sub"
+    leeway_ms: Annotated[int, between(0, 3_600_000)] = 10_000
+
+
 class KafkaRuntime(Struct, frozen=True, kw_only=True):
     """`[kafka_runtime]`: The Kafka protocol.
 
@@ -109,5 +130,6 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     retention_bytes: Annotated[int, between(-1, I64_MAX)] = -1
     topic_separator: Annotated[str, Meta(pattern=r"^[._-]?$")] = "."
     sasl: KafkaSasl = field(default_factory=KafkaSasl)
+    oauth: KafkaOauth = field(default_factory=KafkaOauth)
     groups: KafkaGroups = field(default_factory=KafkaGroups)
     transactions: KafkaTransactions = field(default_factory=KafkaTransactions)

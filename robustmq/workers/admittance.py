@@ -2,10 +2,12 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from robustmq.broker.core import Core
 from robustmq.config import Config
+from robustmq.errors import ConfigError
 from robustmq.meta.image import Image
 from robustmq.meta.records import CLIENT_QUOTA
 from robustmq.policy.bans import ANY_TENANT, KIND, Bans, record_of
@@ -20,10 +22,14 @@ from robustmq.policy.users import KIND as USER
 from robustmq.policy.users import AddedUsers, Users
 from robustmq.settings.limits import Ban
 from robustmq.shm.ledger import LedgerRow
+from robustmq.workers import log
+from robustmq.workers.bearers import read_bearers
 from robustmq.workers.hashing import Hashing
 from robustmq.workers.inheritance import Inheritance
 
 _NONCE_BYTES: Final = 18
+
+_log = log.EventLog("admittance")
 
 Notify: TypeAlias = Callable[[str, dict[str, Any]], None]
 """Tells the server process something: a kind, and what there is to say."""
@@ -45,6 +51,7 @@ class Admittance:
         config = inheritance.config
         mqtt = config.mqtt_runtime
         self._inheritance = inheritance
+        self._now_ms = lambda: core.turn.now_ms
         self._notify = notify
         self._row: LedgerRow | None = None
         self._hashing = Hashing(resume, mqtt.auth.max_pending_logins)
@@ -75,6 +82,7 @@ class Admittance:
             ledger=self._ledger,
         )
         self.rates = rates if rates.is_used else None
+        self._bearers(config)
         self.quotas = ClientQuotas(self._ledger, config.kafka_runtime.max_throttle_ms)
 
     def fold(self, image: Image, banned: Callable[[str | None], None]) -> None:
@@ -97,6 +105,17 @@ class Admittance:
         """Let others come from now on: the configuration was read again."""
         self._configured = config.users
         self.logins.replace(config.mqtt_runtime.auth, self._users())
+        self._bearers(config)
+
+    def _bearers(self, config: Config) -> None:
+        """Believe the tokens that the configuration says; without usable keys as before."""
+        try:
+            bearers = read_bearers(config, self._now_ms)
+        except ConfigError as error:
+            _log.error("keys of tokens cannot be used", reason=str(error))
+        else:
+            begin = partial(bearers.begin, self.logins) if bearers is not None else None
+            self.logins.bearer = begin
 
     def _users(self) -> Users:
         return Users(self._configured, self.added_users.by_name)

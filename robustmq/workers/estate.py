@@ -16,6 +16,7 @@ from robustmq.settings.place import GRPC_PORT, split_address
 from robustmq.shm.doorbell import Doorbell
 from robustmq.shm.ledger import Ledger
 from robustmq.shm.region import Region
+from robustmq.workers.bearers import read_bearers
 from robustmq.workers.inheritance import (
     GRPC,
     HTTP,
@@ -62,6 +63,7 @@ class Estate:
         self.doorbells = tuple(Doorbell.create() for _ in range(count))
         self.bell = Doorbell.create()
         self._certificates = _certificates(config)
+        _check_bearers(config)
         self._http = _bind_alone(config.broker_ip, config.http_port, "http_port")
         self._http.listen(HTTP_BACKLOG)
         self._listeners = {
@@ -207,6 +209,14 @@ def _certificates(config: Config) -> "Certificates | None":
 
     try:
         return Certificates(config.mqtt_runtime.tls)
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+
+
+def _check_bearers(config: Config) -> None:
+    """See that the keys of tokens can be used, if there are any."""
+    try:
+        read_bearers(config, lambda: 0)
     except ConfigError as error:
         raise StartError(str(error)) from error
 
