@@ -15,6 +15,7 @@ from robustmq.kafka.handlers.metadata import Metadata
 from robustmq.kafka.handlers.produce import Produce
 from robustmq.kafka.handlers.records import Records
 from robustmq.kafka.handlers.topics import Topics
+from robustmq.kafka.handlers.transaction_table import transaction_handlers
 from robustmq.kafka.protocol import Kafka
 
 Handler: TypeAlias = Callable[[Call[Any]], None]
@@ -30,6 +31,7 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
     groups = GroupCoordinator(kafka)
     return {
         **group_handlers(kafka, groups),
+        **transaction_handlers(kafka, groups),
         ApiKey.PRODUCE: produce.produce,
         ApiKey.FETCH: fetch.fetch,
         ApiKey.LIST_OFFSETS: offsets.list_offsets,

@@ -166,9 +166,10 @@ class GroupCoordinator:
         offsets: Mapping[Position, Kept],
         then: Callable[[ErrorCode], None],
     ) -> None:
-        """Keep offsets that count when a transaction of `producing` (id, epoch) is committed.
+        """Keep offsets that count when a transaction is committed.
 
-        Refused like a commit of that reader, and with INVALID_PRODUCER_EPOCH for an old epoch.
+        `producing` is its producer's id and its serial (`transaction.Transaction`). Refused like a
+        commit of that reader, and with INVALID_TXN_STATE when that transaction is over.
         Offsets in topics that there are not are left out.
         """
 
@@ -191,7 +192,7 @@ class GroupCoordinator:
         self,
         tenant: str,
         group_id: str,
-        producer_id: int,
+        producing: tuple[int, int],
         is_committed: bool,
         then: Callable[[ErrorCode], None],
     ) -> None:
@@ -204,7 +205,7 @@ class GroupCoordinator:
             if isinstance(group, ErrorCode):
                 then(group)
             else:
-                group.ledger.settle(producer_id, is_committed, then)
+                group.ledger.settle(*producing, is_committed, then)
 
         self.find(tenant, group_id, found)
 

@@ -21,6 +21,8 @@ Position: TypeAlias = tuple[str, int]
 
 _PENDING: Final = "?"
 _STAMP: Final = 32
+_SETTLED: Final = 10_000
+"""Producers whose last transaction that has ended is remembered, so that nothing comes late."""
 _NOTHING_DONE: Final = frozenset({Refusal.TOO_LARGE, Refusal.QUOTA_EXCEEDED, Refusal.BUSY})
 
 
@@ -38,9 +40,9 @@ def plain(kept: Kept) -> tuple[bytes, str]:
 
 
 class Pending(NamedTuple):
-    """Offsets of a transaction that is open, of a producer's epoch."""
+    """Offsets of a producer's open transaction; `serial` grows with each of its transactions."""
 
-    epoch: int
+    serial: int
     offsets: dict[Position, Kept]
 
 
@@ -72,6 +74,7 @@ class GroupLedger:
         self.offsets: dict[Position, Kept] = {}
         self.pending: dict[int, Pending] = {}
         """By producer id: what becomes an offset when its transaction is committed."""
+        self._settled: dict[int, int] = {}
         self._ledger = ledger
         self._key = key
         self._page = page
@@ -198,46 +201,54 @@ class GroupLedger:
         self._change(_Change(rows, partial(self._fold, offsets), then))
 
     def pend(
-        self, producer_id: int, epoch: int, offsets: Mapping[Position, Kept], then: Then
+        self, producer_id: int, serial: int, offsets: Mapping[Position, Kept], then: Then
     ) -> None:
         """Keep offsets of a transaction, which nobody sees until it is committed.
 
-        Refused with INVALID_PRODUCER_EPOCH when the producer has a newer epoch here.
+        Refused with INVALID_TXN_STATE when that transaction is over here, or a later one is open.
         """
         known = self.pending.get(producer_id)
-        if known is not None and known.epoch > epoch:
-            then(ErrorCode.INVALID_PRODUCER_EPOCH)
+        is_over = serial <= self._settled.get(producer_id, -1)
+        if is_over or (known is not None and known.serial > serial):
+            then(ErrorCode.INVALID_TXN_STATE)
             return
         rows: dict[str, Kept | None] = {}
-        if known is not None and known.epoch < epoch:  # What a fenced producer left behind.
-            rows = {_pending_row(producer_id, known.epoch, at): None for at in known.offsets}
-        rows |= {_pending_row(producer_id, epoch, at): kept for at, kept in offsets.items()}
+        if known is not None and known.serial < serial:  # What came late for an earlier one.
+            rows = {_pending_row(producer_id, known.serial, at): None for at in known.offsets}
+        rows |= {_pending_row(producer_id, serial, at): kept for at, kept in offsets.items()}
 
         def fold() -> None:
             kept = self.pending.get(producer_id)
-            if kept is None or kept.epoch < epoch:
-                kept = self.pending[producer_id] = Pending(epoch, {})
+            if kept is None or kept.serial < serial:
+                kept = self.pending[producer_id] = Pending(serial, {})
             kept.offsets.update(offsets)
 
         self._change(_Change(rows, fold, then))
 
-    def settle(self, producer_id: int, is_committed: bool, then: Then) -> None:
-        """A transaction is over: its offsets count, or are forgotten. May be said again."""
-        self._when_quiet(partial(self._settle, producer_id, is_committed, then), then)
+    def settle(self, producer_id: int, serial: int, is_committed: bool, then: Then) -> None:
+        """A transaction is over: its offsets count, or are forgotten. May be said again.
+
+        What belongs to a later one stays; what came late for an earlier one is forgotten.
+        """
+        self._settled[producer_id] = max(serial, self._settled.pop(producer_id, -1))
+        if len(self._settled) > _SETTLED:
+            del self._settled[next(iter(self._settled))]
+        self._when_quiet(partial(self._settle, producer_id, serial, is_committed, then), then)
 
     def is_unstable(self, position: Position) -> bool:
         """Say whether an open transaction has an offset of a partition."""
         return any(position in each.offsets for each in self.pending.values())
 
-    def _settle(self, producer_id: int, is_committed: bool, then: Then) -> None:
+    def _settle(self, producer_id: int, serial: int, is_committed: bool, then: Then) -> None:
         pending = self.pending.get(producer_id)
-        if pending is None:
+        if pending is None or pending.serial > serial:
             then(ErrorCode.NONE)
             return
+        is_committed = is_committed and pending.serial == serial
         offsets = dict(pending.offsets)
         rows: dict[str, Kept | None] = {}
         for position, kept in offsets.items():
-            rows[_pending_row(producer_id, pending.epoch, position)] = None
+            rows[_pending_row(producer_id, pending.serial, position)] = None
             if is_committed:
                 rows[_row(position)] = kept
 
@@ -288,8 +299,8 @@ class GroupLedger:
     def _read(self, rows: Mapping[str, Kept]) -> None:
         for row, kept in rows.items():
             if row.startswith(_PENDING):
-                producer_id, epoch, position = row[len(_PENDING) :].split("/", 2)
-                known = self.pending.setdefault(int(producer_id), Pending(int(epoch), {}))
+                producer_id, serial, position = row[len(_PENDING) :].split("/", 2)
+                known = self.pending.setdefault(int(producer_id), Pending(int(serial), {}))
                 known.offsets[_position(position)] = kept
             else:
                 self.offsets[_position(row)] = kept
@@ -325,8 +336,8 @@ def _row(position: Position) -> str:
     return f"{partition}/{topic}"
 
 
-def _pending_row(producer_id: int, epoch: int, position: Position) -> str:
-    return f"{_PENDING}{producer_id}/{epoch}/{_row(position)}"
+def _pending_row(producer_id: int, serial: int, position: Position) -> str:
+    return f"{_PENDING}{producer_id}/{serial}/{_row(position)}"
 
 
 def _position(row: str) -> Position:

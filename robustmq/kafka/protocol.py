@@ -78,6 +78,13 @@ class Kafka:
         self.catalog = catalog
         self.ledger = ledger
         self._authority = authority
+        self.coordinators: list[Callable[[], None]] = []
+        """Those who have to see what they coordinate now, when `moved` is called."""
+
+    def moved(self) -> None:
+        """The core is ready, or nodes have come or gone: coordinators may be others now."""
+        for see in self.coordinators:
+            see()
 
     @property
     def now_ms(self) -> int:

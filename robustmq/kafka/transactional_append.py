@@ -52,7 +52,7 @@ class TransactionalAppends:
         self._count = 0
         self._held: dict[_Way, list[_Held]] = {}
 
-    def append(  # noqa: PLR0917
+    def append(
         self,
         tenant: str,
         transactional_id: str,

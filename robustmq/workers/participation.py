@@ -84,8 +84,9 @@ class Participation:
 
     `groups` is the number of data groups. `welcome()` is called when the core knows for the first
     time which sessions are its own: clients may come. `departed(core)` hears of cores whose node
-    is not live any more. `silent_ms()` says for how long the meta
-    process has given no sign of life: after `lease_ms` of it the node may be given up unnoticed.
+    is not live any more, `moved()` that nodes have come or gone. `silent_ms()` says for how long
+    the meta process has given no sign of life: after `lease_ms` of it the node may be given up
+    unnoticed.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Participation:
         self._peers = peers
         self._relays = relays
         self.departed: Callable[[int], None] = lambda _core: None
+        self.moved: Callable[[], None] = lambda: None
         self._welcome: Callable[[], None] | None = welcome
         self._mqtt: Mqtt
         self._known: Sequence[PeerNode] = ()
@@ -238,6 +240,7 @@ class Participation:
             if core not in now:
                 self.replaced(core)
                 self.departed(core)
+        self.moved()
 
     def replaced(self, core: int) -> None:
         """A core has a new life, or is not there any more: what came from it has ended."""

@@ -170,6 +170,7 @@ class Worker:
         self._reception.residents["kafka"] = front.connection
         if self._participation is not None:
             self._participation.departed = front.coordination.replaced
+            self._participation.moved = front.kafka.moved
         return front
 
     def _link_up(self) -> Peers | None:
@@ -295,6 +296,7 @@ class Worker:
     def _welcome(self) -> None:
         """Let clients come: it is known whose sessions these are, and time goes on for them."""
         self._mqtt.sessions.resume()
+        self._kafka.kafka.moved()
         self._reception.open()
         self._bridges.start()
         self._inheritance.enter(Phase.READY)

@@ -19,6 +19,7 @@ from robustmq.kafka.messages.produce import (
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.rights import Operation, Resource
 from robustmq.kafka.topic_access import endpoints_of, leader_of, topic_of
+from robustmq.kafka.transactional_append import TransactionalAppends
 
 _ALL: Final = -1
 _REFUSALS: Final = {
@@ -35,10 +36,13 @@ _REFUSALS: Final = {
 class _Produce:
     """A request some of whose batches are not answered; 1 of `owing` is the request itself."""
 
-    __slots__ = ("_call", "_kafka", "_owing", "_timer", "response")
+    __slots__ = ("_call", "_kafka", "_owing", "_timer", "_transactional", "response")
 
-    def __init__(self, kafka: Kafka, call: Call[ProduceRequest]) -> None:
+    def __init__(
+        self, kafka: Kafka, transactional: TransactionalAppends, call: Call[ProduceRequest]
+    ) -> None:
         self._kafka = kafka
+        self._transactional = transactional
         self._call = call
         self._owing = 1
         self._timer: Timer | None = None
@@ -52,9 +56,13 @@ class _Produce:
         )
         self._owing += 1
         where = Partition(topic.name, data.index)
-        self._kafka.partitions.append(
-            where, data.records or b"", partial(self._appended, where, slot)
-        )
+        batch, reply = data.records or b"", partial(self._appended, where, slot)
+        name = self._call.request.transactional_id
+        if name is None:
+            self._kafka.partitions.append(where, batch, reply)
+        else:
+            tenant = self._call.principal.tenant
+            self._transactional.append(tenant, name, where, batch, reply)
         return slot
 
     def _appended(
@@ -106,12 +114,13 @@ class Produce:
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
+        self._transactional = TransactionalAppends(kafka)
 
     def produce(self, call: Call[ProduceRequest]) -> None:
         """Append what a client has produced."""
         request = call.request
         whole = self._refused(call)
-        pending = _Produce(self._kafka, call)
+        pending = _Produce(self._kafka, self._transactional, call)
         for data in request.topic_data:
             topic = whole or topic_of(self._kafka, call.principal, Operation.WRITE, data.name)
             if not isinstance(topic, ErrorCode) and request.acks == _ALL and _wants_more(topic):

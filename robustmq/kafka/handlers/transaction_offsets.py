@@ -8,17 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from robustmq.broker.ledger_api import Kept
-from robustmq.broker.partition_api import Partition
 from robustmq.kafka import transaction_link
 from robustmq.kafka.call import Call
-from robustmq.kafka.coordinator_keys import group_key, transaction_key
+from robustmq.kafka.coordinator_keys import group_key
 from robustmq.kafka.errors import ErrorCode
-from robustmq.kafka.group import Reader
-from robustmq.kafka.group_coordinator import GroupCoordinator
+from robustmq.kafka.group_coordinator import GroupCoordinator, Reader
 from robustmq.kafka.group_ledger import Position
 from robustmq.kafka.messages.inner import (
-    CheckTransactionRequest,
-    CheckTransactionResponse,
     SettleOffsetsRequest,
     SettleOffsetsResponse,
 )
@@ -30,21 +26,17 @@ from robustmq.kafka.messages.transactions import (
 )
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.rights import Operation, Resource
-from robustmq.kafka.transaction import Identity, Transaction
-from robustmq.kafka.transaction_coordinator import TransactionCoordinator
+from robustmq.kafka.transaction import Identity
 
 _FINAL = frozenset({ErrorCode.INVALID_TXN_STATE, ErrorCode.INVALID_PRODUCER_ID_MAPPING})
 
 
 class TransactionOffsets:
-    """TxnOffsetCommit, and what coordinators of groups and transactions ask each other."""
+    """What the coordinator of groups answers to transactional producers and their coordinators."""
 
-    def __init__(
-        self, kafka: Kafka, groups: GroupCoordinator, transactions: TransactionCoordinator
-    ) -> None:
+    def __init__(self, kafka: Kafka, groups: GroupCoordinator) -> None:
         self._kafka = kafka
         self._groups = groups
-        self._transactions = transactions
 
     def commit(self, call: Call[TxnOffsetCommitRequest]) -> None:
         """TxnOffsetCommit 0-4: keep offsets until the transaction ends; all of them, or none."""
@@ -92,7 +84,6 @@ class TransactionOffsets:
         request = call.request
         if code is ErrorCode.NONE:
             reader = Reader(request.member_id, request.group_instance_id, request.generation_id)
-            # The transaction's number stands in the place of an epoch: it grows with each.
             producing = request.producer_id, serial
             tenant = call.principal.tenant
             self._groups.pend(tenant, request.group_id, reader, producing, offsets, reply)
@@ -114,28 +105,6 @@ class TransactionOffsets:
             self._groups.settle(request.tenant, request.group_id, ended, request.committed, reply)
         else:
             reply(ErrorCode.NOT_COORDINATOR)
-
-    def check(self, call: Call[CheckTransactionRequest]) -> None:
-        """Say whether partitions and groups are part of a transaction that is open."""
-        request = call.request
-
-        def reply(outcome: Transaction | ErrorCode) -> None:
-            if isinstance(outcome, ErrorCode):
-                call.answer(CheckTransactionResponse(error_code=outcome))
-            else:
-                call.answer(CheckTransactionResponse(serial=outcome.serial + 1))
-
-        self._transactions.check(
-            transaction_key(request.tenant, request.transactional_id),
-            Identity(request.producer_id, request.producer_epoch),
-            frozenset(
-                Partition(topic.name, number)
-                for topic in request.topics
-                for number in topic.partitions
-            ),
-            frozenset(request.group_ids),
-            reply,
-        )
 
     def _refusal(self, call: Call[TxnOffsetCommitRequest]) -> ErrorCode:
         request, principal = call.request, call.principal

@@ -9,6 +9,7 @@ from robustmq.errors import Refused
 from robustmq.kafka.call import Call
 from robustmq.kafka.coordinator_keys import transaction_key
 from robustmq.kafka.errors import ErrorCode
+from robustmq.kafka.messages.inner import CheckTransactionRequest, CheckTransactionResponse
 from robustmq.kafka.messages.transactions import (
     AddOffsetsToTxnRequest,
     AddOffsetsToTxnResponse,
@@ -24,7 +25,7 @@ from robustmq.kafka.messages.transactions import (
 from robustmq.kafka.producer_ids import ProducerIds
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.rights import Operation, Resource
-from robustmq.kafka.transaction import Identity
+from robustmq.kafka.transaction import Identity, Transaction
 from robustmq.kafka.transaction_coordinator import TransactionCoordinator
 
 ID_BYTES: Final = 249
@@ -155,6 +156,28 @@ class Transactions:
                 request.committed,
                 reply,
             )
+
+    def check(self, call: Call[CheckTransactionRequest]) -> None:
+        """Say whether partitions and groups are part of a transaction that is open."""
+        request = call.request
+
+        def reply(outcome: Transaction | ErrorCode) -> None:
+            if isinstance(outcome, ErrorCode):
+                call.answer(CheckTransactionResponse(error_code=outcome))
+            else:
+                call.answer(CheckTransactionResponse(serial=outcome.serial + 1))
+
+        self._coordinator.check(
+            transaction_key(request.tenant, request.transactional_id),
+            Identity(request.producer_id, request.producer_epoch),
+            frozenset(
+                Partition(topic.name, number)
+                for topic in request.topics
+                for number in topic.partitions
+            ),
+            frozenset(request.group_ids),
+            reply,
+        )
 
     def _refusal(self, call: Call[Any], transactional_id: str) -> ErrorCode:
         """Say why a request with a transactional id is not even looked at; NONE: it is."""
