@@ -216,34 +216,59 @@ def test_offsets_of_a_transaction_count_when_it_is_committed() -> None:
     world = GroupWorld()
     errors: list[ErrorCode] = []
 
-    def pend(offset: int, epoch: int = 0) -> None:
+    def pend(serial: int, offset: int) -> None:
         offsets = {("t", 0): Kept(offset)}
-        world.host.coordinator.pend(CLIENT.tenant, "g", NOBODY, (5, epoch), offsets, errors.append)
+        producing = 5, serial
+        world.host.coordinator.pend(CLIENT.tenant, "g", NOBODY, producing, offsets, errors.append)
         world.settle()
 
-    def settle(is_committed: bool) -> None:
-        world.host.coordinator.settle(CLIENT.tenant, "g", 5, is_committed, errors.append)
+    def settle(serial: int, is_committed: bool) -> None:
+        world.host.coordinator.settle(CLIENT.tenant, "g", (5, serial), is_committed, errors.append)
         world.settle()
 
-    pend(1)
+    pend(1, 1)
     assert fetch(world) == {("t", 0): -1}
     assert fetch(world, stable=True) == {("t", 0): ErrorCode.UNSTABLE_OFFSET_COMMIT}
     world.restart()
     assert fetch(world, stable=True) == {("t", 0): ErrorCode.UNSTABLE_OFFSET_COMMIT}
-    settle(True)
-    settle(True)
+    settle(1, True)
+    settle(1, True)
     assert fetch(world, stable=True) == {("t", 0): 1}
-    pend(2)
-    settle(False)
+    pend(2, 2)
+    settle(2, False)
     assert fetch(world, stable=True) == {("t", 0): 1}
-    pend(3, epoch=1)
-    pend(4, epoch=2)
     assert set(errors) == {ErrorCode.NONE}
-    pend(5, epoch=1)
-    assert errors[-1] == ErrorCode.INVALID_PRODUCER_EPOCH
-    settle(True)
-    assert fetch(world, stable=True) == {("t", 0): 4}
     assert set(world.store.offsets[world.key("g")]) == {"0/t"}
+
+
+def test_what_comes_late_for_a_transaction_that_is_over_counts_for_nothing() -> None:
+    world = GroupWorld()
+    errors: list[ErrorCode] = []
+
+    def pend(serial: int, offset: int) -> ErrorCode:
+        offsets = {("t", 0): Kept(offset)}
+        producing = 5, serial
+        world.host.coordinator.pend(CLIENT.tenant, "g", NOBODY, producing, offsets, errors.append)
+        world.settle()
+        return errors.pop()
+
+    def settle(serial: int, is_committed: bool) -> None:
+        world.host.coordinator.settle(CLIENT.tenant, "g", (5, serial), is_committed, errors.append)
+        world.settle()
+        assert errors.pop() is ErrorCode.NONE
+
+    settle(3, False)
+    assert pend(3, 1) is ErrorCode.INVALID_TXN_STATE
+    assert pend(4, 2) is ErrorCode.NONE
+    # Said again, as who said it first had not heard the answer.
+    settle(3, True)
+    assert fetch(world, stable=True) == {("t", 0): ErrorCode.UNSTABLE_OFFSET_COMMIT}
+    # What was left behind by a transaction whose end the group's core has forgotten.
+    assert pend(6, 3) is ErrorCode.NONE
+    assert pend(5, 4) is ErrorCode.INVALID_TXN_STATE
+    settle(7, True)
+    assert fetch(world, stable=True) == {("t", 0): -1}
+    assert not world.store.offsets[world.key("g")]
 
 
 def test_offsets_of_a_transaction_are_those_of_a_member() -> None:
