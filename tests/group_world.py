@@ -19,6 +19,7 @@ from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.protocol import Endpoint, Kafka
 from robustmq.kafka.rights import Operation, Resource
 from robustmq.kafka.schema import Message
+from robustmq.metrics import CELLS
 from robustmq.settings.kafka import KafkaRuntime
 from robustmq.settings.kafka_groups import KafkaGroups
 
@@ -181,7 +182,9 @@ class Topics:
 
 
 class _Turn:
-    now_ms = 1_000_000
+    def __init__(self) -> None:
+        self.now_ms = 1_000_000
+        self.row = [0] * CELLS
 
 
 class _Broker:
@@ -257,6 +260,10 @@ class GroupWorld:
         self.leader: int | None = 0
         self.lives = 0
         self.hosts = [Host(self, 0), Host(self, 1)]
+
+    def counted(self, cell: int) -> int:
+        """Return what the coordinator has counted (`metrics`)."""
+        return self.host.broker.turn.row[cell]
 
     @property
     def host(self) -> Host:

@@ -245,6 +245,7 @@ class ClassicGroup:
             self.members.elect(iter(self._joins))
         self._delay_until_ms = 0
         self.generation += 1
+        self._keeper.rebalanced()
         self.protocol = self.members.choose()
         self._synced.clear()
         if not self.members:

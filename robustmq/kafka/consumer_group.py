@@ -316,6 +316,7 @@ class ConsumerGroup:
             member.target = targets[member.id]
         self.target_epoch = self.epoch
         self._is_dirty = True
+        self._keeper.rebalanced()
 
     def _reconcile(self, member: Consumer, owned: frozenset[Place] | None) -> None:
         """Bring a member one step further; `owned` is what it says that it reads, if it does."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from robustmq import metrics
 from robustmq.broker.api import Alarm
 from robustmq.broker.ledger_api import Kept
 from robustmq.kafka.classic_group import ClassicGroup
@@ -82,6 +83,10 @@ class Group:
     def wake(self, when_ms: int) -> None:
         """See `Keeper`."""
         self._alarm.set(when_ms)
+
+    def rebalanced(self) -> None:
+        """See `Keeper`."""
+        self._kafka.broker.turn.row[metrics.KAFKA_REBALANCES] += 1
 
     def new_id(self, client_id: str) -> str:
         """See `Keeper`."""

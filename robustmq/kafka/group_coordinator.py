@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from robustmq import metrics
 from robustmq.broker.api import Timer
 from robustmq.broker.ledger_api import Kept, Page
 from robustmq.errors import Refused
@@ -39,6 +40,7 @@ class GroupCoordinator:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._settings = kafka.settings.groups
+        self._row = kafka.broker.turn.row
         self._groups: dict[str, Group] = {}
         self._loading: dict[str, list[Found]] = {}
         self._born_ms = kafka.now_ms
@@ -82,7 +84,7 @@ class GroupCoordinator:
         """Nodes have come or gone since a group was read: perhaps another one had it meanwhile."""
         if error:
             group.close(error)
-            self._groups.pop(name.key, None)
+            self._forget(name.key)
             self._load(name)
             return
         group.lives = lives
@@ -96,18 +98,24 @@ class GroupCoordinator:
     def _loaded(self, name: Name, lives: int, result: Known | ErrorCode) -> None:
         found: Group | ErrorCode
         if isinstance(result, ErrorCode):
-            self._groups.pop(name.key, None)
+            self._forget(name.key)
             found = result
         else:
             lost = partial(self._lost, name.key)
             found = self._groups[name.key] = Group(self._kafka, name, result, self.new_id, lost)
             found.lives = lives
+            self._row[metrics.KAFKA_GROUPS] = len(self._groups)
         for then in self._loading.pop(name.key):
             then(found)
 
     def _lost(self, key: str, error: ErrorCode) -> None:
         del error
+        self._row[metrics.KAFKA_GROUPS_LOST] += 1
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
         self._groups.pop(key, None)
+        self._row[metrics.KAFKA_GROUPS] = len(self._groups)
 
     def new_id(self, client_id: str) -> str:
         """Make an id of a member that no other ever has."""
@@ -150,7 +158,7 @@ class GroupCoordinator:
 
         def erased(error: ErrorCode) -> None:
             if not group.exists:
-                self._groups.pop(group.key, None)
+                self._forget(group.key)
             then(error)
 
         group.ledger.erase(erased)
@@ -223,7 +231,7 @@ class GroupCoordinator:
             is_idle = group.used_ms + self._settings.idle_ms <= self._kafka.now_ms
             if is_elsewhere or (is_idle and not group.is_used):
                 group.close(ErrorCode.NOT_COORDINATOR)
-                self._groups.pop(group.key, None)
+                self._forget(group.key)
         self._kafka.ledger.keys("group/", self._look_through)
 
     def _look_through(self, keys: Sequence[str] | Refused) -> None:

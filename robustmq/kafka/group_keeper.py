@@ -22,5 +22,8 @@ class Keeper(Protocol):
     def wake(self, when_ms: int) -> None:
         """Call `due` of the group at that time or before."""
 
+    def rebalanced(self) -> None:
+        """A generation has begun, or everybody has another target: it is counted."""
+
     def new_id(self, client_id: str) -> str:
         """Make a member's id."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
+from robustmq import metrics
 from robustmq.broker.ledger_api import Kept
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
@@ -97,6 +98,7 @@ class Offsets:
             if error:
                 call.answer(_uncommitted(request, error))
             else:
+                self._kafka.broker.turn.row[metrics.KAFKA_OFFSET_COMMITS] += len(accepted)
                 call.answer(OffsetCommitResponse(topics=topics))
 
         if accepted:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from robustmq import metrics
 from robustmq.errors import Refusal, Refused
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.classic_group import ClassicGroup
@@ -131,6 +132,8 @@ def test_before_version_4_a_member_joins_without_an_id() -> None:
 def test_another_member_rebalances_the_group() -> None:
     world = GroupWorld()
     leader, follower = two(world)
+    assert world.counted(metrics.KAFKA_REBALANCES) == 2
+    assert world.counted(metrics.KAFKA_GROUPS) == 1
     assert follower.members == []
     assert len(leader.members) == 2
     third = new_id(world)
@@ -342,6 +345,7 @@ def test_of_two_that_take_themselves_for_the_coordinator_one_is_told() -> None:
     world.wait(30_000)
     assert waiting[0].error_code == again[0].error_code == ErrorCode.NOT_COORDINATOR
     assert list(old) == []
+    assert world.counted(metrics.KAFKA_GROUPS_LOST) == 1
     assert beat(world, leader.member_id, 2) == 0
 
 

@@ -1,5 +1,6 @@
 from typing import Any
 
+from robustmq import metrics
 from robustmq.broker.ledger_api import Kept
 from robustmq.errors import Refusal, Refused
 from robustmq.kafka.api_keys import ApiKey
@@ -104,6 +105,7 @@ def test_what_is_committed_is_read_back_also_after_a_restart() -> None:
     assert commit(world, committing(7, note="n")) == 0
     assert commit(world, committing(8, number=1)) == 0
     assert commit(world, committing(9, number=1)) == 0
+    assert world.counted(metrics.KAFKA_OFFSET_COMMITS) == 3
     for _ in range(2):
         assert fetch(world) == {("t", 0): 7, ("t", 1): 9}
         asked = OffsetFetchRequestGroup(
