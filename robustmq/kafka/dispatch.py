@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
 from robustmq.kafka.group_coordinator import GroupCoordinator
+from robustmq.kafka.handlers.acls import Acls
 from robustmq.kafka.handlers.cluster import Cluster
 from robustmq.kafka.handlers.configs import Configs
 from robustmq.kafka.handlers.fetch import Fetch
@@ -13,6 +14,7 @@ from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.handlers.list_offsets import ListOffsets
 from robustmq.kafka.handlers.metadata import Metadata
 from robustmq.kafka.handlers.produce import Produce
+from robustmq.kafka.handlers.quotas import Quotas
 from robustmq.kafka.handlers.records import Records
 from robustmq.kafka.handlers.topics import Topics
 from robustmq.kafka.handlers.transaction_table import transaction_handlers
@@ -39,13 +41,14 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
         ApiKey.DELETE_RECORDS: records.delete_records,
         ApiKey.DESCRIBE_PRODUCERS: records.describe_producers,
         ApiKey.DESCRIBE_LOG_DIRS: records.describe_log_dirs,
-        **_topics(kafka),
+        **_administration(kafka),
     }
 
 
-def _topics(kafka: Kafka) -> dict[int, Handler]:
+def _administration(kafka: Kafka) -> dict[int, Handler]:
     metadata, cluster = Metadata(kafka), Cluster(kafka)
     topics, configs = Topics(kafka), Configs(kafka)
+    acls, quotas = Acls(kafka), Quotas(kafka)
     return {
         ApiKey.METADATA: metadata.metadata,
         ApiKey.DESCRIBE_TOPIC_PARTITIONS: metadata.describe_topic_partitions,
@@ -59,4 +62,9 @@ def _topics(kafka: Kafka) -> dict[int, Handler]:
         ApiKey.ALTER_CONFIGS: configs.alter_configs,
         ApiKey.INCREMENTAL_ALTER_CONFIGS: configs.incremental_alter_configs,
         ApiKey.LIST_CONFIG_RESOURCES: configs.list_config_resources,
+        ApiKey.DESCRIBE_ACLS: acls.describe_acls,
+        ApiKey.CREATE_ACLS: acls.create_acls,
+        ApiKey.DELETE_ACLS: acls.delete_acls,
+        ApiKey.DESCRIBE_CLIENT_QUOTAS: quotas.describe_client_quotas,
+        ApiKey.ALTER_CLIENT_QUOTAS: quotas.alter_client_quotas,
     }

@@ -7,6 +7,7 @@ from robustmq.broker.api import Broker, Principal, Timer
 from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.partition_api import Partitions
+from robustmq.broker.rights_api import Rights
 from robustmq.kafka.rights import CLUSTER_NAME, OPERATIONS, Authority, Operation, Resource
 from robustmq.settings.kafka import KafkaRuntime
 
@@ -78,6 +79,8 @@ class Kafka:
         self.catalog = catalog
         self.ledger = ledger
         self._authority = authority
+        self.rights: Rights
+        """What administrators say of clients; set by whoever puts this together."""
         self.coordinators: list[Callable[[], None]] = []
         """Those who have to see what they coordinate now, when `moved` is called."""
 

@@ -21,6 +21,8 @@ SETTING: Final = "setting"
 TOPIC: Final = "topic"
 TOPIC_RULE: Final = "topic_rule"
 ACL: Final = "acl"
+GRANT: Final = "grant"
+"""What clients of Kafka call an ACL; its name says nothing."""
 SCHEMA: Final = "schema"
 SCHEMA_BIND: Final = "schema_bind"
 CONNECTOR: Final = "connector"
@@ -200,6 +202,24 @@ class ClientQuota(Struct, frozen=True, kw_only=True):
     quotas: dict[str, float]
 
 
+class Grant(Struct, frozen=True, kw_only=True):
+    """What a user of a tenant may do, or may not, in Kafka's words and numbers.
+
+    `resource`: 2 topics, 3 groups, 4 the cluster, 5 transactional ids, and `name`, of exactly that
+    one (`pattern` 3; "*": of all) or of all whose names begin so (4). `user`: a name, or "*": all.
+    `host`: an address, or "*": any. `operation`: 2 for all of them; `permission`: 2 deny, 3 allow.
+    """
+
+    tenant: str
+    resource: int
+    name: str
+    pattern: int
+    user: str
+    host: str
+    operation: int
+    permission: int
+
+
 def _ban(name: str, value: bytes) -> object:
     return msgspec.convert({**decoded(value), "name": name}, Ban)
 
@@ -230,6 +250,7 @@ _READERS: Final[Mapping[str, Callable[[str, bytes], object]]] = {
     SCHEDULE: _struct(Schedule),
     SHARD: _struct(Shard),
     CLIENT_QUOTA: _struct(ClientQuota),
+    GRANT: _struct(Grant),
 }
 
 _encoder: Final = msgspec.msgpack.Encoder()

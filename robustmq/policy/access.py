@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from robustmq import metrics
 from robustmq.errors import Refusal, Refused
 from robustmq.message.topic import covers, matches, overlap
+from robustmq.policy.grants import DESCRIBE, READ, TOPIC, WRITE, Grants, Verdict
 from robustmq.policy.principal import Principal
 from robustmq.policy.template import Template
 from robustmq.settings.access import ANYTHING, EXACTLY, AccessAction, AccessRule, Permission
@@ -87,6 +88,10 @@ class Access:
         remembered: int = 1,
         cells: memoryview | None = None,
     ) -> None:
+        self.grants = Grants()
+        """What administrators of Kafka have said of topics; see `forget`."""
+        self.version = 0
+        """Another one whenever other rules or grants hold."""
         self._remembered = remembered
         self._cells = cells
         self._rules: Sequence[AccessRule] = ()
@@ -96,7 +101,7 @@ class Access:
     @property
     def denies(self) -> bool:
         """Whether there is something that somebody may not do."""
-        return not self._allows_all
+        return not self._allows_all or len(self.grants) > 0
 
     def replace(self, rules: Sequence[AccessRule], default: Permission) -> bool:
         """Judge by these rules from now on; say whether they are others than before.
@@ -114,21 +119,26 @@ class Access:
             of_name = self._exact.setdefault((rule.resource_type, name), [])
             (self._patterns if is_pattern else of_name).append(_Rule(number, rule))
         self._allows_all = not rules and default == "Allow"
-        self._known: dict[tuple[Principal, bytes, bool], Refused | None] = {}
+        self.forget()
         return is_new
+
+    def forget(self) -> None:
+        """Decide all anew: the grants are others."""
+        self.version += 1
+        self._known: dict[tuple[Principal, bytes, bool], Refused | None] = {}
 
     def publish(self, principal: Principal, topic: bytes, retain: bool) -> Refused | None:
         """Say why a client may not publish to a topic of its tenant; None when it may."""
-        if self._allows_all or principal.superuser:
+        if principal.superuser or not self.denies:
             return None
         asked = (principal, topic, retain)
         if asked in self._known:
             return self._known[asked]
-        action = _RETAIN if retain else _PUBLISH
-        rules = (each for each in self._of(principal) if each.rule.action in action)
-        found = (each for each in rules if each.has_topic(principal, topic))
+        name = topic.decode()
         what = "publish retained messages" if retain else "publish"
-        refused = self._decide(found, f"{principal.client_id} may not {what} to {topic.decode()}")
+        verdict = self.grants.judge(principal, WRITE, TOPIC, name)
+        sentence = f"{principal.client_id} may not {what} to {name}"
+        refused = self._decide(self._for_topic(principal, topic, retain), verdict, sentence)
         if len(self._known) >= self._remembered:
             self._known.clear()
         self._known[asked] = refused
@@ -136,12 +146,44 @@ class Access:
 
     def subscribe(self, principal: Principal, topic_filter: bytes) -> Refused | None:
         """Say why a client may not subscribe to a filter of its tenant; None when it may."""
-        if self._allows_all or principal.superuser:
+        if principal.superuser or not self.denies:
             return None
         rules = (each for each in self._of(principal) if each.rule.action in _SUBSCRIBE)
         found = (each for each in rules if each.has_filter(principal, topic_filter))
         name = topic_filter.decode()
-        return self._decide(found, f"{principal.client_id} may not subscribe to {name}")
+        verdict = self.grants.judge_filter(principal, name)
+        return self._decide(found, verdict, f"{principal.client_id} may not subscribe to {name}")
+
+    def allows(self, principal: Principal, operation: int, resource: int, name: str) -> bool:
+        """Say whether somebody may do something, in the numbers of `grants`.
+
+        Of topics, who may publish may write, and who may subscribe may read, and both describe
+        them. What else is done to a topic takes a grant, or that all may do all that nobody has
+        said anything of; who may not publish to it may not change it either.
+        """
+        if principal.superuser or not self.denies:
+            return True
+        if resource == TOPIC and operation == READ:
+            return self.subscribe(principal, name.encode()) is None
+        if resource == TOPIC and operation == WRITE:
+            return self.publish(principal, name.encode(), False) is None
+        verdict = self.grants.judge(principal, operation, resource, name)
+        if verdict is Verdict.DENIED:
+            return False
+        if resource == TOPIC and operation == DESCRIBE and verdict is not Verdict.ALLOWED:
+            return any(self.allows(principal, each, TOPIC, name) for each in (READ, WRITE))
+        first = next(self._for_topic(principal, name.encode(), False), None)
+        if resource == TOPIC and first is not None and first.rule.permission == "Deny":
+            return False
+        if verdict is Verdict.SILENT:
+            return self._default == "Allow"
+        return verdict is Verdict.ALLOWED
+
+    def _for_topic(self, principal: Principal, topic: bytes, retain: bool) -> Iterator[_Rule]:
+        """The rules for what a client publishes to a topic."""
+        action = _RETAIN if retain else _PUBLISH
+        rules = (each for each in self._of(principal) if each.rule.action in action)
+        return (each for each in rules if each.has_topic(principal, topic))
 
     def _of(self, principal: Principal) -> Iterator[_Rule]:
         """The rules for a client, in the order of the file."""
@@ -151,15 +193,24 @@ class Access:
         ordered: Iterable[_Rule] = merge(*named, key=attrgetter("number"))
         return (each for each in ordered if each.is_for(principal))
 
-    def _decide(self, found: Iterator[_Rule], sentence: str) -> Refused | None:
-        first = next(found, None)
-        permission = self._default if first is None else first.rule.permission
-        is_allowed = permission == "Allow"
+    def _decide(self, found: Iterator[_Rule], verdict: Verdict, sentence: str) -> Refused | None:
+        """A grant that denies, then the first rule, then a grant that allows, then the default."""
+        first = next(found, None) if verdict is not Verdict.DENIED else None
+        if first is not None:
+            is_allowed = first.rule.permission == "Allow"
+        elif verdict is Verdict.SILENT:
+            is_allowed = self._default == "Allow"
+        else:
+            is_allowed = verdict is Verdict.ALLOWED
         if self._cells is not None:
             self._cells[metrics.ACL_SUCCESS if is_allowed else metrics.ACL_FAILED] += 1
         if is_allowed:
             return None
-        if first is None:
+        if first is None and verdict is Verdict.DENIED:
+            why = "an ACL that was set by a client of Kafka denies it"
+        elif first is None and verdict is Verdict.OTHERS:
+            why = "ACLs that were set by a client of Kafka allow it to others alone"
+        elif first is None:
             why = "no rule of [[acl]] lets it (mqtt_runtime.auth.default_permission)"
         else:
             why = f"a rule of [[acl]]{first.rule.name and f', {first.rule.name},'} denies it"

@@ -3,18 +3,19 @@
 import time
 from typing import Final, cast
 
-from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.core import Core
 from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.partition_api import Partitions
+from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
+from robustmq.broker.rights import Rights
 from robustmq.kafka.connection import Connection
 from robustmq.kafka.coordination import Coordination
 from robustmq.kafka.dispatch import handlers
 from robustmq.kafka.front import Front
 from robustmq.kafka.protocol import Kafka
-from robustmq.kafka.rights import Authority
 from robustmq.meta.image import Image
+from robustmq.policy.authority import Authority
 from robustmq.policy.principal import Peer
 from robustmq.workers import log
 from robustmq.workers.admittance import Admittance
@@ -35,7 +36,7 @@ def open_kafka(
     links: Links,
     admittance: Admittance,
     image: Image,
-    catalog: Catalog,
+    parts: Parts,
     ledger: Ledger,
 ) -> Front:
     """Put Kafka together for one worker."""
@@ -47,10 +48,12 @@ def open_kafka(
         core=inheritance.index,
         cluster=brokers,
         partitions=cast("Partitions", None),
-        catalog=catalog,
+        catalog=parts.catalog,
         ledger=ledger,
-        authority=cast("Authority", None),
+        authority=Authority(parts.admission.access, config.mqtt_runtime.protocol.route_cache),
     )
+    grants = parts.admission.access.grants
+    kafka.rights = Rights(grants, admittance.quotas, lambda: parts.catalog.registrar)
     table = handlers(kafka)
     epoch = inheritance.region.state(inheritance.index).epoch
     kafka.coordination = Coordination(kafka, table, links.send, epoch)

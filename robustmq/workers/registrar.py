@@ -10,8 +10,9 @@ from robustmq.errors import Refused
 from robustmq.meta import commands
 from robustmq.meta.commands import Change, Expectation
 from robustmq.meta.machine import Applied, Outcome
-from robustmq.meta.records import NODE, SHARD, TOPIC, Record
+from robustmq.meta.records import GRANT, NODE, SHARD, TOPIC, Record
 from robustmq.mqtt.protocol import Mqtt
+from robustmq.policy.grants import Grants
 from robustmq.workers.meta_link import MetaLink
 
 METADATA = "metadata"
@@ -28,18 +29,20 @@ class Registrar:
         self._most = most
         self._waiting: list[tuple[int, Callable[[], None]]] = []
 
-    def follow(self, catalog: Catalog, moved: Callable[[], None]) -> None:
-        """Have a catalog be as the image says, before anybody else hears of a change."""
+    def follow(self, catalog: Catalog, grants: Grants, moved: Callable[[], None]) -> None:
+        """Have both be as the image says, before anybody else hears of a change."""
         catalog.registrar = self
         image = self._link.image
         image.folds[TOPIC] = catalog
         image.folds[SHARD] = catalog.leaders
+        image.folds[GRANT] = grants
         heard, applied = image.changed, self._link.applied
 
         def changed(kinds: Collection[str]) -> None:
             if NODE in kinds:
                 catalog.leaders.nodes = image.nodes
             catalog.settle()
+            grants.settle()
             if {NODE, SHARD} & {*kinds}:
                 catalog.leaders.settle()
                 moved()
@@ -97,7 +100,13 @@ def follow_topics(link: MetaLink, parts: Parts, mqtt: Mqtt, most: int) -> Regist
         if any(limits):
             mqtt.forget_routes()
 
+    def regranted() -> None:
+        access.forget()
+        mqtt.permissions_changed()
+
+    access = parts.admission.access
+    access.grants.changed = regranted
     registrar = Registrar(link, most)
     parts.catalog.changed.append(changed)
-    registrar.follow(parts.catalog, parts.interests.decide_anew)
+    registrar.follow(parts.catalog, access.grants, parts.interests.decide_anew)
     return registrar

@@ -16,8 +16,8 @@ from robustmq import metrics
 from robustmq._kernel.poller import Poller
 from robustmq._kernel.turn import Turn
 from robustmq.broker.assembly import assemble
-from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.delayed_view import DelayedView
+from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.errors import ConfigError
@@ -124,7 +124,7 @@ class Worker:
         self._participation = self._participate()
         offsets = self._config.meta_runtime.offset_raft_group_num
         self._ledger = OffsetGroups(offsets, self._meta)
-        self._kafka = self._open_kafka(parts.catalog)
+        self._kafka = self._open_kafka(parts)
         self._administration = self._administer()
         self._admittance.fold(self._meta.image, self._banned)
         follow_topics(self._meta, parts, self._mqtt, self._config.admin.max_records)
@@ -156,7 +156,7 @@ class Worker:
             random.Random(os.urandom(16)).randrange,
         )
 
-    def _open_kafka(self, catalog: Catalog) -> Front:
+    def _open_kafka(self, parts: Parts) -> Front:
         front = open_kafka(
             self._inheritance,
             self._core,
@@ -164,7 +164,7 @@ class Worker:
             links=self._links,
             admittance=self._admittance,
             image=self._meta.image,
-            catalog=catalog,
+            parts=parts,
             ledger=self._ledger,
         )
         self._reception.residents["kafka"] = front.connection
