@@ -23,6 +23,7 @@ from robustmq.message.record import NO_HEADERS, Record
 from robustmq.metrics import CELLS
 from robustmq.mqtt.headers import describe
 from robustmq.policy.principal import Principal
+from robustmq.settings.kafka import KafkaRuntime
 from robustmq.settings.mqtt import MqttProtocol, MqttRetained, MqttRuntime, MqttShared
 from robustmq.settings.topics import Strategy
 from robustmq.storage.memory_table import MemoryTable
@@ -93,6 +94,7 @@ class Limits(NamedTuple):
     topic_rules: tuple[TopicRule, ...] = ()
     storage: Storage = Storage()
     overlap: Literal["combined", "separate"] = "combined"
+    kafka: KafkaRuntime = KafkaRuntime()
 
     def config(self) -> Config:
         """The configuration with these limits."""
@@ -112,6 +114,7 @@ class Limits(NamedTuple):
                 ),
                 shared=MqttShared(max_pending=self.max_pending, strategy=self.strategy),
             ),
+            kafka_runtime=self.kafka,
             topic_rules=self.topic_rules,
             storage=self.storage,
         )

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from robustmq._kernel.turn import Turn
 from robustmq.broker.catalog import Catalog
-from robustmq.broker.catalog_api import Topic
 from robustmq.broker.core import Core
 from robustmq.broker.cursors import Cursors
 from robustmq.broker.delayed import Delayed
@@ -16,6 +15,8 @@ from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.partition_owner import PartitionOwner
+from robustmq.broker.partitions import Partitions
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
 from robustmq.broker.retained import Retained
@@ -124,6 +125,9 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         rules=site.rules,
         pressure_bytes=config.runtime.pressure_bytes,
     )
+    logs = TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store)
+    logs.kept = catalog.keeps
+    taps = _taps(site, router, interests)
     return Parts(
         state=state,
         admission=admission,
@@ -143,10 +147,11 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         estates=Estates(turn, state, inbox, subscriptions.cursors),
         legacies=Legacies(turn, state, inbox, subscriptions.cursors),
         delayed=_delayed(site, admission, router),
-        logs=TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store),
+        logs=logs,
         catalog=catalog,
         log_parts=log_parts,
-        taps=_taps(site, router, interests, catalog),
+        taps=taps,
+        partitions=_partitions(site, logs, catalog, taps),
     )
 
 
@@ -157,9 +162,9 @@ def _catalog(site: _Site, interests: Interests) -> Catalog:
     return catalog
 
 
-def _taps(site: _Site, router: Router, interests: Interests, catalog: Catalog) -> Taps:
+def _taps(site: _Site, router: Router, interests: Interests) -> Taps:
     kafka = site.config.kafka_runtime
-    taps = Taps(
+    return Taps(
         site.turn,
         site.state,
         router=router,
@@ -170,12 +175,29 @@ def _taps(site: _Site, router: Router, interests: Interests, catalog: Catalog) -
         retry_ms=site.config.storage.retry_ms,
     )
 
-    def changed(name: bytes, before: Topic | None, after: Topic | None) -> None:
-        if before is not None and (after is None or after.id != before.id):
-            taps.removed(name)
 
-    catalog.changed.append(changed)
-    return taps
+def _partitions(site: _Site, logs: TopicLogs, catalog: Catalog, taps: Taps) -> Partitions:
+    owner = PartitionOwner(
+        site.turn,
+        logs=logs,
+        catalog=catalog,
+        settings=site.config.kafka_runtime,
+        core=site.core,
+    )
+    catalog.changed += [owner.changed, taps.changed]
+    partitions = Partitions(
+        site.turn,
+        core=site.core,
+        epoch=site.epoch,
+        placement=site.placement,
+        fabric=site.fabric,
+        catalog=catalog,
+        owner=owner,
+        pressure_bytes=site.config.runtime.pressure_bytes,
+    )
+    taps.source = owner
+    partitions.appending = taps.appending
+    return partitions
 
 
 def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:

@@ -74,6 +74,7 @@ class Core:
         self._delayed = parts.delayed
         self._catalog = parts.catalog
         self._taps = parts.taps
+        self.partitions = parts.partitions
         self._storage = storage
         self._noting: Timer | None = None
         self._copies: Copies | None = None
@@ -103,7 +104,7 @@ class Core:
         """Let the parts reach each other through here; returns what takes which kind of frame."""
         core, shares, logs = self._core, self._shares, self.logs
         self._delayed.alarm = Alarm(self.timers.at, self._delayed.wake)
-        logs.timers = self._taps.timers = self.timers
+        logs.timers = self._taps.timers = self.partitions.timers = self.timers
         logs.confirm = self._confirm
         self._router.deliver_here = lambda batch: self._subscriptions.deliver(core, batch)
         self._fetches.send = self._send
@@ -114,28 +115,34 @@ class Core:
             topic_filter, None, False, lambda _: reply()
         )
         shares.leads.unwant = wants.unwant
-        return self.exclusives.handlers | {
-            Kind.STORE: self._on_store,
-            Kind.RETAIN: self._on_retain,
-            Kind.CONFIRM: self._on_confirm,
-            Kind.DELIVER: self._on_deliver,
-            Kind.WANT: wants.on_want,
-            Kind.UNWANT: wants.on_unwant,
-            Kind.RETAINED: lambda _, frame: self._fetches.arrived(*frames.read_retained(frame)),
-            Kind.WANTED: wants.on_wanted,
-            Kind.JOIN: lambda core, frame: shares.leads.on_join(core, *frames.read_join(frame)),
-            Kind.JOINED: lambda _, frame: shares.joined(frames.read_joined(frame)),
-            Kind.LOAD: lambda core, frame: shares.leads.on_load(core, *frames.read_load(frame)),
-            Kind.LEAVE: lambda core, frame: shares.leads.on_leave(core, *frames.read_leave(frame)),
-            Kind.ASSIGN: lambda core, frame: shares.assigned(core, *frames.read_assign(frame)),
-            Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
-            Kind.SCAN: self._on_scan,
-            Kind.LOOK: self._scans.look,
-            Kind.TOLD: self._lives.on_told,
-            Kind.KEEP: logs.on_keep,
-            Kind.HAND: self._handovers.receive,
-            Kind.TAKEN: self._handovers.taken,
-        }
+        return (
+            self.exclusives.handlers
+            | self.partitions.handlers
+            | {
+                Kind.STORE: self._on_store,
+                Kind.RETAIN: self._on_retain,
+                Kind.CONFIRM: self._on_confirm,
+                Kind.DELIVER: self._on_deliver,
+                Kind.WANT: wants.on_want,
+                Kind.UNWANT: wants.on_unwant,
+                Kind.RETAINED: lambda _, frame: self._fetches.arrived(*frames.read_retained(frame)),
+                Kind.WANTED: wants.on_wanted,
+                Kind.JOIN: lambda core, frame: shares.leads.on_join(core, *frames.read_join(frame)),
+                Kind.JOINED: lambda _, frame: shares.joined(frames.read_joined(frame)),
+                Kind.LOAD: lambda core, frame: shares.leads.on_load(core, *frames.read_load(frame)),
+                Kind.LEAVE: lambda core, frame: shares.leads.on_leave(
+                    core, *frames.read_leave(frame)
+                ),
+                Kind.ASSIGN: lambda core, frame: shares.assigned(core, *frames.read_assign(frame)),
+                Kind.RETURN: lambda _, frame: shares.leads.on_return(*frames.read_give_back(frame)),
+                Kind.SCAN: self._on_scan,
+                Kind.LOOK: self._scans.look,
+                Kind.TOLD: self._lives.on_told,
+                Kind.KEEP: logs.on_keep,
+                Kind.HAND: self._handovers.receive,
+                Kind.TAKEN: self._handovers.taken,
+            }
+        )
 
     # ------------------------------------------------------------------ the port
 
@@ -352,7 +359,8 @@ class Core:
         """Whether there is work for another turn although nothing new has arrived."""
         busy = self._scans.busy or self._router.busy or self._inbox.busy
         busy = busy or self._cursors.busy or self._delayed.busy or self.logs.busy
-        return busy or self._leads.busy or self._handovers.busy or self._taps.busy
+        busy = busy or self._taps.busy or self.partitions.busy
+        return busy or self._leads.busy or self._handovers.busy
 
     def run_turn(self) -> None:
         """Everything that is done once a turn: batches, then pages of retained messages."""
@@ -378,6 +386,8 @@ class Core:
         is_active = self.state.is_active or self._cursors.is_active or self.logs.is_active
         if dropped or is_active or self._shares.is_active:
             self._commit()
+        if self.partitions.is_woken:
+            self.partitions.run()
         if self.turn.acknowledged and self._noting is None:
             when_ms = self.turn.now_ms + self._storage.cursor_interval_ms
             self._noting = self.timers.at(when_ms, self._note)

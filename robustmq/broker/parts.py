@@ -12,6 +12,7 @@ from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.partitions import Partitions
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
 from robustmq.broker.router import Router
@@ -47,3 +48,4 @@ class Parts(NamedTuple):
     catalog: Catalog
     log_parts: LogParts
     taps: Taps
+    partitions: Partitions

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from robustmq import metrics
 from robustmq._kernel.batch import BatchBuilder, records
 from robustmq._kernel.turn import Turn
+from robustmq.broker.catalog_api import Topic
 from robustmq.broker.interests import Interests
 from robustmq.broker.partition_api import (
     LATEST,
@@ -211,10 +212,11 @@ class Taps:
         for done, outcome in waiting or ():
             done(outcome)
 
-    def removed(self, topic: bytes) -> None:
-        """A topic is gone, or another one has its name now."""
-        for partition in [each for each in self._taps if each.topic == topic]:
-            self._close(self._taps[partition])
+    def changed(self, name: bytes, before: Topic | None, after: Topic | None) -> None:
+        """A topic is new, other or gone (`Catalog.changed`): another one begins anew."""
+        if before is not None and (after is None or after.id != before.id):
+            for partition in [each for each in self._taps if each.topic == name]:
+                self._close(self._taps[partition])
 
     def _close(self, tap: _Tap) -> None:
         tap.is_closed = True

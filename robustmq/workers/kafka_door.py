@@ -1,11 +1,10 @@
 """Kafka on one worker: its connections, its handlers, and its frames between cores."""
 
 import time
-from typing import Final, cast
+from typing import Final
 
 from robustmq.broker.core import Core
 from robustmq.broker.ledger_api import Ledger
-from robustmq.broker.partition_api import Partitions
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
 from robustmq.broker.rights import Rights
@@ -47,7 +46,7 @@ def open_kafka(
         config.kafka_runtime,
         core=inheritance.index,
         cluster=brokers,
-        partitions=cast("Partitions", None),
+        partitions=core.partitions,
         catalog=parts.catalog,
         ledger=ledger,
         authority=Authority(parts.admission.access, config.mqtt_runtime.protocol.route_cache),

@@ -5,8 +5,6 @@ import pytest
 
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.partition_api import Appended, Marker, Opening, Partition
-from robustmq.broker.partition_owner import PartitionOwner
-from robustmq.broker.partitions import Partitions
 from robustmq.errors import Refusal, Refused
 from robustmq.message.compression import Codec, compressed
 from robustmq.message.record import header_block
@@ -29,40 +27,12 @@ CORES = 3
 class World:
     """Some cores, and a topic whose only partition `owner` leads."""
 
-    def __init__(self, limits: Limits = Limits(), checks: bool = True) -> None:  # noqa: B008
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
         self.fabric = Fabric(CORES, limits)
-        self.settings = KafkaRuntime(check_compressed=checks)
-        self.partitions: dict[int, Partitions] = {}
         self.transactions = 0
-        for node in self.fabric.nodes:
-            self.live(node)
         self.home = self.fabric.placement.log_core(TOPIC)
         self.elsewhere = (self.home + 1) % CORES
         self.make()
-
-    def live(self, node: Node) -> None:
-        """Let a life of a core have its partitions."""
-        parts = node.parts
-        owner = PartitionOwner(
-            node.turn,
-            logs=parts.logs,
-            catalog=parts.catalog,
-            settings=self.settings,
-            core=node.index,
-        )
-        parts.catalog.changed.append(owner.changed)
-        parts.taps.source = owner
-        partitions = self.partitions[node.index] = Partitions(
-            node.turn,
-            core=node.index,
-            epoch=node.links.life,
-            placement=self.fabric.placement,
-            fabric=node.links,
-            catalog=parts.catalog,
-            owner=owner,
-            pressure_bytes=1 << 20,
-        )
-        partitions.appending = parts.taps.appending
 
     def make(self, number: int = 1) -> None:
         value = meta.Topic(storage_type="segment", partition=1, config={}, id=bytes([number] * 16))
@@ -77,7 +47,7 @@ class World:
 
     def append(self, batch: bytes) -> list[Appended]:
         answers: list[Appended] = []
-        self.partitions[self.home].append(ONE, batch, answers.append)
+        self.node.core.partitions.append(ONE, batch, answers.append)
         return answers
 
     def put(self, *batches: bytes) -> None:
@@ -91,13 +61,13 @@ class World:
         answers: list[int] = []
         self.transactions += 1
         opening = Opening(ONE, PRODUCER, 0, self.transactions)
-        self.partitions[self.home].begin([opening], answers.extend)
+        self.node.core.partitions.begin([opening], answers.extend)
         assert answers == [0]
 
     def end(self, is_committed: bool) -> None:
         answers: list[int] = []
         marker = Marker(ONE, PRODUCER, 0, is_committed, self.transactions)
-        self.partitions[self.home].end([marker], answers.extend)
+        self.node.core.partitions.end([marker], answers.extend)
         self.fabric.settle()
         assert answers == [0]
 
@@ -130,7 +100,7 @@ class World:
 
     def crash(self) -> None:
         """Kill the owner; what it has on its disk is there again."""
-        self.live(self.fabric.replace(self.home))
+        self.fabric.replace(self.home)
 
 
 @pytest.fixture
@@ -358,7 +328,7 @@ def test_what_has_expired_is_passed_over(world: World) -> None:
 
 
 def test_what_cannot_be_read_is_counted_and_holds_nothing_up() -> None:
-    world = World(checks=False)
+    world = World(Limits(kafka=KafkaRuntime(check_compressed=False)))
     client = world.subscribed()
     whole = compressed(produced(b"a"), Codec.LZ4)
     raw = whole[61:]
@@ -387,7 +357,7 @@ def test_what_is_dropped_before_it_was_handed_on_holds_nothing_up(world: World) 
         answers = world.append(produced(b"%d" % number))
         node.core.commit()
         assert [answer.fault for answer in answers] == [0]
-    world.partitions[world.home].trim([(ONE, 2)], lambda _: None)
+    world.node.core.partitions.trim([(ONE, 2)], lambda _: None)
     world.fabric.settle()
     assert client.payloads == ["2"]
     assert world.rows() == [3]
