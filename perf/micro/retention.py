@@ -23,8 +23,8 @@ from robustmq._kernel.choice import KERNEL
 from robustmq._kernel.turn import Turn
 from robustmq.config import Storage
 from robustmq.storage.engine import EngineSettings
-from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.log import Log
+from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
 

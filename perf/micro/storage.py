@@ -24,8 +24,8 @@ from robustmq import metrics
 from robustmq._kernel.batch import BatchBuilder
 from robustmq._kernel.turn import Turn
 from robustmq.storage.engine import Engine
-from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.log import Log, Unwritable
+from robustmq.storage.log_settings import Flush, LogSettings
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.rocksdb_engine import RocksdbEngine
 from robustmq.storage.segment_engine import SegmentEngine
