@@ -13,6 +13,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker.timers import Alarm, Timer
 from robustmq.errors import Refused
 from robustmq.message.record import Record
+from robustmq.policy.credentials import Credential, CredentialBook, Salted
 from robustmq.policy.logins import Exchange, Login, Logins, Step
 from robustmq.policy.principal import BRIDGE, SERVER, Peer, Principal, client_of
 from robustmq.settings.topics import AutoSubscribe
@@ -23,6 +24,8 @@ __all__ = [
     "SERVER",
     "Alarm",
     "Broker",
+    "Credential",
+    "CredentialBook",
     "Estates",
     "Exchange",
     "Gate",
@@ -41,6 +44,7 @@ __all__ = [
     "Principal",
     "Rates",
     "Record",
+    "Salted",
     "Step",
     "StoredBatch",
     "Timer",

@@ -9,6 +9,7 @@ from robustmq.kafka.group_coordinator import GroupCoordinator
 from robustmq.kafka.handlers.acls import Acls
 from robustmq.kafka.handlers.cluster import Cluster
 from robustmq.kafka.handlers.configs import Configs
+from robustmq.kafka.handlers.credentials import Credentials
 from robustmq.kafka.handlers.fetch import Fetch
 from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.handlers.list_offsets import ListOffsets
@@ -30,10 +31,12 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
     """
     produce, fetch = Produce(kafka), Fetch(kafka)
     offsets, records = ListOffsets(kafka), Records(kafka)
-    groups = GroupCoordinator(kafka)
+    groups, credentials = GroupCoordinator(kafka), Credentials(kafka)
     return {
         **group_handlers(kafka, groups),
         **transaction_handlers(kafka, groups),
+        ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: credentials.describe,
+        ApiKey.ALTER_USER_SCRAM_CREDENTIALS: credentials.alter,
         ApiKey.PRODUCE: produce.produce,
         ApiKey.FETCH: fetch.fetch,
         ApiKey.LIST_OFFSETS: offsets.list_offsets,

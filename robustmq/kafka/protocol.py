@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from robustmq.broker.api import Broker, Principal, Timer
+from robustmq.broker.api import Broker, CredentialBook, Principal, Timer
 from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.partition_api import Partitions
@@ -54,10 +54,12 @@ class Cluster(Protocol):
 class Kafka:
     """The protocol's state on one core.
 
-    `core` is the index of this core on its node; `coordination` asks other coordinators.
+    `core` is the index of this core on its node; `coordination` asks other coordinators,
+    `credentials` are those of users.
     """
 
     coordination: "Coordination"
+    credentials: CredentialBook
 
     def __init__(
         self,

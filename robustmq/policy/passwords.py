@@ -71,8 +71,14 @@ def verifier(text: str) -> Verifier:
 
 def written(method: str, password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
     """The text of a verifier for a password, as PostgreSQL has it; `method` is one of METHODS."""
+    prepared_password = prepared(password.encode())
+    salted = hashlib.pbkdf2_hmac(METHODS[method], prepared_password, salt, iterations)
+    return kept(method, salted, salt, iterations)
+
+
+def kept(method: str, salted: bytes, salt: bytes, iterations: int) -> str:
+    """The text of a verifier for a password that is salted already (RFC 5802 3)."""
     digest = METHODS[method]
-    salted = hashlib.pbkdf2_hmac(digest, prepared(password.encode()), salt, iterations)
     stored = _stored_key(digest, salted)
     server = hmac.digest(salted, b"Server Key", digest)
     parts = (b64encode(each).decode() for each in (salt, stored, server))

@@ -48,19 +48,23 @@ class AddedUsers:
     def __init__(self) -> None:
         self.changed: Callable[[str | None, str | None], None] = lambda _tenant, _username: None
         self.by_name: dict[tuple[str, str], User] = {}
+        self.changed_at: dict[tuple[str, str], int] = {}
+        """The index of the log at which each was last changed."""
 
     def clear(self) -> None:
         """Forget all: the records follow."""
         self.by_name.clear()
+        self.changed_at.clear()
         self.changed(None, None)
 
     def apply(self, name: str, value: Mapping[str, Any] | None, changed: int = 0) -> None:
         """Add or replace a user by its record, or with None remove it; raises ValueError."""
-        del changed
         tenant, _, username = name.partition("/")
         self.by_name.pop((tenant, username), None)
+        self.changed_at.pop((tenant, username), None)
         try:
             if value is not None:
+                self.changed_at[tenant, username] = changed
                 self.by_name[tenant, username] = user_of(name, value)
         finally:
             self.changed(tenant, username)

@@ -13,6 +13,7 @@ from robustmq.meta.records import CLIENT_QUOTA
 from robustmq.policy.bans import ANY_TENANT, KIND, Bans, record_of
 from robustmq.policy.client_quota import ClientQuotas
 from robustmq.policy.connection_quota import ConnectionQuota
+from robustmq.policy.credentials import Change, CredentialBook
 from robustmq.policy.flapping import Flapping
 from robustmq.policy.gate import Gate
 from robustmq.policy.logins import Logins
@@ -100,6 +101,10 @@ class Admittance:
         image.folds[KIND] = self.bans
         image.folds[USER] = self.added_users
         image.folds[CLIENT_QUOTA] = self.quotas
+
+    def credentials(self, change: Change) -> CredentialBook:
+        """Return the book of users' credentials; `change` changes records."""
+        return CredentialBook(lambda: self._configured, self.added_users, change)
 
     def replace(self, config: Config) -> None:
         """Let others come from now on: the configuration was read again."""

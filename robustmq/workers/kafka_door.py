@@ -1,6 +1,7 @@
 """Kafka on one worker: its connections, its handlers, and its frames between cores."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from robustmq.broker.core import Core
@@ -8,12 +9,15 @@ from robustmq.broker.ledger_api import Ledger
 from robustmq.broker.parts import Parts
 from robustmq.broker.placement import Placement
 from robustmq.broker.rights import Rights
+from robustmq.errors import Refused
 from robustmq.kafka.connection import Connection
 from robustmq.kafka.coordination import Coordination
 from robustmq.kafka.dispatch import handlers
 from robustmq.kafka.front import Front
 from robustmq.kafka.protocol import Kafka
+from robustmq.meta.commands import Expectation
 from robustmq.meta.image import Image
+from robustmq.meta.records import Record
 from robustmq.policy.authority import Authority
 from robustmq.policy.principal import Peer
 from robustmq.workers import log
@@ -53,6 +57,16 @@ def open_kafka(
     )
     grants = parts.admission.access.grants
     kafka.rights = Rights(grants, admittance.quotas, lambda: parts.catalog.registrar)
+
+    def change(
+        records: Sequence[Record],
+        expected: Sequence[Expectation],
+        done: Callable[[Refused | None], None],
+    ) -> None:
+        # Whoever has the way to the metadata comes later.
+        parts.catalog.registrar.change(records, expected, done)
+
+    kafka.credentials = admittance.credentials(change)
     table = handlers(kafka)
     epoch = inheritance.region.state(inheritance.index).epoch
     kafka.coordination = Coordination(kafka, table, links.send, epoch)
