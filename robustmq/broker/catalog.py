@@ -28,6 +28,8 @@ from robustmq.policy.topic_settings import ENGINE, ENGINES, configured, faults, 
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ID_BYTES: Final = 16
+TOPIC_ROWS: Final = (b"Y", b"Z")
+"""Where the rows begin and end."""
 _PERSON: Final = b"robustmq topic"
 
 _record: Final = msgspec.msgpack.Decoder(tuple[int, dict[str, Any]])
@@ -46,6 +48,13 @@ class Registrar(Protocol):
 
     def new_id(self) -> bytes:
         """Return 16 bytes that nobody else was ever given."""
+
+
+class Rows(Protocol):
+    """The durable rows of a core."""
+
+    def walk(self, first: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows in the order of their keys."""
 
 
 class Nobody:
@@ -303,7 +312,11 @@ class Catalog:
     def restore(self, state: State) -> None:
         """After a restart: know the explicit topics as they were, until the metadata is heard."""
         self._state = state
-        for key, value in list(state.walk(b"Y", b"Z")):
+        self.recall(state)
+
+    def recall(self, rows: Rows) -> None:
+        """Know the explicit topics that rows of a core tell of."""
+        for key, value in list(rows.walk(*TOPIC_ROWS)):
             changed, raw = _record.decode(value)
             self._set(key[1:], changed, raw)
 

@@ -19,6 +19,7 @@ from heapq import merge
 from itertools import pairwise
 from typing import Final
 
+from robustmq.broker.catalog import TOPIC_ROWS
 from robustmq.broker.departure import Departure, Sessions, Target
 from robustmq.broker.estates import ESTATES
 from robustmq.broker.group_relocation import GroupRelocation
@@ -30,7 +31,7 @@ from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.table import Table
 
-KINDS: Final = b"ABCDEFGHKLMNOPQTWXstu"
+KINDS: Final = b"ABCDEFGHKLMNOPQTWXYstu"
 """The first bytes of all rows that a core may have, ascending."""
 _END: Final = b"\xff" * 16
 _POSITION: Final = b"Nposition"
@@ -92,6 +93,7 @@ class Relocation:
         self._move_retained()
         self._move_delayed()
         self._move_taps()
+        self._move_topics()
         self._put_counters(self._log_relocation.move())
         for target in self._new:
             target.flush()
@@ -133,6 +135,13 @@ class Relocation:
             for key, value in self._count("taps", core, table.walk(b"G", b"H")):
                 topic, _, number = key[1:].rpartition(b"\0")
                 self._new[self._placement.log_core(topic, int(number))].put(key, value)
+
+    def _move_topics(self) -> None:
+        """Every core knows all explicit topics."""
+        for core, table in enumerate(self._old):
+            for key, value in self._count("topics", core, table.walk(*TOPIC_ROWS)):
+                for target in self._new:
+                    target.put(key, value)
 
     def _move_delayed(self) -> None:
         """Delayed messages keep their times; those of one time are numbered anew, in order."""

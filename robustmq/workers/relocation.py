@@ -15,8 +15,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from robustmq.broker.catalog import Catalog
 from robustmq.broker.departure import Target
 from robustmq.broker.log_relocation import Depots
+from robustmq.broker.placement import Placement
 from robustmq.broker.relocation import Relocation
 from robustmq.config import Config, Storage, default_rule
 from robustmq.errors import ConfigError, Corrupt
@@ -27,6 +29,7 @@ from robustmq.storage.engine import EngineSettings
 from robustmq.storage.layout import Layout, open_layout
 from robustmq.storage.log import Unwritable
 from robustmq.storage.rocksdb_engine import RocksdbEngine
+from robustmq.storage.table import Table
 from robustmq.workers import log
 from robustmq.workers.inheritance import ServerInheritance
 from robustmq.workers.stores import Stores
@@ -111,12 +114,13 @@ def _write(config: Config, layout: Layout, draft: Layout, workers: int) -> None:
         opened = partial(_opened, settings=settings, storage=storage)
         old = [stack.enter_context(opened(layout, core)) for core in range(layout.workers)]
         new = [stack.enter_context(opened(draft, core)) for core in range(workers)]
+        tables = [each.rocksdb.table() for each in old]
         relocation = Relocation(
-            [each.rocksdb.table() for each in old],
+            tables,
             [Target(each.rocksdb.table(), partial(commit, each)) for each in new],
             sessions=MqttSessions(),
             depots=Depots(old, new),
-            rules=TopicRules(config.topic_rules, default_rule(config.storage)),
+            rules=_rules(config, tables),
             progress=Reporter(layout.workers),
         )
         try:
@@ -130,6 +134,15 @@ def _write(config: Config, layout: Layout, draft: Layout, workers: int) -> None:
     for each in new:
         if each.failure is not None:
             raise OSError(each.failure)
+
+
+def _rules(config: Config, old: Sequence[Table]) -> TopicRules:
+    """How topics are kept: as the file says, and those that were made as the old cores know."""
+    rules = TopicRules(config.topic_rules, default_rule(config.storage))
+    catalog = Catalog(config, rules, Placement(len(old)))
+    for table in old:
+        catalog.recall(table)
+    return rules
 
 
 def commit(stores: Stores) -> None:

@@ -294,3 +294,9 @@ def test_parts_are_read_as_they_were_written() -> None:
     for cut in (1, 17, 20, len(value) - 1):
         with pytest.raises(Corrupt):
             backlogs.decode(value[:cut])
+
+
+def test_every_new_core_knows_the_topics_that_were_made() -> None:
+    rows: dict[bytes, bytes] = {b"Ya": b"1", b"Yb": b"2"}
+    new = moved([rows, {}], 3)
+    assert [{k: v for k, v in each.items() if k[:1] == b"Y"} for each in new] == [rows] * 3
