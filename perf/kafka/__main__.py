@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from perf import brokers, machine, processes
 from perf.kafka.load import Load, Report
@@ -150,7 +150,7 @@ def measure(scenario: Scenario, peer: str, number: int, options: argparse.Namesp
             else:
                 report = _run(_load(scenario, where, peer, seconds))
             spent = processes.cpu(where.broker.pid).since(before)
-    except brokers.BrokerError as error:
+    except (brokers.BrokerError, KafkaException) as error:
         return Measurement(scenario.name, peer, number, fault=str(error))
     fault = report.fault or (f"{report.errors} errors" if report.errors else "")
     megabytes = max(report.bytes / MEGA, 1e-9)

@@ -82,8 +82,8 @@ def _places(name: str, port: int, partitions: int) -> list[tuple[str, int]]:
         # It makes topics that are asked for, always with as many partitions.
         partitions = min(partitions, MOCK_PARTITIONS)
     else:
-        made = AdminClient(address).create_topics([NewTopic(TOPIC, partitions, 1)])
-        made[TOPIC].result(_PATIENCE_SECONDS)
+        admin = AdminClient(address)
+        admin.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result(_PATIENCE_SECONDS)
     client = Producer(address)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
