@@ -131,6 +131,11 @@ class Owner:
         del is_committed
         return Parked(self, partition, wake)
 
+    def moved(self) -> None:
+        """Wake who waits for what has a fault now."""
+        for partition in self.faults:
+            self.wake(partition)
+
     @property
     def parked(self) -> int:
         """How many readers wait."""

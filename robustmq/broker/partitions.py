@@ -47,6 +47,9 @@ class Owner(Source, Oracle, Protocol):
     ) -> None:
         """Append a batch; answered when it is below the high watermark, or at once."""
 
+    def moved(self) -> None:
+        """Wake who waits for what is not led here any more."""
+
 
 class _Append:
     """A batch that its owner, on another core, has not answered."""
@@ -441,6 +444,10 @@ class Partitions:
             part.take(answers)
 
     # ------------------------------------------------------------------ lives of other cores
+
+    def moved(self) -> None:
+        """Others lead partitions than before: who waits for one that left this core hears it."""
+        self._owner.moved()
 
     def replaced(self, core: int) -> None:
         """Core `core` has a new life, or is gone: what it had not answered is UNAVAILABLE.

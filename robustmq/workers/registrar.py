@@ -108,5 +108,10 @@ def follow_topics(link: MetaLink, parts: Parts, mqtt: Mqtt, most: int) -> Regist
     access.grants.changed = regranted
     registrar = Registrar(link, most)
     parts.catalog.changed.append(changed)
-    registrar.follow(parts.catalog, access.grants, parts.interests.decide_anew)
+
+    def moved() -> None:
+        parts.interests.decide_anew()
+        parts.partitions.moved()
+
+    registrar.follow(parts.catalog, access.grants, moved)
     return registrar

@@ -62,13 +62,14 @@ class Fetch:
             reply(())
             return
         wait_ms = min(request.max_wait_ms, settings.max_fetch_wait_ms)
-        self._kafka.partitions.read(
+        reading = self._kafka.partitions.read(
             asked.wanted,
             min(request.min_bytes, max_bytes),
             max_bytes,
             call.now_ms + wait_ms,
             reply,
         )
+        call.abandoned = reading.cancel
 
     def _rotated(self, opened: Opened, max_bytes: int) -> Sequence[Line]:
         """The lines, so that another one is the first each time when all may be too much.

@@ -173,7 +173,7 @@ def test_nothing_is_waited_for_without_time_or_with_a_fault() -> None:
     reader.read(wanted(FIRST), wanted(SECOND))
     world.settle()
     world.cores[1].owner.faults[SECOND] = Fault.NOT_LEADER
-    world.cores[1].owner.wake(SECOND)
+    world.cores[1].router.moved()
     world.settle()
     assert [read.fault for read in reader.answers[2]] == [0, Fault.NOT_LEADER]
 

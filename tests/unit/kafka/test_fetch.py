@@ -6,6 +6,7 @@ import pytest
 
 from robustmq.broker.partition_api import Partition
 from robustmq.kafka.api_keys import ApiKey
+from robustmq.kafka.call import Call
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.messages.fetch import (
     FetchPartition,
@@ -96,6 +97,20 @@ def test_a_reader_waits_for_what_comes() -> None:
     desk.world.advance(600)
     desk.world.settle()
     assert payloads(answers(got[0])[1]) == []
+
+
+def test_a_client_that_is_gone_waits_for_nothing() -> None:
+    desk = Desk(World(2))
+    topic = FetchTopic(topic="t", partitions=partitions({0: 0, 1: 0}))
+    asked = FetchRequest(max_wait_ms=500, min_bytes=1, topics=[topic])
+    call = Call[FetchRequest](1, 12, "client", CLIENT, asked, desk.core.turn.now_ms, print)
+    desk.handlers[ApiKey.FETCH](call)
+    desk.world.settle()
+    owners = [core.owner for core in desk.world.cores]
+    assert [owner.parked for owner in owners] == [1, 1]
+    call.abandon()
+    desk.world.settle()
+    assert [owner.parked for owner in owners] == [0, 0]
 
 
 def test_nobody_waits_longer_than_the_node_lets_them() -> None:
