@@ -13,8 +13,10 @@ from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
+from robustmq.broker.kept_logs import KeptLogs
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.partition_frames import Kind
 from robustmq.broker.partition_owner import PartitionOwner
 from robustmq.broker.partitions import Partitions
 from robustmq.broker.parts import Parts
@@ -126,8 +128,11 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         pressure_bytes=config.runtime.pressure_bytes,
     )
     logs = TopicLogs(turn, state, rules=site.rules, storage=config.storage, store=log_store)
-    logs.kept = catalog.keeps
+    kept_logs = KeptLogs(site.core, site.placement, site.fabric, catalog)
+    logs.kept = kept_logs.kept
     taps = _taps(site, router, interests)
+    partitions = _partitions(site, logs, catalog, taps)
+    partitions.handlers[Kind.KEPT] = kept_logs.on_kept
     return Parts(
         state=state,
         admission=admission,
@@ -149,9 +154,10 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         delayed=_delayed(site, admission, router),
         logs=logs,
         catalog=catalog,
+        kept_logs=kept_logs,
         log_parts=log_parts,
         taps=taps,
-        partitions=_partitions(site, logs, catalog, taps),
+        partitions=partitions,
     )
 
 

@@ -384,13 +384,15 @@ class Catalog:
             hear(name, before, topic)
 
     def keeps(self, name: bytes, is_there: bool) -> None:
-        """Learn that a core of this node has a log of a topic's own, or has it no more."""
+        """Learn that a core of this node has a log of a topic's own, or has it no more.
+
+        Where a rule of the file wants it that is a topic, whoever made none of that name.
+        """
         if not is_there:
             if self._kept.pop(name, None) is not None:
                 self._ids.pop(_own_id(name), None)
                 self._version += 1
-        elif name not in self._kept:
-            rule = self._rules.of_file(name)
+        elif name not in self._kept and (rule := self._rules.of_file(name)).own_shard:
             self._kept[name] = Topic(name=name, id=_own_id(name), partitions=1, rule=rule)
             self._ids[_own_id(name)] = name
             self._version += 1

@@ -73,6 +73,7 @@ class Lives:
         self._parts.router.resend(core)
         self._parts.shares.tell(core)
         self._parts.exclusives.tell(core)
+        self._parts.kept_logs.tell(core)
         self._send_told(core)
 
     def _send_told(self, core: int) -> None:

@@ -41,6 +41,7 @@ class Kind(enum.IntEnum):
     CANCEL = 68
     ASK = 69
     ANSWER = 70
+    KEPT = 71
 
 
 class Question(enum.IntEnum):
@@ -56,6 +57,7 @@ class Question(enum.IntEnum):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+_kept: Final = msgspec.msgpack.Decoder(list[bytes])
 _wanted: Final = msgspec.msgpack.Decoder(list[Wanted])
 _reads: Final = msgspec.msgpack.Decoder(list[tuple[int, Read]])
 _asked: Final[dict[Question, msgspec.msgpack.Decoder[Any]]] = {
@@ -159,3 +161,13 @@ def read_answer(frame: bytes) -> tuple[int, list[Any]]:
     """Return (call, answers)."""
     _, number, call = _CALL.unpack_from(frame)
     return call, _answered[Question(number)].decode(memoryview(frame)[_CALL.size :])
+
+
+def kept(is_there: bool, topics: Sequence[bytes]) -> bytes:
+    """The sender keeps the logs of topics, or keeps them no more."""
+    return bytes((Kind.KEPT, is_there)) + _encode(topics)
+
+
+def read_kept(frame: bytes) -> tuple[bool, list[bytes]]:
+    """Undo `kept`."""
+    return bool(frame[1]), _kept.decode(frame[2:])

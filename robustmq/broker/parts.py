@@ -10,6 +10,7 @@ from robustmq.broker.exclusives import Exclusives
 from robustmq.broker.handovers import Handovers
 from robustmq.broker.inbox import Inbox
 from robustmq.broker.interests import Interests
+from robustmq.broker.kept_logs import KeptLogs
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
 from robustmq.broker.partitions import Partitions
@@ -46,6 +47,7 @@ class Parts(NamedTuple):
     delayed: Delayed
     logs: TopicLogs
     catalog: Catalog
+    kept_logs: KeptLogs
     log_parts: LogParts
     taps: Taps
     partitions: Partitions
