@@ -122,8 +122,12 @@ class Fetch:
         served: list[Line] = []
         leaders: list[LeaderIdAndEpoch] = []
         for line, error in asked.refused:
+            # librdkafka takes records that are null for a broken answer.
             data = PartitionData(
-                partition_index=line.asked.partition, error_code=error, high_watermark=-1
+                partition_index=line.asked.partition,
+                error_code=error,
+                high_watermark=-1,
+                records=b"",
             )
             _put(topics, line, data)
         for line, wanted, read in zip(asked.lines, asked.wanted, reads, strict=True):
