@@ -267,7 +267,11 @@ class Connection:
             self._pause |= _PRESSURE
         if header.api == _LARGE:
             self._large += 1
-        front.start(self, slot, header, frame)
+        try:
+            front.start(self, slot, header, frame)
+        except ProtocolError:
+            slot.settle(None)
+            raise
 
     # ------------------------------------------------------------------ answers
 

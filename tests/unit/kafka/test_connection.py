@@ -182,6 +182,12 @@ def test_garbage_ends_the_connection_after_what_was_asked_before_it() -> None:
     assert _names(client) == [(1, "a")]
 
 
+def test_a_request_that_ends_too_early_ends_the_connection() -> None:
+    client = Desk().client()
+    client.connection.feed(b"\0\0\0\x0b\0\3\0\x0c\0\0\0\1\xff\xff\0")
+    assert _ended(client)
+
+
 def test_garbage_does_not_wait_for_a_fetch_that_waits() -> None:
     desk = Desk()
     client = desk.client()
