@@ -22,6 +22,7 @@ from robustmq.admin import (
     keys,
     links,
     slow_subscribers,
+    topics,
     users,
 )
 from robustmq.admin.health import Live, Ready
@@ -72,6 +73,7 @@ def create(
                     *delayed.ROUTES,
                     *keys.ROUTES,
                     *slow_subscribers.ROUTES,
+                    *topics.ROUTES,
                     *users.ROUTES,
                 ],
                 middleware=[guard],

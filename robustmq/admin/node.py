@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from robustmq.broker.catalog_api import Catalog, Topic
 from robustmq.errors import Refused
 
 
@@ -27,6 +28,25 @@ class Keys(NamedTuple):
     after: str | None
 
 
+class Topics(Protocol):
+    """The topics of the cluster; a change is answered when this process knows it."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return them as they are known here."""
+        ...
+
+    async def create(
+        self, tenant: str, name: str, partitions: int, settings: Mapping[str, str]
+    ) -> Topic | Refused:
+        """Make a topic; see `Catalog.create`."""
+        ...
+
+    async def delete(self, topic: Topic) -> Refused | None:
+        """Remove a topic with all that is in it."""
+        ...
+
+
 class Node(Protocol):
     """The workers of the node, and the records that every one of them knows."""
 
@@ -47,6 +67,15 @@ class Node(Protocol):
 
     def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
         """Return the cluster's records of a kind by their names."""
+        ...
+
+    @property
+    def topics(self) -> Topics:
+        """Return the topics of the cluster."""
+        ...
+
+    async def settled(self) -> list[int]:
+        """Wait until the workers know what this process knows; the numbers of who does not yet."""
         ...
 
     async def change(

@@ -12,40 +12,37 @@ from robustmq.meta.commands import Change, Expectation
 from robustmq.meta.machine import Applied, Outcome
 from robustmq.meta.records import GRANT, NODE, SHARD, TOPIC, Record
 from robustmq.mqtt.protocol import Mqtt
-from robustmq.policy.grants import Grants
 from robustmq.workers.meta_link import MetaLink
 
 METADATA = "metadata"
 
 
 class Registrar:
-    """A `broker.catalog.Registrar`; `most` records may the cluster have after a change.
-
-    `moved()` is called when other cores lead partitions than before.
-    """
+    """A `broker.catalog.Registrar`; `most` records may the cluster have after a change."""
 
     def __init__(self, link: MetaLink, most: int) -> None:
         self._link = link
         self._most = most
         self._waiting: list[tuple[int, Callable[[], None]]] = []
 
-    def follow(self, catalog: Catalog, grants: Grants, moved: Callable[[], None]) -> None:
-        """Have both be as the image says, before anybody else hears of a change."""
+    def follow(self, catalog: Catalog, folded: Callable[[Collection[str]], None]) -> None:
+        """Have a catalog be as the image says, before anybody else hears of a change.
+
+        `folded(kinds)` is called when records of these kinds have been folded.
+        """
         catalog.registrar = self
         image = self._link.image
         image.folds[TOPIC] = catalog
         image.folds[SHARD] = catalog.leaders
-        image.folds[GRANT] = grants
         heard, applied = image.changed, self._link.applied
 
         def changed(kinds: Collection[str]) -> None:
             if NODE in kinds:
                 catalog.leaders.nodes = image.nodes
             catalog.settle()
-            grants.settle()
             if {NODE, SHARD} & {*kinds}:
                 catalog.leaders.settle()
-                moved()
+            folded(kinds)
             heard(kinds)
 
         def reached(index: int) -> None:
@@ -109,9 +106,12 @@ def follow_topics(link: MetaLink, parts: Parts, mqtt: Mqtt, most: int) -> Regist
     registrar = Registrar(link, most)
     parts.catalog.changed.append(changed)
 
-    def moved() -> None:
-        parts.interests.decide_anew()
-        parts.partitions.moved()
+    def folded(kinds: Collection[str]) -> None:
+        access.grants.settle()
+        if {NODE, SHARD} & {*kinds}:
+            parts.interests.decide_anew()
+            parts.partitions.moved()
 
-    registrar.follow(parts.catalog, access.grants, moved)
+    link.image.folds[GRANT] = access.grants
+    registrar.follow(parts.catalog, folded)
     return registrar

@@ -19,6 +19,7 @@ from robustmq.workers.cluster_desk import ClusterDesk
 from robustmq.workers.inheritance import ServerInheritance
 from robustmq.workers.meta_link import MetaLink, Page
 from robustmq.workers.roster import Roster
+from robustmq.workers.topic_desk import TopicDesk
 
 METADATA: Final = "metadata"
 GRACE_SECONDS: Final = 1
@@ -50,6 +51,7 @@ class Workforce:
         self._link.other = self._desk.take
         self._link.applied = self._applied
         self._link.image.changed = self._changed
+        self.topics = TopicDesk(config, self._link, self.workers)
         self._known: dict[str, Mapping[str, dict[str, Any]]] = {}
         self._reaching: list[tuple[int, asyncio.Event]] = []
         self._earned: dict[str, dict[str, Any]] = {}
@@ -80,6 +82,10 @@ class Workforce:
             known = {name: decoded(value) for name, value in records.items()}
             self._known[kind] = known
         return known
+
+    async def settled(self) -> list[int]:
+        """See `admin.node.Node`."""
+        return await self._roster.settled(self._link.image.index or 0)
 
     async def change(
         self, changes: Iterable[tuple[str, str, dict[str, Any] | None]], *, create: bool = False

@@ -4,7 +4,28 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robustmq.admin.node import Key, Keys, Replies
+from robustmq.broker.catalog_api import Topic
 from robustmq.errors import Refusal, Refused
+from tests.catalogs import Group, Made
+
+
+class Desk:
+    """Topics of a group that folds at once."""
+
+    def __init__(self) -> None:
+        self.catalog = Made(Group()).catalog
+
+    async def create(
+        self, tenant: str, name: str, partitions: int, settings: Mapping[str, str]
+    ) -> Topic | Refused:
+        answers: list[Topic | Refused] = []
+        self.catalog.create(tenant, name, partitions, settings, answers.append)
+        return answers[0]
+
+    async def delete(self, topic: Topic) -> Refused | None:
+        answers: list[Refused | None] = []
+        self.catalog.delete(topic, answers.append)
+        return answers[0]
 
 
 class Workforce:
@@ -12,6 +33,7 @@ class Workforce:
 
     def __init__(self, workers: int = 2) -> None:
         self.workers = workers
+        self.topics = Desk()
         self.lists: dict[str, list[list[dict[str, Any]]]] = {}
         self.silent: set[int] = set()
         self.kept: dict[str, dict[str, dict[str, Any]]] = {}
@@ -52,6 +74,9 @@ class Workforce:
 
     def records(self, kind: str) -> Mapping[str, dict[str, Any]]:
         return self.kept.get(kind, {})
+
+    async def settled(self) -> list[int]:
+        return sorted(self.silent)
 
     async def change(
         self, changes: Iterable[tuple[str, str, dict[str, Any] | None]], *, create: bool = False
