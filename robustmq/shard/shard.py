@@ -124,6 +124,9 @@ class Shard:
         else:
             is_allowed = not transactions.is_open(producer_id)
         if not is_allowed:
+            if batch.is_transactional:
+                # It comes again when the coordinator has been asked, maybe after what follows it.
+                self.producers.refused(producer_id, epoch, first)
             return Outcome(Fault.INVALID_TRANSACTION)
         try:
             base = self.log.append(batch.data, count, now_ms)

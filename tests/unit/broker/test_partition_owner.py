@@ -216,6 +216,7 @@ def test_a_transaction_is_read_when_it_is_committed_and_told_when_it_is_aborted(
 
     assert write(b"a", 0).fault == Fault.INVALID_TRANSACTION, "nobody has begun it"
     assert world.owner.begin(Opening(ONE, PRODUCER, 0, 1)) == 0
+    assert write(b"b", 1).fault == Fault.OUT_OF_SEQUENCE, "what was refused comes first"
     assert [write(b"a", 0).base_offset, write(b"b", 1).base_offset] == [0, 1]
     plain = produced(b"p", producer=PRODUCER, epoch=0, first=2)
     assert world.put(plain)[0].fault == Fault.INVALID_TRANSACTION
