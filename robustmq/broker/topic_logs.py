@@ -29,6 +29,8 @@ from robustmq.storage.log import Log, StoredBatch, Unwritable
 
 _NUMBERS: Final = 16
 """Numbers of logs that are reserved at a time."""
+_STRICT_MS: Final = 300_000
+"""Milliseconds after a start in which unknown producers begin with their first sequence."""
 _LOGS_PER_TURN: Final = 64
 """Logs of which one turn looks for what is to be dropped, at most."""
 
@@ -101,6 +103,7 @@ class TopicLogs:
         self._due: dict[TopicLog, None] = {}
         self._fetching: dict[TopicLog, None] = {}
         self._is_watched = False
+        self._strict_until_ms = 0
         self.timers: Timers
         self.confirm: Callable[[int, int, int], None]
         """Called with (core, call, code) for every `keep` frame, once."""
@@ -111,11 +114,13 @@ class TopicLogs:
 
     def restore(self) -> None:
         """After a restart: open all logs. Raises Unwritable and Corrupt when one cannot be."""
+        self._strict_until_ms = self._turn.now_ms + _STRICT_MS
         for key, value in list(self._state.walk(b"Q", b"R")):
             name = key[1:]
             row = log_rows.decode_listed(value)
             rule = self._rules.of_log(name)
-            shard = Shard(row.number, self._store.open(row.number, row.engine, rule))
+            log = self._store.open(row.number, row.engine, rule)
+            shard = Shard(row.number, log, self._strict_until_ms)
             shard.epochs.decode(row.epochs)
             shard.recover(self._state.get(log_rows.note_key(row.number)), self._turn.now_ms)
             made = TopicLog(name, shard, row.engine, is_listed=True, rule=rule)
@@ -142,7 +147,7 @@ class TopicLogs:
             most = f"this core keeps {self._storage.max_topic_logs} logs (storage.max_topic_logs)"
             raise Unwritable(Refused(Refusal.QUOTA_EXCEEDED, most))
         if rule.engine == "memory":
-            memory = Shard(0, self._store.open(0, rule.engine, rule))
+            memory = Shard(0, self._store.open(0, rule.engine, rule), self._strict_until_ms)
             return self._add(TopicLog(name, memory, None, is_listed=True, rule=rule))
         refusal = self._state.refusal
         if refusal is not None:
@@ -152,7 +157,7 @@ class TopicLogs:
         if log.end_offset:
             # The number was given before a crash that came before its row.
             log.reset(0)
-        shard = Shard(number, log)
+        shard = Shard(number, log, self._strict_until_ms)
         made = self._add(TopicLog(name, shard, rule.engine, is_listed=False, rule=rule))
         self.list_row(made)
         self._state.then(partial(self._listed, made))

@@ -52,10 +52,16 @@ class Standing(NamedTuple):
 
 
 class Producers:
-    """Up to about `most` producers: beyond that `expire` forgets who was idle longest."""
+    """Up to about `most` producers: beyond that `expire` forgets who was idle longest.
 
-    def __init__(self, most: int = 10_000) -> None:
+    Somebody unknown may begin with any sequence, since his first ones may have been forgotten.
+    Not so until `strict_until_ms`: then they are rather on their way a second time, lost with the
+    core that led the partition before, while their connection has stayed.
+    """
+
+    def __init__(self, most: int = 10_000, strict_until_ms: int = 0) -> None:
         self.most = most
+        self.strict_until_ms = strict_until_ms
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._awaited: dict[tuple[int, int], int] = {}
 
@@ -75,11 +81,14 @@ class Producers:
             for producer_id, known in self._known.items()
         ]
 
-    def judge(self, producer_id: int, epoch: int, first: int, count: int) -> Taken | Fault | None:
+    def judge(
+        self, producer_id: int, epoch: int, first: int, count: int, now_ms: int
+    ) -> Taken | Fault | None:
         """Say what to do with a batch: None: append it; Taken: it is there already."""
         known = self._known.get(producer_id)
         if known is None:
-            awaited = self._awaited.get((producer_id, epoch), first)
+            otherwise = 0 if now_ms < self.strict_until_ms else first
+            awaited = self._awaited.get((producer_id, epoch), otherwise)
             return None if first == awaited else Fault.OUT_OF_SEQUENCE
         if epoch < known.epoch:
             return Fault.FENCED_PRODUCER

@@ -44,14 +44,14 @@ class Shard:
 
     With one replica the high watermark follows the log's durable offset. Who appended what, and
     which transactions are open, is known again after a restart by a note of it, and by the
-    batches from there on (`note`, `recover`).
+    batches from there on (`note`, `recover`). `strict_until_ms`: see `producers.Producers`.
     """
 
-    def __init__(self, number: int, log: Log) -> None:
+    def __init__(self, number: int, log: Log, strict_until_ms: int = 0) -> None:
         self.number = number
         self.log = log
         self.epochs = LeaderEpochs()
-        self.producers = Producers()
+        self.producers = Producers(strict_until_ms=strict_until_ms)
         self.transactions = Transactions()
         self._cores = ProducerState()
         # Batches that the log refused: they are no repeats when they come again, after others.
@@ -112,7 +112,7 @@ class Shard:
         if producer_id < 0:
             base = self.log.append(batch.data, count, now_ms)
             return Outcome(0, base, batch.timestamp_ms, base + count, True)
-        known = self.producers.judge(producer_id, epoch, first, count)
+        known = self.producers.judge(producer_id, epoch, first, count, now_ms)
         if isinstance(known, Fault):
             return Outcome(known)
         if known is not None:
