@@ -24,12 +24,12 @@ class ScramClient:
         self._header = header
         return (header + self._bare).encode()
 
-    def final(self, challenge: bytes) -> bytes:
-        """The final message, for the server's first."""
+    def final(self, challenge: bytes, prefix: str = "") -> bytes:
+        """The final message, for the server's first; `prefix` is written before the nonce."""
         fields = dict(part.split("=", 1) for part in challenge.decode().split(","))
         salt, rounds = b64decode(fields["s"]), int(fields["i"])
         self._salted = hashlib.pbkdf2_hmac(self._digest, self._password.encode(), salt, rounds)
-        without_proof = f"c={b64encode(self._header.encode()).decode()},r={fields['r']}"
+        without_proof = f"c={b64encode(self._header.encode()).decode()},r={prefix}{fields['r']}"
         self._exchanged = ",".join((self._bare, challenge.decode(), without_proof)).encode()
         key = hmac.digest(self._salted, b"Client Key", self._digest)
         stored = hashlib.new(self._digest, key).digest()

@@ -40,7 +40,9 @@ _PRESSURE: Final = 16
 """The core has too much to do."""
 _TURN: Final = 32
 """The next request has to wait for the one before."""
-_ENDED: Final = 64
+_FAILED: Final = 64
+"""It has not proved who it is, and has been told."""
+_ENDED: Final = 128
 
 
 class Stream(Protocol):
@@ -392,6 +394,13 @@ class Connection:
             self._turn.row[metrics.PROTOCOL_ERRORS] += 1
             self.front.complain(self, why)
             self.finish()
+
+    def fail_later(self, why: str, wait_ms: int) -> None:
+        """Likewise, after a while: until then nothing that it sends is taken."""
+        self._pause |= _FAILED
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = self.front.kafka.at(self._turn.now_ms + wait_ms, lambda: self.fail(why))
 
     def finish(self) -> None:
         """Start nothing more; when what is under way is answered, end.

@@ -91,11 +91,15 @@ class Dialogue:
         # Clients read the list in a success, too.
         slot.answer(SaslHandshakeResponse(error_code=error, mechanisms=list(sasl.mechanisms)))
         if error:
-            self._connection.fail(f"SaslHandshake: {error.name}, {request.mechanism!r}")
+            self._fail(f"SaslHandshake: {error.name}, {request.mechanism!r}")
 
     def _refuse(self, slot: "Slot", error: ErrorCode, why: str) -> None:
         slot.answer(SaslAuthenticateResponse(error_code=error, error_message=why))
-        self._connection.fail(f"SaslAuthenticate: {why}")
+        self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        delay_ms = self._connection.front.kafka.settings.sasl.failure_delay_ms
+        self._connection.fail_later(why, delay_ms)
 
     # ------------------------------------------------------------------ the proof
 
@@ -190,7 +194,7 @@ class Dialogue:
         if isinstance(decided, Refused):
             # There is no way to say why.
             self._connection.count_login(decided)
-            self._connection.fail(decided.detail)
+            self._fail(decided.detail)
             return
         if decided.principal is not None:
             self._connection.count_login(decided.principal)

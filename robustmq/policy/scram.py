@@ -36,6 +36,7 @@ class ScramServer:
         self.username = ""
         self._find = find
         self._nonce = nonce
+        self._doubled = ""
         self._header = ""
         self._bare = ""
         self._challenge = ""
@@ -61,6 +62,8 @@ class ScramServer:
         self._header = f"{binding},{authority},"
         self._bare = bare
         self._nonce = fields["r"] + self._nonce
+        # librdkafka before 2.6.1 puts its own part in front once more. The proof covers it.
+        self._doubled = fields["r"] + self._nonce
         verifier = self._verifier = self._find(self.username)
         salt = b64encode(verifier.salt).decode()
         self._challenge = f"r={self._nonce},s={salt},i={verifier.iterations}"
@@ -73,7 +76,8 @@ class ScramServer:
         text = _text(message)
         without_proof, _, _ = text.rpartition(",p=")
         fields = _fields(text, "c", "r", "p")
-        if _decoded(fields["c"]) != self._header.encode() or fields["r"] != self._nonce:
+        is_ours = fields["r"] in {self._nonce, self._doubled}
+        if _decoded(fields["c"]) != self._header.encode() or not is_ours:
             raise ScramError("the final message of SCRAM belongs to another exchange", wrong=True)
         digest = verifier.digest
         exchanged = f"{self._bare},{self._challenge},{without_proof}".encode()

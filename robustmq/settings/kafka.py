@@ -19,6 +19,8 @@ class KafkaSasl(Struct, frozen=True, kw_only=True):
         names its user (mqtt_runtime.auth.certificate_as_username = "alone") need not.
     mechanisms: What is offered. PLAIN sends the password as it is: use it over TLS.
     timeout_ms: Milliseconds that a client has to authenticate.
+    failure_delay_ms: Milliseconds between the answer to a client that is not who it says and the
+        end of its connection, so that it hears the answer and does not try again at once.
     session_lifetime_ms: Milliseconds after which a client must authenticate again; 0: never,
         but with OAUTHBEARER when its token expires.
     """
@@ -30,6 +32,7 @@ class KafkaSasl(Struct, frozen=True, kw_only=True):
         "SCRAM-SHA-512",
     )
     timeout_ms: Annotated[int, between(10, 600_000)] = 10_000
+    failure_delay_ms: Annotated[int, between(0, 600_000)] = 100
     session_lifetime_ms: Annotated[int, between(0, 86_400_000)] = 0
 
 

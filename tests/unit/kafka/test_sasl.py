@@ -56,7 +56,9 @@ def _plain(desk: Desk, client: Client, data: bytes) -> SaslAuthenticateResponse:
     return answer
 
 
-def _closed(client: Client) -> bool:
+def _closed(desk: Desk, client: Client) -> bool:
+    """Say whether it is closed, after the moment that a client has to hear why."""
+    desk.wait(100)
     return client.closed
 
 
@@ -76,7 +78,7 @@ def test_before_a_client_is_known_it_may_ask_for_nothing() -> None:
     desk = _desk()
     client = desk.client()
     assert not _asks(desk, client)
-    assert _closed(client)
+    assert _closed(desk, client)
     assert desk.said == ["it must authenticate by SASL first"]
 
 
@@ -142,7 +144,7 @@ def test_wrong_credentials_are_told_and_end_the_connection(data: bytes) -> None:
     answer = _plain(desk, client, data)
     assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
     assert answer.error_message
-    assert _closed(client)
+    assert _closed(desk, client)
     assert desk.cell(metrics.LOGINS_REFUSED) == 1
 
 
@@ -164,7 +166,7 @@ def test_scram_with_a_wrong_password() -> None:
     challenge = _say(client, proof.first())
     last = _say(client, proof.final(challenge.auth_bytes))
     assert last.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_the_name_of_a_user_may_begin_with_its_tenant() -> None:
@@ -180,23 +182,26 @@ def test_the_name_of_a_user_may_begin_with_its_tenant() -> None:
 
 
 def test_a_mechanism_that_is_not_offered_is_refused_with_those_that_are() -> None:
-    client = _desk().client()
+    desk = _desk()
+    client = desk.client()
     answer = _shake(client, "GSSAPI")
     assert answer.error_code == ErrorCode.UNSUPPORTED_SASL_MECHANISM
     assert "PLAIN" in answer.mechanisms
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_where_nobody_authenticates_a_handshake_is_out_of_place() -> None:
-    client = Desk().client()
+    desk = Desk()
+    client = desk.client()
     assert _shake(client, "PLAIN").error_code == ErrorCode.ILLEGAL_SASL_STATE
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_a_proof_without_a_handshake_is_out_of_place() -> None:
-    client = _desk().client()
+    desk = _desk()
+    client = desk.client()
     assert _say(client, b"\0alice\0alice's secret").error_code == ErrorCode.ILLEGAL_SASL_STATE
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_between_handshake_and_proof_there_is_nothing_else_to_ask() -> None:
@@ -204,7 +209,7 @@ def test_between_handshake_and_proof_there_is_nothing_else_to_ask() -> None:
     client = desk.client()
     _shake(client, "PLAIN")
     assert not _asks(desk, client)
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def _token(data: bytes) -> bytes:
@@ -230,7 +235,7 @@ def test_a_bare_token_that_is_wrong_ends_the_connection() -> None:
     client.connection.feed(_token(b"\0alice\0wrong"))
     desk.logins.look()
     assert client.frames() == []
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_a_bare_token_of_plain_is_answered_by_an_empty_one() -> None:
@@ -260,7 +265,7 @@ def test_a_session_ends_unless_the_client_authenticates_again() -> None:
     desk.wait(4_000)
     assert _asks(desk, other)
     assert not _asks(desk, client)
-    assert _closed(client)
+    assert _closed(desk, client)
     assert desk.said == ["it was to authenticate again before anything else"]
 
 
@@ -272,7 +277,7 @@ def test_who_authenticates_again_stays_who_it_is() -> None:
     _shake(client, "PLAIN")
     answer = _plain(desk, client, b"\0bob\0bob's secret")
     assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_who_may_not_come_in_is_told_why() -> None:
@@ -282,7 +287,7 @@ def test_who_may_not_come_in_is_told_why() -> None:
     _shake(client, "PLAIN")
     answer = _plain(desk, client, b"\0alice\0alice's secret")
     assert answer.error_message == "too many are here"
-    assert _closed(client)
+    assert _closed(desk, client)
 
 
 def test_a_certificate_that_names_its_user_is_enough_where_it_is_said_so() -> None:
@@ -297,4 +302,16 @@ def test_a_stranger_may_send_only_so_much() -> None:
     desk = _desk()
     client = desk.client()
     client.connection.feed((524_289).to_bytes(4, "big"))
-    assert _closed(client)
+    assert _closed(desk, client)
+
+
+def test_who_has_failed_is_heard_no_more() -> None:
+    desk = _desk()
+    client = desk.client()
+    _shake(client, "PLAIN")
+    _plain(desk, client, b"\0alice\0wrong")
+    assert not client.closed
+    assert not _asks(desk, client)
+    client.send(ApiKey.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN"))
+    assert client.frames() == []
+    assert _closed(desk, client)

@@ -55,6 +55,14 @@ def test_who_does_not_is_not(method: str) -> None:
     assert error.value.wrong
 
 
+def test_a_client_may_write_its_part_of_the_nonce_twice_and_nothing_else() -> None:
+    client, scram = ScramClient("user", "pencil", nonce="mine"), server()
+    assert client.is_server(scram.final(client.final(scram.first(client.first()), "mine")))
+    client, scram = ScramClient("user", "pencil", nonce="mine"), server()
+    with pytest.raises(ScramError, match="another exchange"):
+        scram.final(client.final(scram.first(client.first()), "min"))
+
+
 def test_a_name_may_hold_what_separates() -> None:
     scram = server()
     scram.first(b"n,,n=a=2Cb=3Dc,r=x")
