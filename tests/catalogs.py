@@ -8,7 +8,8 @@ from robustmq.broker.placement import Placement
 from robustmq.config import Config, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.meta.commands import Expectation
-from robustmq.meta.records import TOPIC, Record, decoded
+from robustmq.meta.image import Folded
+from robustmq.meta.records import SHARD, TOPIC, Record, decoded
 from robustmq.policy.topic_rules import TopicRules
 
 
@@ -18,8 +19,9 @@ class Group:
     def __init__(self) -> None:
         self.index = 0
         self.rows: dict[tuple[str, str], int] = {}
-        self.catalogs: list[Catalog] = []
+        self.folds: dict[str, list[Folded]] = {}
         self.ids = 0
+        self.refusal: Refused | None = None
 
     def change(
         self,
@@ -28,6 +30,9 @@ class Group:
         done: Callable[[Refused | None], None],
     ) -> None:
         self.index += 1
+        if self.refusal is not None:
+            done(self.refusal)
+            return
         if any(self.rows.get((each.kind, each.name), 0) != each.index for each in expected):
             done(Refused(Refusal.NOT_AUTHORIZED, "it is another one"))
             return
@@ -36,8 +41,7 @@ class Group:
                 self.rows.pop((kind, name), None)
             else:
                 self.rows[kind, name] = self.index
-            for catalog in self.catalogs:
-                fold = catalog if kind == TOPIC else catalog.leaders
+            for fold in self.folds.get(kind, ()):
                 fold.apply(name, None if value is None else decoded(value), self.index)
         done(None)
 
@@ -57,7 +61,8 @@ class Made:
         self.placement = Placement(4, node)
         self.catalog = Catalog(self.config, self.rules, self.placement)
         self.catalog.registrar = group
-        group.catalogs.append(self.catalog)
+        group.folds.setdefault(TOPIC, []).append(self.catalog)
+        group.folds.setdefault(SHARD, []).append(self.catalog.leaders)
         self.answers: list[Topic | Refused | None] = []
 
     def create(
