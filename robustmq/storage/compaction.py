@@ -110,6 +110,10 @@ class Compaction:
     def _turn(self, start: int) -> None:
         """From learning to sweeping, or from sweeping to the end of the run."""
         assert self._target is not None
+        if self._target <= self._clean_to:
+            # All that is new is too young.
+            self._end_run()
+            return
         if not self._sweeping:
             self._sweeping = True
             self._at = start

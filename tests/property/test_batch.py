@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustmq.errors import Corrupt
+from robustmq.message.record import header_block
 from tests.datapath import SIDES, Side
+from tests.produced import record as encoded_record
+from tests.produced import sealed
 
 RECORDS = st.lists(
     st.tuples(
@@ -72,6 +75,8 @@ def test_damage_is_read_alike_or_corrupt_alike(
     for data in (bytes(batch), bytes(batch[:length])):
         found = [read(Side(kind), data) for kind in SIDES]
         assert all(each == found[0] for each in found)
+        surveys = [survey(Side(kind), data) for kind in SIDES]
+        assert all(each == surveys[0] for each in surveys)
         if len(data) >= 61:
             assert found[0] is None or len(found[0]) == int.from_bytes(data[57:61], "big")
         else:
@@ -99,6 +104,51 @@ def test_garbage_behind_a_header(garbage: bytes, count: int, start: int) -> None
             highest.append(None)
     assert all(each == highest[0] for each in highest)
     assert (highest[0] is None) == (found[0] is None)
+    surveys = [survey(Side(kind), batch) for kind in SIDES]
+    assert all(each == surveys[0] for each in surveys)
+    assert surveys[0] is None or found[0] is not None
+
+
+def survey(side: Side, batch: bytes) -> tuple[int, int, int] | None:
+    """What a survey finds; None: the batch is damaged."""
+    try:
+        oldest, newest, keyless = side.survey(batch)
+    except Corrupt:
+        return None
+    return oldest, newest, keyless
+
+
+@pytest.mark.parametrize("kind", SIDES)
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.binary(max_size=3),
+            st.none() | st.binary(max_size=3),
+            st.sampled_from([-1, 0, 1, 5, 1 << 40]),
+            st.lists(st.tuples(st.binary(max_size=2), st.none() | st.binary(max_size=2))),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_survey_says_the_times_and_how_many_have_no_key(
+    kind: str,
+    rows: list[tuple[bytes | None, bytes | None, int, list[tuple[bytes, bytes | None]]]],
+) -> None:
+    times = [time for _, _, time, _ in rows]
+    encoded = b"".join(
+        encoded_record(number, key, value, time - times[0], header_block(headers))
+        for number, (key, value, time, headers) in enumerate(rows)
+    )
+    batch = sealed(encoded, len(rows), (0, times[0], max(times)), (-1, -1, -1))
+    known = [time for time in times if time != -1]
+    expected = (
+        min(known, default=-1),
+        max(known, default=-1),
+        [row[0] for row in rows].count(None),
+    )
+    assert survey(Side(kind), batch) == expected
+    assert survey(Side(kind), batch + b"x") is None
 
 
 @pytest.mark.parametrize("kind", SIDES)

@@ -78,6 +78,7 @@ class Disk:
         self.renamings: list[tuple[str, Inode | None]] = []
         self.open_files: dict[int, Inode] = {}
         self.next_fd = 3
+        self.is_cold = False
         self.room: int | None = None
         self.faults: dict[str, int] = {}
         self.was_faulty = False
@@ -127,7 +128,7 @@ class Disk:
 
     def in_memory(self, fd: int, size: int, at: int) -> bool:
         assert 0 <= at < at + size <= len(self.open_files[fd].data)
-        return True
+        return not self.is_cold
 
     def pwritev(self, fd: int, buffers: Sequence[bytes], at: int) -> None:
         self._call("pwritev")
