@@ -13,16 +13,20 @@ from robustmq.broker.placement import Placement
 from robustmq.broker.relocation import Relocation
 from robustmq.config import Engine, TopicRule
 from robustmq.errors import Corrupt, Refusal, Refused
-from robustmq.policy.topic_rules import TopicRules
+from robustmq.policy.topic_rules import TopicRules, log_name
+from robustmq.shard.marker import Mark
+from robustmq.shard.produced import Terms, checked
 from robustmq.shard.shard import Shard
 from robustmq.storage.log import StoredBatch, Unwritable
 from robustmq.storage.memory_table import MemoryTable
 from tests.held_logs import HeldLog, HeldLogs
+from tests.produced import START_MS, TRANSACTIONAL, produced
 from tests.unit.broker.test_relocation import PlainSessions, batch, once
 
+OWN = TopicRule(filter="own/#", own_shard=True)
 RULES = TopicRules(
     (
-        TopicRule(filter="own/#", own_shard=True),
+        OWN,
         TopicRule(filter="files/#", own_shard=True, engine="segment"),
         TopicRule(filter="shared/#", retention_records=1_000),
         TopicRule(filter="memory/#", engine="memory", own_shard=True),
@@ -206,3 +210,47 @@ def test_a_disk_that_takes_no_more_ends_the_move() -> None:
             rules=RULES,
             progress=lambda *_: None,
         ).run()
+
+
+def test_partitions_go_their_ways_with_all_that_is_known_of_them() -> None:
+    old = [Core(), Core()]
+    terms = Terms()
+    for number in range(4):
+        core = old[Placement(2).log_core(b"own/1", number)]
+        name = log_name(OWN, b"own/1", number)
+        shard = core.make(name, 10 + number)
+        shard.begin_epoch(4)
+        for producer in (1, 2):
+            shard.begin(producer, 0, 1)
+            for first in range(2):
+                data = produced(
+                    b"%d/%d" % (producer, first),
+                    producer=producer,
+                    epoch=0,
+                    first=first,
+                    attributes=TRANSACTIONAL,
+                )
+                shard.produce(checked(data, terms, START_MS), START_MS)
+        shard.end(1, 0, Mark(False, 1), START_MS)
+        row = log_rows.encode_listed(10 + number, "rocksdb", shard.epochs.encode())
+        core.table.put(log_rows.listed_key(name), row)
+        if number % 2:
+            core.table.put(log_rows.note_key(10 + number), shard.note())
+    new = moved(old, 3)
+    assert [len(core.names()) for core in new] == [
+        sum(Placement(3).log_core(b"own/1", number) == core for number in range(4))
+        for core in range(3)
+    ]
+    for number in range(4):
+        core = new[Placement(3).log_core(b"own/1", number)]
+        name = log_name(OWN, b"own/1", number)
+        shard = core.shard(name)
+        value = core.table.get(log_rows.listed_key(name))
+        assert value is not None
+        shard.epochs.decode(log_rows.decode_listed(value).epochs)
+        assert shard.epochs.current == 4
+        assert (shard.end_offset, shard.stable_offset) == (5, 2)
+        assert [each.first for each in shard.transactions.aborted(0, 5)] == [0]
+        repeat = produced(b"2/1", producer=2, epoch=0, first=1, attributes=TRANSACTIONAL)
+        assert shard.produce(checked(repeat, terms, START_MS), START_MS).base_offset == 3
+        assert {each.last_ms for each in shard.producers.standings()} <= {START_MS, 1_000}
