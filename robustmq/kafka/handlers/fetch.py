@@ -64,7 +64,7 @@ class Fetch:
         wait_ms = min(request.max_wait_ms, settings.max_fetch_wait_ms)
         reading = self._kafka.partitions.read(
             asked.wanted,
-            min(request.min_bytes, max_bytes),
+            max(min(request.min_bytes, max_bytes), 0),
             max_bytes,
             call.now_ms + wait_ms,
             reply,
