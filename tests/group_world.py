@@ -282,6 +282,8 @@ class GroupWorld:
         """Nodes have come or gone: another coordinates."""
         self.leader = node
         self.lives += 1
+        for host in self.hosts:
+            host.kafka.moved()
 
     def settle(self) -> None:
         """Let the ledger do all that it was asked."""

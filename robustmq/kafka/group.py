@@ -196,7 +196,4 @@ class Group:
     def _due(self) -> None:
         if self._is_closed:
             return
-        if not self._kafka.coordinates(self.key):
-            self._gone(ErrorCode.NOT_COORDINATOR)
-        else:
-            self.machine.due()
+        self.machine.due()

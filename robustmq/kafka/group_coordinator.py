@@ -46,6 +46,7 @@ class GroupCoordinator:
         self._born_ms = kafka.now_ms
         self._count = 0
         self._sweep_timer: Timer = self._set_timer()
+        kafka.coordinators.append(self.moved)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(list(self._groups.values()))
@@ -107,6 +108,13 @@ class GroupCoordinator:
             self._row[metrics.KAFKA_GROUPS] = len(self._groups)
         for then in self._loading.pop(name.key):
             then(found)
+
+    def moved(self) -> None:
+        """Nodes have come or gone: members of groups that are coordinated elsewhere look there."""
+        for group in self:
+            if not self._kafka.coordinates(group.key):
+                group.close(ErrorCode.NOT_COORDINATOR)
+                self._forget(group.key)
 
     def _lost(self, key: str, error: ErrorCode) -> None:
         del error

@@ -336,6 +336,7 @@ def test_of_two_that_take_themselves_for_the_coordinator_one_is_told() -> None:
     world.leader = 1
     assert beat(world, leader.member_id, 2) == 0
     world.leader = 0
+    world.hosts[1].kafka.moved()
     old = world.hosts[0].coordinator
     (group,) = old
     assert isinstance(group.machine, ClassicGroup)
@@ -346,6 +347,15 @@ def test_of_two_that_take_themselves_for_the_coordinator_one_is_told() -> None:
     assert waiting[0].error_code == again[0].error_code == ErrorCode.NOT_COORDINATOR
     assert list(old) == []
     assert world.counted(metrics.KAFKA_GROUPS_LOST) == 1
+    assert beat(world, leader.member_id, 2) == 0
+
+
+def test_who_waits_where_it_is_not_coordinated_any_more_is_told_at_once() -> None:
+    world = GroupWorld()
+    leader, _ = two(world)
+    waiting = join(world, joining(leader.member_id))
+    world.lead(1)
+    assert waiting[0].error_code == ErrorCode.NOT_COORDINATOR
     assert beat(world, leader.member_id, 2) == 0
 
 
