@@ -72,17 +72,19 @@ class ClientQuotas:
         """By whom they are for: pairs of USER or CLIENT and a name, None: the default."""
         self._named: dict[str, _Entity] = {}
         self._known: dict[tuple[str, str], Allowance | None] = {}
+        # By name: the clients of one user share what is for the user.
+        self._rates: dict[str, SharedRate] = {}
 
     def clear(self) -> None:
         """Forget all: the records follow."""
         self.by_entity.clear()
         self._named.clear()
-        self._known.clear()
+        self._forget()
 
     def apply(self, name: str, value: Mapping[str, Any] | None, changed: int = 0) -> None:
         """Learn of a quota by its record, or with None that it is gone; raises ValueError."""
         del changed
-        self._known.clear()
+        self._forget()
         before = self._named.pop(name, None)
         if before is not None:
             self.by_entity.pop(before, None)
@@ -99,9 +101,14 @@ class ClientQuotas:
         who = (_user(principal), client_id or "")
         if who not in self._known:
             if len(self._known) >= _REMEMBERED:
-                self._known.clear()
+                self._forget()
             self._known[who] = self._decide(*who)
         return self._known[who]
+
+    def _forget(self) -> None:
+        """Decide anew for everybody, who may then take a second's worth at once."""
+        self._known.clear()
+        self._rates.clear()
 
     def _decide(self, user: str, client: str) -> Allowance | None:
         produced, consumed, busy = (self._rate(user, client, key) for key in KEYS)
@@ -118,8 +125,11 @@ class ClientQuotas:
                 continue
             shared = (user if of_user is not None else "", client if of_client is not None else "")
             name = "\0".join(("quota", key, *shared))
-            per_second = rate * _NS_OF_PERCENT if key == REQUEST_PERCENTAGE else rate
-            return SharedRate(_Sketch(self._ledger()), name, max(int(per_second), 1))
+            if name not in self._rates:
+                per_second = rate * _NS_OF_PERCENT if key == REQUEST_PERCENTAGE else rate
+                sketch = _Sketch(self._ledger())
+                self._rates[name] = SharedRate(sketch, name, max(int(per_second), 1))
+            return self._rates[name]
         return None
 
 
