@@ -123,6 +123,9 @@ KAFKA_GROUPS: Final = 104
 KAFKA_REBALANCES: Final = 105
 KAFKA_OFFSET_COMMITS: Final = 106
 KAFKA_GROUPS_LOST: Final = 107
+KAFKA_TRANSACTIONS_COMMITTED: Final = 108
+KAFKA_TRANSACTIONS_ABORTED: Final = 109
+KAFKA_TRANSACTIONS_EXPIRED: Final = 110
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -390,6 +393,13 @@ TABLE: Final[tuple[Metric, ...]] = (
         "kafka_groups_given_up",
         "counter",
         "Groups that another core has taken over, or of which a change may be lost.",
+    ),
+    Metric(
+        "kafka_transactions_committed", "counter", "Transactions whose end all have heard: commits."
+    ),
+    Metric("kafka_transactions_aborted", "counter", "Transactions that were aborted, likewise."),
+    Metric(
+        "kafka_transactions_expired", "counter", "Transactions aborted as they were open too long."
     ),
 )
 RAFT_REQUESTS: Final = 0

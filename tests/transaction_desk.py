@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
+from robustmq import metrics
 from robustmq.broker.ledger_api import Page
 from robustmq.broker.partition_api import Marker, Opening
 from robustmq.broker.timers import Timers
@@ -140,6 +141,7 @@ class Desk:
 
     def __init__(self, settings: KafkaTransactions | None = None) -> None:
         self.now_ms = 1_000_000
+        self.row = [0] * metrics.CELLS
         self.timers = Timers(1)
         self.ledger = Ledger()
         self.partitions = Partitions()

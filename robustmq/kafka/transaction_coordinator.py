@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from robustmq import metrics
 from robustmq.broker.api import Timer
 from robustmq.broker.ledger_api import Page
 from robustmq.broker.partition_api import Fault, Partition
@@ -24,6 +25,11 @@ from robustmq.kafka.producer_ids import ProducerIds
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.transaction import Identity, Status, Transaction
 from robustmq.kafka.transaction_end import Ending, Settle
+
+_COMPLETED: Final = {
+    Status.COMPLETE_COMMIT: metrics.KAFKA_TRANSACTIONS_COMMITTED,
+    Status.COMPLETE_ABORT: metrics.KAFKA_TRANSACTIONS_ABORTED,
+}
 
 PREFIX: Final = "txn/"
 """What the keys of all pages begin with (`coordinator_keys.transaction_key`)."""
@@ -317,6 +323,7 @@ class TransactionCoordinator:
         if deadline_ms is None or now_ms < deadline_ms:
             return
         if known.status is Status.ONGOING:
+            self._kafka.broker.turn.row[metrics.KAFKA_TRANSACTIONS_EXPIRED] += 1
             after: Transaction | None = transaction.fenced(known, now_ms)
         else:
             after = None
@@ -329,7 +336,13 @@ class TransactionCoordinator:
             known = case.known
             if known is not None and known.status.is_prepared:
                 after = transaction.completed(known, self._kafka.now_ms)
-                self._write(case, after, lambda: None, lambda _code: None)
+                cell = _COMPLETED[after.status]
+                row = self._kafka.broker.turn.row
+
+                def count() -> None:
+                    row[cell] += 1
+
+                self._write(case, after, count, lambda _code: None)
 
         # If it cannot be done now all are told again, and it is asked for again.
         case.waiting.append(_Request(run, lambda _code: case.forget_ending()))

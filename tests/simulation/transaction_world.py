@@ -12,6 +12,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 
+from robustmq import metrics
 from robustmq.broker.ledger_api import Page
 from robustmq.broker.partition_api import Fault, Marker, Opening, Partition
 from robustmq.broker.timers import Timers
@@ -191,6 +192,7 @@ class World:
         self.random = random.Random(seed)
         self._tell = tell
         self.now_ms = 1_000_000
+        self.row = [0] * metrics.CELLS
         self.timers = Timers(1)
         self.loss = self.random.choice((0, 0.03, 0.1))
         self.settings = KafkaTransactions(retry_ms=50, max_retry_ms=200, look_again_ms=400)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from robustmq import metrics
 from robustmq.broker.partition_api import Fault, Partition
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.transaction import Identity, Status, Transaction
@@ -53,6 +54,9 @@ def test_all_who_take_part_hear_of_the_end(is_committed: bool) -> None:
     assert settlement == ("default", "g", *identity, is_committed, 1)
     status = Status.COMPLETE_COMMIT if is_committed else Status.COMPLETE_ABORT
     assert desk.ledger.known(KEY).status is status
+    counted = [desk.row[metrics.KAFKA_TRANSACTIONS_COMMITTED]]
+    counted += [desk.row[metrics.KAFKA_TRANSACTIONS_ABORTED]]
+    assert counted == [int(is_committed), int(not is_committed)]
 
 
 def test_nobody_hears_before_it_is_written() -> None:
@@ -111,6 +115,7 @@ def test_what_is_open_for_too_long_is_aborted_and_its_producer_fenced() -> None:
     assert {each.producer_epoch for each in desk.partitions.markers} == {identity.epoch + 1}
     assert desk.ledger.known(KEY).status is Status.COMPLETE_ABORT
     assert ended(desk, identity) is ErrorCode.PRODUCER_FENCED
+    assert desk.row[metrics.KAFKA_TRANSACTIONS_EXPIRED] == 1
 
 
 def test_an_id_that_nobody_uses_is_forgotten() -> None:
