@@ -47,7 +47,7 @@ def produced(address: str, numbers: set[int]) -> set[int]:
     producer = Producer({"bootstrap.servers": address, "acks": "all", "log_level": 0})
     done: set[int] = set()
 
-    def answered(error: KafkaError | None, message: Message[bytes, bytes]) -> None:
+    def answered(error: KafkaError | None, message: "Message[bytes, bytes]") -> None:
         number = message.partition()
         if error is None and number is not None:
             done.add(number)
