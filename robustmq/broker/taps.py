@@ -15,6 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from robustmq import metrics
@@ -235,7 +236,7 @@ class Taps:
 
     def run(self) -> None:
         """Hand on what is readable, of several topics in turn, while there is room for it."""
-        for tap in list(self._ready)[:_TAPS_PER_TURN]:
+        for tap in list(islice(self._ready, _TAPS_PER_TURN)):
             if not self.busy:
                 return
             del self._ready[tap]

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 
-from robustmq.broker.log_parts import LogParts
 from robustmq.broker.partition_api import Appended, Marker, Opening, Partition
 from robustmq.errors import Refusal, Refused
 from robustmq.message.compression import Codec, compressed
@@ -296,6 +295,58 @@ def test_what_is_refused_is_handed_on_again_later(world: World) -> None:
     assert [each.payload for each in client.messages] == [b"1", b"2"]
 
 
+def test_what_was_confirmed_of_a_batch_is_not_handed_on_again() -> None:
+    world = World(Limits(max_batch_bytes=1_000))
+    client = world.durable()
+    answers = world.append(produced(*[b"%d" % i for i in range(500)]))
+    while not world.rows() or not world.rows()[0]:
+        for core in range(CORES):
+            world.fabric.turn(core)
+    assert [answer.fault for answer in answers] == [0]
+    assert world.rows()[0] < 500
+    table = world.fabric.nodes[world.elsewhere].table
+    table.refuse(Refused(Refusal.QUOTA_EXCEEDED, "the disk is full"))
+    world.fabric.settle()
+    table.refuse(None)
+    world.later()
+    client.connect()
+    world.fabric.settle()
+    client.read()
+    assert [int(each.payload) for each in client.messages] == [*range(500)]
+
+
+def test_what_follows_is_not_confirmed_before_what_comes_first() -> None:
+    world = World(Limits(max_batch_bytes=1_000))
+    world.durable()
+    table = world.fabric.nodes[world.elsewhere].table
+    table.hold = True
+    world.put(produced(b"1"))
+    # A page of its own, of which nothing is to be handed on.
+    world.fabric.nodes[world.home].publish("events", "x" * 2_000)
+    world.fabric.settle()
+    world.put(produced(b"2"))
+    assert world.rows() == [0]
+    table.hold = False
+    table.settle()
+    world.fabric.settle()
+    assert world.rows() == [3]
+
+
+def test_what_becomes_safe_while_more_is_appended_is_not_passed_over(world: World) -> None:
+    client = world.subscribed()
+    world.append(produced(b"1"))
+    world.fabric.turn(world.home)
+    world.node.held.hold = True
+    world.append(produced(b"2"))
+    world.fabric.settle()
+    assert client.payloads == ["1"]
+    world.node.held.hold = False
+    world.node.core.commit()
+    world.append(produced(b"3"))
+    world.fabric.settle()
+    assert client.payloads == ["1", "2", "3"]
+
+
 def test_a_tap_waits_for_those_who_are_behind() -> None:
     world = World(Limits(pressure_bytes=1_000, max_batch_bytes=1_000))
     client = world.subscribed()
@@ -373,8 +424,3 @@ def test_a_core_that_does_not_know_who_listens_hands_on_when_it_does(world: Worl
     world.fabric.settle()
     assert [answer.fault for answer in answers] == [0]
     assert client.payloads == ["1", "2"]
-
-
-def test_log_parts_know_the_catalog(world: World) -> None:
-    parts: LogParts = world.node.parts.log_parts
-    assert parts.catalog is world.node.parts.catalog
