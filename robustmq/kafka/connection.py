@@ -136,6 +136,11 @@ class Connection:
         self._is_working = False
         self._is_finishing = False
         self._framing = Framing()
+        settings = front.kafka.settings
+        self._most = settings.max_request_bytes
+        if settings.sasl.enabled:
+            self._most = min(self._most, settings.max_unauthenticated_bytes)
+        self._unfinished = 0
         self._put_off: Frame | None = None
         self._slots: deque[Slot] = deque()
         self._large = 0
@@ -160,14 +165,19 @@ class Connection:
     def feed(self, data: bytes) -> None:
         """Take what the client has sent."""
         self._turn.row[metrics.BYTES_RECEIVED] += len(data)
+        if self.ended:
+            return
         self._framing.feed(data)
         self._heard_ms = self._turn.now_ms
         self._work()
+        if self._framing.held or self._unfinished:
+            self._count_unfinished()
 
     def lost(self) -> None:
         """The client is gone: what it asked for is of no use."""
         self._pause |= _ENDED
         self._framing.clear()
+        self._count_unfinished()
         self._put_off = None
         self.stream = None
         self.outbox.close()
@@ -186,14 +196,22 @@ class Connection:
 
     # ------------------------------------------------------------------ requests
 
+    def _count_unfinished(self) -> None:
+        """Count what has come of requests that are not whole; the core bounds what all have."""
+        held = self._framing.held
+        grown, self._unfinished = held - self._unfinished, held
+        if not self.front.keep_unfinished(grown) and grown > 0:
+            self.fail("too much has come of requests that are not whole (max_unfinished_bytes)")
+
     def _work(self) -> None:
         """Start requests for as long as nothing is in the way."""
         if self._is_working:
             return
         self._is_working = True
+        framing = self._framing
         try:
             while not self._pause:
-                frame, self._put_off = self._put_off or self._next(), None
+                frame, self._put_off = self._put_off or framing.next(self._most), None
                 if frame is None:
                     break
                 self._take(frame)
@@ -201,14 +219,6 @@ class Connection:
             self.fail(error.detail)
         finally:
             self._is_working = False
-
-    def _next(self) -> Frame | None:
-        settings = self.front.kafka.settings
-        is_stranger = self.principal is None and settings.sasl.enabled
-        most = settings.max_request_bytes
-        return self._framing.next(
-            min(most, settings.max_unauthenticated_bytes) if is_stranger else most
-        )
 
     def _take(self, frame: Frame) -> None:
         dialogue = self.dialogue
@@ -344,6 +354,7 @@ class Connection:
         """The client is known from now on."""
         is_new = self.principal is None
         self.principal = principal
+        self._most = self.front.kafka.settings.max_request_bytes
         if is_new:
             self.front.opened(self)
             self._look_at(self._turn.now_ms + self.front.kafka.settings.idle_timeout_ms)
@@ -365,6 +376,8 @@ class Connection:
         """Go on if nothing is in the way: with what is here first, then with what comes."""
         if not self._pause and not self._is_working:
             self._work()
+            if self._unfinished:
+                self._count_unfinished()
             if self.stream is not None and not self.paused:
                 self.stream.resume()
 
@@ -411,6 +424,7 @@ class Connection:
             self._pause |= _ENDED
             self._is_finishing = True
             self._framing.clear()
+            self._count_unfinished()
             if not self._slots or any(slot.is_parked for slot in self._slots):
                 self._close()
 

@@ -77,6 +77,7 @@ class Front:
         self._clock_ns = clock_ns
         self._pressure_bytes = pressure_bytes
         self._held = 0
+        self._unfinished = 0
         self._waiting: list[Connection] = []
         self._turn = kafka.broker.turn
         # An earlier life of this core may have ended with some.
@@ -203,6 +204,11 @@ class Front:
         return slot.allowance.take(produced, consumed, busy_ns, self._turn.now_ms)
 
     # ------------------------------------------------------------------ pressure
+
+    def keep_unfinished(self, size: int) -> bool:
+        """Count bytes of requests that are not whole; say whether there may be so many."""
+        self._unfinished += size
+        return self._unfinished <= self.kafka.settings.max_unfinished_bytes
 
     def hold(self, connection: Connection, size: int) -> bool:
         """Count a request that is under way; say whether its connection has to pause."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, between
+from robustmq.settings.bounds import CENTURY_MS, GIB, I64_MAX, TIB, between
 from robustmq.settings.kafka_groups import KafkaGroups
 from robustmq.settings.kafka_transactions import KafkaTransactions
 
@@ -73,6 +73,8 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_unauthenticated_bytes: Likewise, until a client has authenticated.
     max_request_elements: Elements of all arrays of a request together; whoever sends more is
         disconnected.
+    max_unfinished_bytes: Bytes that a core keeps of requests that are not whole yet, of all its
+        connections; whoever sends more than that is disconnected.
     max_inflight_requests: Requests of a connection that may be under way; then it is read no more
         until some are answered.
     max_backlog_bytes: Bytes of answers that a connection does not take, from which on no more of
@@ -111,6 +113,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_request_bytes: Annotated[int, between(1_024, GIB)] = 104_857_600
     max_unauthenticated_bytes: Annotated[int, between(1_024, GIB)] = 524_288
     max_request_elements: Annotated[int, between(1_000, 100_000_000)] = 250_000
+    max_unfinished_bytes: Annotated[int, between(1_024, TIB)] = 536_870_912
     max_inflight_requests: Annotated[int, between(1, 100_000)] = 64
     max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608
     max_throttle_ms: Annotated[int, between(1, 3_600_000)] = 30_000

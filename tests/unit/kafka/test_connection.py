@@ -169,6 +169,23 @@ def test_a_size_that_cannot_be_ends_the_connection(size: bytes) -> None:
     assert "at most 104857600" in desk.said[0]
 
 
+def test_what_has_come_of_requests_has_a_bound_for_all_together() -> None:
+    desk = Desk(KafkaRuntime(max_unfinished_bytes=1_000))
+    first, second = desk.client(), desk.client()
+    start = (500_000).to_bytes(4, "big")
+    first.connection.feed(start + bytes(500))
+    second.connection.feed(start + bytes(400))
+    assert not _ended(first)
+    second.connection.feed(bytes(100))
+    assert (_ended(first), _ended(second)) == (False, True)
+    third = desk.client()
+    third.connection.feed(start + bytes(400))
+    first.connection.lost()
+    third.connection.feed(bytes(500))
+    assert not _ended(third)
+    assert "max_unfinished_bytes" in desk.said[0]
+
+
 def test_garbage_ends_the_connection_after_what_was_asked_before_it() -> None:
     desk = Desk()
     client = desk.client()
