@@ -435,6 +435,7 @@ def _rules(setting: Setting, storage: Storage) -> tuple[TopicRule, ...]:
     assert isinstance(rows, tuple)
     rules: list[TopicRule] = []
     places: dict[str, str] = {}
+    names: dict[str, str] = {}
     for row in rows:
         rule = _rule(row, storage)
         if rule.filter in places:
@@ -443,6 +444,12 @@ def _rules(setting: Setting, storage: Storage) -> tuple[TopicRule, ...]:
                 f"filter, {toml(rule.filter)}"
             )
         places[rule.filter] = row.place
+        if rule.kafka_topic and rule.kafka_topic in names:
+            raise ConfigError(
+                f"{row.place}: {names[rule.kafka_topic]} has the same kafka_topic, "
+                f"{toml(rule.kafka_topic)}: choose another"
+            )
+        names[rule.kafka_topic] = row.place
         rules.append(rule)
     return tuple(rules)
 
@@ -460,9 +467,12 @@ def _rule(row: Row, storage: Storage) -> TopicRule:
     if rule.compact and rule.engine == "memory":
         raise refused(given["compact"], 'has no effect with engine = "memory"; leave one out')
     if rule.kafka_topic and rule.own_shard:
-        raise refused(
-            given["kafka_topic"], "is for rules whose topics share logs; leave own_shard out"
-        )
+        reason = "is for rules whose topics share logs; leave own_shard out"
+        raise refused(given["kafka_topic"], reason)
+    bounds = rule.retention_ms or rule.retention_bytes or rule.retention_records
+    if rule.kafka_topic and not (bounds or rule.compact):
+        reason = "is kept nowhere without a bound of retention: set retention_ms, or another one"
+        raise refused(given["kafka_topic"], reason)
     return rule
 
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 RULE = '[[topic_rules]]\nfilter = "a/#"\n'
+NAMED = f"{RULE}retention_ms = 5\nkafka_topic = 'k'\n"
 
 
 def test_rules_are_read_in_their_order_with_their_defaults(tmp_path: Path) -> None:
@@ -114,6 +115,10 @@ def test_an_engine_has_two_names(tmp_path: Path, written_as: str, engine: str) -
         (f"{RULE}retention_ms = -1", 3, "expected int >= 0"),
         (f"{RULE}max_message_bytes = 999999999", 3, "expected int <= 268435460"),
         (f"{RULE}engine = 'memory'\ncompact = true", 4, 'has no effect with engine = "memory"'),
+        (f"{RULE}kafka_topic = 'k'\nown_shard = true", 3, "leave own_shard out"),
+        (f"{RULE}kafka_topic = 'k'", 3, "is kept nowhere without a bound of retention"),
+        (f"{RULE}kafka_topic = 'a/b'", 3, "topic_rules.kafka_topic"),
+        (f"{NAMED}{NAMED.replace('a/#', 'b')}", 5, "{path}:1 has the same kafka_topic"),
         ("[[topic_rules]]\nfilter = ''", 2, "expected str of length >= 1"),
         ("[[topic_rules]]\nfilter = 1", 2, "expected str, got int"),
         ("[[topic_rules]]\nfilter = 'a/#/b'", 2, '"a/#/b" is no topic filter: + stands alone'),

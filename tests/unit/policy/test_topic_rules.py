@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from robustmq.config import Storage, TopicRule, default_rule
 from robustmq.message.topic import matches
-from robustmq.policy.topic_rules import DEFAULT, TopicRules
+from robustmq.policy.topic_rules import DEFAULT, TopicRules, log_name, own_log
 
 # Few names, so that filters and topics meet.
 LEVEL = st.sampled_from(["", "a", "b", "$", "$S", "ü"])
@@ -66,3 +66,32 @@ def test_rules_equal_a_naive_scan(filters: list[str], topics: list[bytes], bound
     for topic in [*topics, *topics]:
         found = [each for each in rules if matches(each.filter.encode(), topic)]
         assert looked_up.of(topic) is (found[0] if found else looked_up.default)
+
+
+def test_a_topic_that_was_made_has_a_rule_of_its_own() -> None:
+    rules = TopicRules([rule("a/#")])
+    own = TopicRule(filter="#", own_shard=True, retention_ms=5)
+    assert not rules.keep_logs
+    assert rules.of(b"a/b").filter == "a/#"
+    rules.hold(b"a/b", own)
+    assert rules.keep_logs
+    assert rules.of(b"a/b") is own
+    assert rules.of_log(log_name(own, b"a/b", 3)) is own
+    assert rules.of_file(b"a/b").filter == "a/#"
+    rules.hold(b"a/b", None)
+    assert rules.of(b"a/b").filter == "a/#"
+    alone = TopicRules([])
+    alone.hold(b"x", own)
+    assert (alone.of(b"x"), alone.of(b"y")) == (own, alone.default)
+
+
+def test_a_log_is_named_by_its_topic_and_partition() -> None:
+    own = TopicRule(filter="#", own_shard=True)
+    assert log_name(own, b"a/b") == b"ta/b"
+    assert [own_log(log_name(own, b"a/b", number)) for number in (0, 12)] == [
+        (b"a/b", 0),
+        (b"a/b", 12),
+    ]
+    assert own_log(log_name(rule("a/#"), b"a/b", 3)) is None
+    named = TopicRule(filter="b/#", kafka_topic="b")
+    assert TopicRules([named, rule("a")]).named == [named]
