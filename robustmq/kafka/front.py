@@ -69,6 +69,7 @@ class Front:
         self.is_certified = is_certified
         self.complain = complain
         self.connections: set[Connection] = set()
+        self._known = 0
         self._handlers = handlers
         self._versions = Versions(handlers)
         self.coordination = coordination
@@ -90,7 +91,9 @@ class Front:
 
     def connection(self, peer: Peer) -> Connection:
         """A new connection."""
-        return Connection(self, peer)
+        connection = Connection(self, peer)
+        self.connections.add(connection)
+        return connection
 
     # ------------------------------------------------------------------ who comes
 
@@ -106,16 +109,19 @@ class Front:
 
     def opened(self, connection: Connection) -> None:
         """A client has come in."""
-        self.connections.add(connection)
         self._gate.opened(connection.peer)
-        self._turn.row[metrics.KAFKA_CONNECTIONS] = len(self.connections)
+        self._count(1)
 
     def closed(self, connection: Connection) -> None:
         """A connection has ended."""
-        if connection in self.connections:
-            self.connections.remove(connection)
+        self.connections.discard(connection)
+        if connection.principal is not None:
             self._gate.closed(connection.peer)
-            self._turn.row[metrics.KAFKA_CONNECTIONS] = len(self.connections)
+            self._count(-1)
+
+    def _count(self, amount: int) -> None:
+        self._known += amount
+        self._turn.row[metrics.KAFKA_CONNECTIONS] = self._known
 
     def banned(self) -> None:
         """Somebody was banned: whoever is here and may not be is sent away."""

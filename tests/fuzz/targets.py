@@ -12,7 +12,13 @@ from typing import Final
 from robustmq.broker import frames
 from robustmq.errors import Corrupt, ProtocolError
 from robustmq.kafka import codec as kafka_codec
-from robustmq.kafka.api_keys import APIS
+from robustmq.kafka.api_keys import APIS, ApiKey
+from robustmq.kafka.messages.connection import (
+    ApiVersionsRequest,
+    SaslAuthenticateRequest,
+    SaslHandshakeRequest,
+)
+from robustmq.kafka.messages.metadata import MetadataRequest
 from robustmq.kafka.schema import Message
 from robustmq.message.delay import delay_seconds, is_delayed, read_delay
 from robustmq.message.topic import validate_filter, validate_name
@@ -25,10 +31,13 @@ from robustmq.net.layer import Broken
 from robustmq.net.websocket import Terms, WebSocket
 from robustmq.policy.passwords import verifier, written
 from robustmq.policy.scram import ScramError, ScramServer
+from robustmq.settings.kafka import KafkaRuntime, KafkaSasl
+from robustmq.settings.users import User
 from robustmq.storage import header
 from tests import kafka_messages
 from tests.conformance import raw
 from tests.datapath import SIDES, Side
+from tests.kafka_front import Desk
 from tests.kernels import modules
 from tests.publisher import Publisher
 from tests.websocket import masked, request
@@ -44,6 +53,10 @@ _MESSAGE_MAX: Final = 500
 _PIECES: Final = (1, 2, 3, 7, 64, 1_000)
 
 _KEPT: Final = verifier(written("SCRAM-SHA-256", "pencil", b"a salt", 4_096))
+
+_KAFKA_USERS: Final = (
+    User(username="user", password=written("SCRAM-SHA-256", "pencil", b"a salt", 4_096)),
+)
 
 Target = Callable[[bytes], None]
 
@@ -326,6 +339,24 @@ def fuzz_kafka_codec(data: bytes) -> None:
     assert write(api, version, read(api, version, written)) == written
 
 
+def fuzz_kafka_connection(data: bytes) -> None:
+    """Whatever a client sends: what is whole is asked, the rest waits, or the connection ends."""
+    settings = KafkaRuntime(sasl=KafkaSasl(enabled=bool(data) and data[0] >= len(_PIECES)))
+    desk = Desk(settings, users=_KAFKA_USERS if settings.sasl.enabled else ())
+    client = desk.client()
+    for piece in _halves(data):
+        client.connection.feed(piece)
+        desk.logins.look()
+        assert not (settings.sasl.enabled and client.connection.principal is None and desk.calls)
+    asked = len(desk.calls)
+    assert asked <= settings.max_inflight_requests
+    client.connection.lost()
+    for call in list(desk.calls):
+        call.answer(None)
+    assert client.frames() == []
+    assert len(desk.calls) == asked
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     name.removeprefix("fuzz_"): target
     for name, target in list(globals().items())
@@ -380,6 +411,31 @@ def _kafka_seeds() -> list[bytes]:
     return seeds
 
 
+def _kafka_stream(api: int, version: int, message: Message) -> bytes:
+    """Return a request as it travels."""
+    data = _kafka_request(api, version, message)
+    return len(data).to_bytes(4, "big") + data
+
+
+def _kafka_streams() -> list[bytes]:
+    """Return what clients begin with: without a proof, and with one."""
+    software = ApiVersionsRequest(client_software_name="a", client_software_version="1")
+    versions = _kafka_stream(ApiKey.API_VERSIONS, 3, software)
+    metadata = _kafka_stream(ApiKey.METADATA, 12, MetadataRequest())
+    plain = SaslHandshakeRequest(mechanism="PLAIN")
+    proof = SaslAuthenticateRequest(auth_bytes=b"\0user\0pencil")
+    shake = _kafka_stream(ApiKey.SASL_HANDSHAKE, 1, plain)
+    proved = shake + _kafka_stream(ApiKey.SASL_AUTHENTICATE, 2, proof) + metadata
+    bare = _kafka_stream(ApiKey.SASL_HANDSHAKE, 0, plain) + b"\0\0\0\x0c\0user\0pencil"
+    known, unknown = bytes((5,)), bytes((len(_PIECES) + 5,))
+    return [
+        known + versions + metadata * 3,
+        known + b"\0\0\0\x0b\0\x12\0\x63\0\0\0\7\xff\xff\0" + metadata,
+        unknown + versions + proved,
+        unknown + bare + metadata,
+    ]
+
+
 SEEDS: Final[Mapping[str, list[bytes]]] = {
     "codec": [
         bytes((2, each[0])) + each[2:]
@@ -412,5 +468,6 @@ SEEDS: Final[Mapping[str, list[bytes]]] = {
         proxy.SIGNATURE + b"\x20\0\0\0",
     ],
     "kafka_codec": _kafka_seeds(),
+    "kafka_connection": _kafka_streams(),
     "scram": [b"n,,n=user,r=client\nc=biws,r=clientserver,p=AAAA", b"y,a=u,n=u,r=x\nc=eSw="],
 }
