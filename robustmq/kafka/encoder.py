@@ -11,7 +11,6 @@ from robustmq.kafka.schema import Field, Message, Shape, fields_of
 from robustmq.kafka.wire import (
     MAX_TEXT,
     put_batches,
-    put_compact_batches,
     put_tag,
     put_uvarint,
     shortened,
@@ -23,7 +22,6 @@ Encode: TypeAlias = Callable[[Message, bytearray, list[bytes]], None]
 _TOOLS: Final[dict[str, Any]] = {
     "pack": struct.pack,
     "put_batches": put_batches,
-    "put_compact_batches": put_compact_batches,
     "put_tag": put_tag,
     "put_uvarint": put_uvarint,
     "shortened": shortened,
@@ -113,8 +111,7 @@ class _Encoder:
             self.message(shape.message, value)
         elif shape.kind == "batches":
             self.flush()
-            put = "put_compact_batches" if self._is_flexible else "put_batches"
-            self._line(f"{put}({self._out}, pieces, {value})")
+            self._line(f"put_batches({self._out}, pieces, {value}, {self._is_flexible})")
         elif shape.kind == "list":
             assert shape.item is not None
             self._list(shape.item, name, self._assign(name, value))

@@ -80,32 +80,18 @@ def put_tag(out: bytearray, tag: int, value: bytearray) -> None:
 
 
 def put_batches(
-    out: bytearray, pieces: list[bytes], batches: bytes | Sequence[bytes] | None
+    out: bytearray, pieces: list[bytes], batches: bytes | Sequence[bytes] | None, is_compact: bool
 ) -> None:
-    """Append batches with their length as int32; large ones become pieces behind `out`."""
+    """Append batches with their length, compact or as int32; large ones are pieces behind `out`."""
     if batches is None:
-        out += b"\xff\xff\xff\xff"
+        out += b"\0" if is_compact else b"\xff\xff\xff\xff"
         return
     each = (batches,) if isinstance(batches, bytes) else batches
     size = sum(map(len, each))
-    out += size.to_bytes(4, "big")
-    _put_pieces(out, pieces, each, size)
-
-
-def put_compact_batches(
-    out: bytearray, pieces: list[bytes], batches: bytes | Sequence[bytes] | None
-) -> None:
-    """Append batches with their compact length; large ones become pieces behind `out`."""
-    if batches is None:
-        out.append(0)
-        return
-    each = (batches,) if isinstance(batches, bytes) else batches
-    size = sum(map(len, each))
-    put_uvarint(out, size + 1)
-    _put_pieces(out, pieces, each, size)
-
-
-def _put_pieces(out: bytearray, pieces: list[bytes], each: Sequence[bytes], size: int) -> None:
+    if is_compact:
+        put_uvarint(out, size + 1)
+    else:
+        out += size.to_bytes(4, "big")
     if size < PIECE_MIN:
         out += b"".join(each)
         return

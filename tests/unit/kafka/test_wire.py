@@ -7,7 +7,6 @@ from robustmq.kafka.wire import (
     MAX_TEXT,
     PIECE_MIN,
     put_batches,
-    put_compact_batches,
     put_tag,
     put_uvarint,
     read_uvarint,
@@ -48,32 +47,28 @@ def test_tags_are_skipped_by_their_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("put", "null", "empty", "three"),
-    [
-        (put_batches, b"\xff\xff\xff\xff", bytes(4), b"\0\0\0\3"),
-        (put_compact_batches, b"\0", b"\1", b"\4"),
-    ],
+    ("is_compact", "null", "empty", "three"),
+    [(False, b"\xff\xff\xff\xff", bytes(4), b"\0\0\0\3"), (True, b"\0", b"\1", b"\4")],
 )
 def test_batches_are_null_or_bytes_or_several(
-    put: "object", null: bytes, empty: bytes, three: bytes
+    is_compact: bool, null: bytes, empty: bytes, three: bytes
 ) -> None:
-    assert callable(put)
     for batches, expected in (
         (None, null),
         (b"", empty),
         ((), empty),
         (b"abc", three + b"abc"),
-        ([b"ab", b"c"], three + b"abc"),
+        ((b"ab", b"c"), three + b"abc"),
     ):
         out, pieces = bytearray(), list[bytes]()
-        put(out, pieces, batches)
+        put_batches(out, pieces, batches, is_compact)
         assert (bytes(out), pieces) == (expected, [])
 
 
 def test_large_batches_end_what_was_before_them() -> None:
     batch = bytes(PIECE_MIN)
     out, pieces = bytearray(b"head"), list[bytes]()
-    put_batches(out, pieces, [batch, b"tail"])
+    put_batches(out, pieces, [batch, b"tail"], is_compact=False)
     assert pieces == [b"head" + (PIECE_MIN + 4).to_bytes(4, "big"), batch, b"tail"]
     assert not out
 
