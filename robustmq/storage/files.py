@@ -32,7 +32,7 @@ class Files(Protocol):
     def in_memory(self, fd: int, size: int, at: int) -> bool:
         """Say whether reading would not wait for the disk; if it would, begin to fetch."""
 
-    def pwritev(self, fd: int, buffers: Sequence[bytes], at: int) -> None:
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], at: int) -> None:
         """Write all the buffers at `at`."""
 
     def allocate(self, fd: int, at: int, size: int) -> None:
@@ -103,7 +103,7 @@ class SystemFiles:
                 raise
         return True
 
-    def pwritev(self, fd: int, buffers: Sequence[bytes], at: int) -> None:
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], at: int) -> None:
         """Write all the buffers at `at`."""
         for first in range(0, len(buffers), IOV_MAX):
             part = buffers[first : first + IOV_MAX]

@@ -42,7 +42,7 @@ def located(batch: StoredBatch, epoch: int) -> bytes:
     base, known = _HEAD.unpack_from(data)
     if (base, known) == (batch.base_offset, epoch):
         return data
-    return placed(data, batch.base_offset, epoch)
+    return b"".join(placed(data, batch.base_offset, epoch))
 
 
 def since(batch: StoredBatch, offset: int) -> StoredBatch:

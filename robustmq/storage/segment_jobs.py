@@ -97,15 +97,15 @@ class Write:
         self.segment = segment
         self.position = position
         self.sync_within = sync_within
-        self.buffers: list[bytes] = []
+        self.buffers: list[bytes | memoryview] = []
         self.size = 0
         self._preallocate = preallocate
         self._limit = limit
 
-    def add(self, data: bytes) -> None:
-        """Take one more batch."""
-        self.buffers.append(data)
-        self.size += len(data)
+    def add(self, *pieces: bytes | memoryview) -> None:
+        """Take one more batch, in pieces."""
+        self.buffers += pieces
+        self.size += sum(map(len, pieces))
 
     def run(self, files: Files) -> None:
         """Write all of it."""

@@ -55,7 +55,7 @@ class Owner(Protocol):
 
 
 class Unwritten(NamedTuple):
-    """A batch that is not surely in its file yet, and the position behind it there."""
+    """A batch, as it came, that is not surely in its file yet, and the position behind it there."""
 
     batch: StoredBatch
     segment: Segment
@@ -153,7 +153,6 @@ class SegmentLog:
         ):
             active = self._roll()
         base = self._end
-        stored = placed(data, base, self.leader_epoch)
         self._end = base + count
         at = active.add(self._end, len(data), header.newest_ms, settings.index_interval_bytes)
         if at == 0:
@@ -162,8 +161,8 @@ class SegmentLog:
         if not isinstance(write, Write) or write.segment is not active:
             write = self._write(active, at)
             self._jobs.append(write)
-        write.add(stored)
-        self._unwritten.append(Unwritten(StoredBatch(base, count, stored), active, active.size))
+        write.add(*placed(data, base, self.leader_epoch))
+        self._unwritten.append(Unwritten(StoredBatch(base, count, data), active, active.size))
         self._owner.touch(self, len(data))
         return base
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from robustmq.storage.engine import Quarantined, Recovery
-from robustmq.storage.files import Files, read_small
+from robustmq.storage.files import Files, read_small, write_small
 from robustmq.storage.header import HEADER, fault_of, filler, header_at, is_whole, next_whole
 from robustmq.storage.segment import DRAFT, Place, Segment
 from robustmq.storage.segment_jobs import RESET_FILE, START_FILE, move_aside
@@ -157,8 +157,13 @@ def load(files: Files, directory: str, recovery: SegmentRecovery) -> tuple[list[
         files.sync_directory(directory.rpartition("/")[0])
     else:
         segments = [Segment(directory, 0)]
-    start = number_in(files, f"{directory}/{START_FILE}") or 0
-    return segments, min(max(start, segments[0].base), segments[-1].end)
+    noted = number_in(files, f"{directory}/{START_FILE}") or 0
+    start = min(max(noted, segments[0].base), segments[-1].end)
+    if noted > start:
+        # What was trimmed is gone with the end of the log: what takes its offsets is not.
+        write_small(files, f"{directory}/{START_FILE}", b"%d\n" % start)
+        files.sync_directory(directory)
+    return segments, start
 
 
 def _finish_reset(files: Files, directory: str, bases: list[int], offset: int) -> list[int]:

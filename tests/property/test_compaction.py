@@ -43,10 +43,11 @@ def contents(log: Log) -> list[tuple[int, bytes, bytes]]:
     offset = log.start_offset
     while more := log.read(offset, 500):
         for each in more:
+            shift = each.base_offset - int.from_bytes(each.data[:8], "big")
             for _, _, at, key, value, _ in records(each.data):
                 assert key is not None
                 assert value is not None
-                found.append((at, key, value))
+                found.append((at + shift, key, value))
         offset = more[-1].next_offset
     return [each for each in found if each[0] >= log.start_offset]
 

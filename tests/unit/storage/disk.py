@@ -130,10 +130,10 @@ class Disk:
         assert 0 <= at < at + size <= len(self.open_files[fd].data)
         return not self.is_cold
 
-    def pwritev(self, fd: int, buffers: Sequence[bytes], at: int) -> None:
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], at: int) -> None:
         self._call("pwritev")
         inode = self.open_files[fd]
-        for data in buffers:
+        for data in map(bytes, buffers):
             try:
                 self._grow(inode, at + len(data))
             except OSError:
