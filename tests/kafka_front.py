@@ -76,14 +76,18 @@ class Everybody:
         self.refusal: Refused | None = None
         self.inside = 0
 
-    def admit(self, principal: Principal, now_ms: int, replaces: bool) -> Refused | None:
+    def admit(
+        self, principal: Principal, now_ms: int, replaces: bool, *, has_many: bool = False
+    ) -> Refused | None:
         """Refuse as the test says."""
+        assert has_many
         del principal, now_ms, replaces
         return self.refusal
 
     def banned(self, principal: Principal, now_ms: int) -> Refused | None:
         """Likewise."""
-        return self.admit(principal, now_ms, replaces=False)
+        del principal, now_ms
+        return self.refusal
 
     def opened(self, peer: Peer) -> None:
         """Count."""

@@ -161,10 +161,13 @@ class Topics(Protocol):
 class Gate(Protocol):
     """Who may connect; asked by whoever opens sessions, on the home core of the client."""
 
-    def admit(self, principal: Principal, now_ms: int, replaces: bool) -> Refused | None:
+    def admit(
+        self, principal: Principal, now_ms: int, replaces: bool, *, has_many: bool = False
+    ) -> Refused | None:
         """Say why a client may not connect; `replaces`: it takes over a connection that is here.
 
-        To be asked once for each that wants to.
+        To be asked once for each that wants to. `has_many`: clients of its protocol have several
+        connections, and none of their own name.
         """
 
     def banned(self, principal: Principal, now_ms: int) -> Refused | None:

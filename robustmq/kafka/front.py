@@ -104,7 +104,7 @@ class Front:
 
     def admit(self, principal: Principal) -> Principal | Refused:
         """Ask whether a client that is who it says may come in."""
-        refused = self._gate.admit(principal, self._turn.now_ms, replaces=False)
+        refused = self._gate.admit(principal, self._turn.now_ms, replaces=False, has_many=True)
         return refused if refused is not None else principal
 
     def opened(self, connection: Connection) -> None:

@@ -31,10 +31,16 @@ class Gate:
         self._cells = cells
         self._earned = earned
 
-    def admit(self, principal: Principal, now_ms: int, replaces: bool) -> Refused | None:
-        """Say why a client may not connect; `replaces`: it takes over a connection that is here."""
+    def admit(
+        self, principal: Principal, now_ms: int, replaces: bool, *, has_many: bool = False
+    ) -> Refused | None:
+        """Say why a client may not connect; `replaces`: it takes over a connection that is here.
+
+        `has_many`: clients of its protocol have several connections, and none of their own name:
+        that they come again and again is nothing.
+        """
         refused = self.banned(principal, now_ms)
-        if refused is None:
+        if refused is None and not has_many:
             ban = self._flapping.connected(principal, now_ms)
             if ban is not None:
                 self._cells[metrics.FLAPPING_BANNED] += 1

@@ -15,12 +15,20 @@ class Ended(Exception):
 
 
 class KafkaWire:
-    """A socket; requests are numbered from 1, and answered in this order."""
+    """A socket; requests are numbered from 1, and answered in this order.
+
+    `header` is sent before all else, as a proxy does.
+    """
 
     def __init__(
-        self, node: Node, listener: str = "kafka_tcp", tls: ssl.SSLContext | None = None
+        self,
+        node: Node,
+        listener: str = "kafka_tcp",
+        tls: ssl.SSLContext | None = None,
+        header: bytes = b"",
     ) -> None:
         plain = socket.create_connection(node.address(listener), timeout=PATIENCE_SECONDS)
+        plain.sendall(header)
         self.socket = plain if tls is None else tls.wrap_socket(plain, server_hostname="localhost")
         self._last = 0
 

@@ -40,7 +40,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     settings = (
         "kafka_runtime.advertise=core",
         "kafka_runtime.max_request_bytes=65536",
-        'mqtt_runtime.server.proxy_networks=["203.0.113.0/24"]',
     )
     found = Node(data, module="robustmq.cli.supervisor", settings=settings)
     try:

@@ -9,10 +9,13 @@ from typing import Final
 
 import pytest
 
+from robustmq.kafka.api_keys import ApiKey
+from robustmq.kafka.messages.metadata import MetadataRequest
 from robustmq.mqtt import codec
 from robustmq.mqtt.packets import V5, Connect
 from tests import authority
 from tests.integration.homes import WORKERS, name_on
+from tests.integration.kafka_wire import Ended, KafkaWire
 from tests.integration.secure import context, settings
 from tests.integration.supervised import Node, until
 from tests.integration.websocket_client import WebSocketClient
@@ -131,6 +134,24 @@ def test_half_a_header_is_not_waited_for_long(node: Node) -> None:
     with Wire(node) as wire:
         wire.send_bytes(V2[:20])
         assert wire.ending() == []
+
+
+@pytest.mark.parametrize("listener", ["kafka_tcp", "kafka_tls"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_kafka_behind_a_proxy(node: Node, directory: Path, header: bytes, listener: str) -> None:
+    def sent_away() -> list[str]:
+        seen = node.seen("client sent away")
+        return [event["address"] for event in seen if event["listener"] == listener]
+
+    before = len(sent_away())
+    tls = context(directory) if listener == "kafka_tls" else None
+    with KafkaWire(node, listener, tls, header) as wire:
+        assert wire.ask(ApiKey.METADATA, 12, MetadataRequest(topics=[])).brokers
+        wire.socket.sendall(b"\xff\xff\xff\xff")
+        with pytest.raises(Ended):
+            wire.frame()
+    until(lambda: len(sent_away()) > before, "it is logged")
+    assert sent_away()[-1] == HEADERS[header]
 
 
 def test_a_header_from_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ class Gate:
     def __init__(self) -> None:
         self.replaced: list[bool] = []
 
-    def admit(self, _principal: Principal, _now_ms: int, replaces: bool) -> Refused | None:
+    def admit(
+        self, principal: Principal, now_ms: int, replaces: bool, *, has_many: bool = False
+    ) -> Refused | None:
+        assert not has_many
+        del principal, now_ms
         self.replaced.append(replaces)
         return None
 
