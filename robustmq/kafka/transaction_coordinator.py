@@ -47,6 +47,7 @@ class _Case:
 
     __slots__ = (
         "ending",
+        "failures",
         "is_busy",
         "is_fresh",
         "is_loaded",
@@ -67,6 +68,7 @@ class _Case:
         self.waiting: deque[_Request] = deque()
         self.ending: Ending | None = None
         self.timer: Timer | None = None
+        self.failures = 0
 
     @property
     def tenant(self) -> str:
@@ -99,6 +101,7 @@ class TransactionCoordinator:
         self._unread: deque[str] = deque()
         self._reading = 0
         self._round = 0
+        self._failures = 0
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -214,6 +217,10 @@ class TransactionCoordinator:
     def _list_later(self, after_ms: int) -> None:
         self._kafka.at(self._kafka.now_ms + after_ms, partial(self._list, self._round))
 
+    def _wait_ms(self, failures: int) -> int:
+        """How long to wait for a ledger that has refused so many times."""
+        return min(self._settings.retry_ms << min(failures, 16), self._settings.max_retry_ms)
+
     def _list(self, number: int) -> None:
         if number == self._round:
             self._kafka.ledger.keys(PREFIX, partial(self._listed, number))
@@ -222,8 +229,10 @@ class TransactionCoordinator:
         if number != self._round:
             return
         if isinstance(keys, Refused):
-            self._list_later(self._settings.max_retry_ms)
+            self._failures += 1
+            self._list_later(self._wait_ms(self._failures))
             return
+        self._failures = 0
         self._unread = deque(key for key in keys if self._kafka.coordinates(key))
         self._read_on()
 
@@ -276,6 +285,7 @@ class TransactionCoordinator:
         if page.version != case.version:
             case.forget_ending()
         case.is_loaded = case.is_fresh = True
+        case.failures = 0
         case.version = page.version
         case.known = None if page.value is None else transaction.decode(page.value)
         self._advance(case)
@@ -287,7 +297,8 @@ class TransactionCoordinator:
         elif not case.is_loaded:
             # What is under way is not known: the page is read again with the next request, or
             # a little later, as the end of a transaction may be decided there.
-            self._wake(case, self._kafka.now_ms + self._settings.max_retry_ms)
+            case.failures += 1
+            self._wake(case, self._kafka.now_ms + self._wait_ms(case.failures))
         elif case.known is None:
             self._drop(case)
         elif case.known.status.is_prepared:

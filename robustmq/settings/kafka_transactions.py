@@ -23,7 +23,7 @@ class KafkaTransactions(Struct, frozen=True, kw_only=True):
     look_again_ms: Milliseconds after nodes have come or gone until a core looks at the pages of
         transactions again: longer than it takes until all nodes know.
     retry_ms: Milliseconds until those who take part in a transaction, and have not answered, are
-        told of its end again; each further time twice as long.
+        told of its end again, and what could not be read is read again; each time twice as long.
     max_retry_ms: The longest of these.
     """
 
