@@ -19,7 +19,7 @@ from robustmq.broker.state import State
 from robustmq.config import Config, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.message.core_number import global_core
-from robustmq.message.tenancy import local, qualified, tenant_of
+from robustmq.message.tenancy import MARK, local, qualified, tenant_of
 from robustmq.meta import records as meta
 from robustmq.meta.commands import Expectation
 from robustmq.meta.records import TOPIC, Record, encoded
@@ -27,6 +27,7 @@ from robustmq.policy.topic_rules import TopicRules
 from robustmq.policy.topic_settings import ENGINE, ENGINES, configured, faults, rule_of, start_of
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_MARK: Final = MARK.decode()[-1]
 _ID_BYTES: Final = 16
 TOPIC_ROWS: Final = (b"Y", b"Z")
 """Where the rows begin and end."""
@@ -109,6 +110,9 @@ class Catalog:
 
     def find(self, tenant: str, name: str) -> Topic | None:
         """See `catalog_api.Catalog.find`."""
+        if _MARK in name:
+            # The names of tenants' topics are for the node alone.
+            return None
         topic = self.of(qualified(tenant, name.encode()))
         separator = self._config.kafka_runtime.topic_separator
         if topic is None and separator and separator in name and "/" not in name:

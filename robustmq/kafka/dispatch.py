@@ -1,7 +1,7 @@
 """Which handler answers which request: one table."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
@@ -46,6 +46,25 @@ def handlers(kafka: Kafka) -> dict[int, Handler]:
         ApiKey.DESCRIBE_LOG_DIRS: records.describe_log_dirs,
         **_administration(kafka),
     }
+
+
+ADMINISTRATIVE: Final = frozenset(
+    (
+        ApiKey.CREATE_TOPICS,
+        ApiKey.DELETE_TOPICS,
+        ApiKey.CREATE_PARTITIONS,
+        ApiKey.DESCRIBE_TOPIC_PARTITIONS,
+        ApiKey.DESCRIBE_CONFIGS,
+        ApiKey.ALTER_CONFIGS,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        ApiKey.DESCRIBE_ACLS,
+        ApiKey.CREATE_ACLS,
+        ApiKey.DELETE_ACLS,
+        ApiKey.DESCRIBE_CLIENT_QUOTAS,
+        ApiKey.ALTER_CLIENT_QUOTAS,
+    )
+)
+"""What costs much for each element (`kafka_runtime.max_admin_elements`)."""
 
 
 def _administration(kafka: Kafka) -> dict[int, Handler]:

@@ -12,7 +12,7 @@ from robustmq.kafka.call import Call
 from robustmq.kafka.connection import Connection, Slot
 from robustmq.kafka.coordination import Coordination
 from robustmq.kafka.coordinator_keys import COORDINATED
-from robustmq.kafka.dispatch import Handler
+from robustmq.kafka.dispatch import ADMINISTRATIVE, Handler
 from robustmq.kafka.framing import Frame
 from robustmq.kafka.messages.connection import (
     ApiVersionsRequest,
@@ -154,7 +154,10 @@ class Front:
             slot.version = 0
             slot.answer(self._versions.unsupported())
             return
-        most = self.kafka.settings.max_request_elements
+        settings = self.kafka.settings
+        most = settings.max_request_elements
+        if api in ADMINISTRATIVE:
+            most = min(most, settings.max_admin_elements)
         request = codec.decode_request(api, version, frame.data, header.body_at, most)
         if isinstance(request, SaslHandshakeRequest | SaslAuthenticateRequest):
             if connection.dialogue is None:

@@ -73,6 +73,8 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_unauthenticated_bytes: Likewise, until a client has authenticated.
     max_request_elements: Elements of all arrays of a request together; whoever sends more is
         disconnected.
+    max_admin_elements: Likewise, of a request that makes, shows or changes topics, settings, ACLs
+        or quotas; tools send more in several requests.
     max_unfinished_bytes: Bytes that a core keeps of requests that are not whole yet, of all its
         connections; whoever sends more than that is disconnected.
     max_inflight_requests: Requests of a connection that may be under way; then it is read no more
@@ -113,6 +115,7 @@ class KafkaRuntime(Struct, frozen=True, kw_only=True):
     max_request_bytes: Annotated[int, between(1_024, GIB)] = 104_857_600
     max_unauthenticated_bytes: Annotated[int, between(1_024, GIB)] = 524_288
     max_request_elements: Annotated[int, between(1_000, 100_000_000)] = 250_000
+    max_admin_elements: Annotated[int, between(100, 100_000_000)] = 10_000
     max_unfinished_bytes: Annotated[int, between(1_024, TIB)] = 536_870_912
     max_inflight_requests: Annotated[int, between(1, 100_000)] = 64
     max_backlog_bytes: Annotated[int, between(1_024, GIB)] = 8_388_608

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from robustmq.broker.catalog import Catalog
 from robustmq.broker.catalog_api import Topic
 from robustmq.broker.parts import Parts
-from robustmq.errors import Refused
+from robustmq.errors import Refusal, Refused
 from robustmq.meta import commands
 from robustmq.meta.commands import Change, Expectation
 from robustmq.meta.machine import Applied, Outcome
-from robustmq.meta.records import GRANT, NODE, SHARD, TOPIC, Record
+from robustmq.meta.records import GRANT, NODE, SHARD, TOPIC, Record, check
 from robustmq.mqtt.protocol import Mqtt
 from robustmq.workers.meta_link import MetaLink
 
@@ -72,6 +72,10 @@ class Registrar:
             else:
                 self._waiting.append((outcome.position, lambda: done(None)))
 
+        wrong = next((sentence for each in records if (sentence := check(each))), None)
+        if wrong is not None:
+            done(Refused(Refusal.PAYLOAD_INVALID, wrong))
+            return
         command = Change([*records], [*expected], self._most)
         self._link.propose(METADATA, commands.encode(command), answered)
 

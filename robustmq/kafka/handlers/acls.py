@@ -36,6 +36,9 @@ _DENY: Final = 2
 _ALLOW: Final = 3
 _EVERY: Final = "*"
 _NAME_MAX: Final = 512
+_MOST_COMPARED: Final = 1_000_000
+"""ACLs times filters that one request may ask to be compared."""
+_TOO_MANY: Final = "there are too many ACLs for so many filters at once: send fewer"
 _NOT_ALLOWED: Final = "it takes ALTER on the cluster to change ACLs"
 
 Filter = DescribeAclsRequest | DeleteAclsFilter
@@ -56,7 +59,9 @@ class Acls:
             response.error_code, response.error_message = ErrorCode.INVALID_REQUEST, wrong
         else:
             found: dict[tuple[int, str, int], DescribeAclsResource] = {}
-            for grant in self._matching(call.principal.tenant, call.request):
+            for grant in self._kafka.rights.grants(call.principal.tenant):
+                if not _matches(call.request, grant):
+                    continue
                 key = (grant.resource, grant.name, grant.pattern)
                 if key not in found:
                     found[key] = DescribeAclsResource(
@@ -68,9 +73,6 @@ class Acls:
                 found[key].acls.append(_described(grant))
             response.resources = [*found.values()]
         call.answer(response)
-
-    def _matching(self, tenant: str, wanted: Filter) -> list[Grant]:
-        return [each for each in self._kafka.rights.grants(tenant) if _matches(wanted, each)]
 
     def create_acls(self, call: Call[CreateAclsRequest]) -> None:
         """Make ACLs: those that can be, together."""
@@ -108,16 +110,18 @@ class Acls:
         may_alter = self._kafka.may(call.principal, Operation.ALTER, Resource.CLUSTER)
         gone: dict[Grant, None] = {}
         slots: list[DeleteAclsMatchingAcl] = []
+        known = [*self._kafka.rights.grants(call.principal.tenant)]
+        too_many = len(known) * len(call.request.filters) > _MOST_COMPARED
         for wanted in call.request.filters:
             result = DeleteAclsFilterResult(error_message=None, matching_acls=[])
             results.append(result)
             if not may_alter:
                 result.error_code = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
                 result.error_message = _NOT_ALLOWED
-            elif wrong := _wrong_filter(wanted):
+            elif wrong := _TOO_MANY if too_many else _wrong_filter(wanted):
                 result.error_code, result.error_message = ErrorCode.INVALID_REQUEST, wrong
             else:
-                matching = self._matching(call.principal.tenant, wanted)
+                matching = [each for each in known if _matches(wanted, each)]
                 gone.update(dict.fromkeys(matching))
                 result.matching_acls = [_removed(each) for each in matching]
                 slots += result.matching_acls

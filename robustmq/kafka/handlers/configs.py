@@ -82,7 +82,9 @@ class Configs:
 
     def describe_configs(self, call: Call[DescribeConfigsRequest]) -> None:
         """Say how topics and brokers are set, and why."""
-        results = [self._described(call, each) for each in call.request.resources]
+        resources = call.request.resources
+        named = {(each.resource_type, each.resource_name): each for each in resources}
+        results = [self._described(call, each) for each in named.values()]
         call.answer(DescribeConfigsResponse(results=results))
 
     def _described(

@@ -116,6 +116,7 @@ def test_names_are_found_as_clients_write_them() -> None:
     made.create("own.a")
     assert made.topic("own.a").name == b"own.a"
     made.create("mine", tenant="acme")
+    assert made.catalog.find("default", "$\x01acme\x01/mine") is None
     assert made.topic("mine", "acme").name == b"$\x01acme\x01/mine"
     assert [made.catalog.written(each) for each in made.catalog.walk("acme")] == ["mine"]
     assert [each.name for each in made.catalog.walk("default")] == [b"own.a", b"own/a"]
