@@ -102,7 +102,7 @@ def assemble(
 def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     turn, config, state = site.turn, site.config, site.state
     mqtt = config.mqtt_runtime
-    log_parts = LogParts(site.rules, site.placement, site.core)
+    log_parts = LogParts(site.rules, site.placement, site.core, node=config.broker_id)
     interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
     catalog = log_parts.catalog = _catalog(site, interests)
     router = _router(site, interests, log_parts)

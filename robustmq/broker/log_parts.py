@@ -13,6 +13,7 @@ from robustmq.broker.catalog_api import Topic
 from robustmq.broker.partition_api import Partition
 from robustmq.broker.placement import Placement
 from robustmq.config import TopicRule
+from robustmq.message.core_number import global_core
 from robustmq.message.crossing import partition_of, to_log
 from robustmq.message.record import NO_HEADERS
 from robustmq.message.tenancy import local
@@ -64,15 +65,22 @@ class LogParts:
     A log of its own is kept by the core that the `catalog` names, or without one the topic's hash;
     a shared one by the core that publishes: each core has one for every rule. Of a topic with
     partitions a message goes to that which its key names, or without a key to the one that all
-    messages of this core go to: those of one publisher keep their order.
+    messages of this core go to: those of one publisher keep their order. `node` is this node's
+    number, so that logs can tell the cores of several nodes apart.
     """
 
     def __init__(
-        self, rules: TopicRules, placement: Placement, core: int, catalog: Leaders | None = None
+        self,
+        rules: TopicRules,
+        placement: Placement,
+        core: int,
+        catalog: Leaders | None = None,
+        node: int = 0,
     ) -> None:
         self._rules = rules
         self._placement = placement
         self._core = core
+        self._number = global_core(node, core)
         self.catalog = catalog
         self._scratch = Turn(array("Q", bytes(8 * metrics.CELLS)))
         self._spare: list[BatchBuilder] = []
@@ -118,7 +126,7 @@ class LogParts:
 
     def _taken(self, builders: dict[_Log, BatchBuilder], stream: int, call: int) -> list[LogPart]:
         found = []
-        producer = own_producer(self._placement.number_of(self._core), stream, call)
+        producer = own_producer(self._number, stream, call)
         for log, builder in builders.items():
             builder.producer_id, builder.producer_epoch, builder.sequence = producer
             found.append(LogPart(log.core, log.name, builder.take()[0]))
@@ -133,7 +141,7 @@ class LogParts:
             return _Keeping(local(topic), rule, 0, _Log(self._core, log_name(rule, topic)))
         known = self.catalog.of(topic) if self.catalog is not None else None
         partitions = 1 if known is None else known.partitions
-        number = self._placement.number_of(self._core) % partitions
+        number = (self._core + (self._placement.node or 0)) % partitions
         return _Keeping(local(topic), rule, partitions, self._own_log(rule, topic, number))
 
     def _log_of(

@@ -23,6 +23,7 @@ from robustmq.broker.catalog import TOPIC_ROWS
 from robustmq.broker.departure import Departure, Sessions, Target
 from robustmq.broker.estates import ESTATES
 from robustmq.broker.group_relocation import GroupRelocation
+from robustmq.broker.log_parts import Leaders
 from robustmq.broker.log_relocation import Depots, LogRelocation
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
@@ -46,7 +47,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class Relocation:
-    """One move from the tables `old`, one for each core, into `new` ones, which are empty."""
+    """One move from the tables `old`, one for each core, into `new` ones, which are empty.
+
+    `catalog` knows the topics that were made, `node` is this node's number.
+    """
 
     def __init__(
         self,
@@ -57,13 +61,15 @@ class Relocation:
         depots: Depots,
         rules: TopicRules,
         progress: Progress,
+        catalog: Leaders | None = None,
+        node: int = 0,
     ) -> None:
         self._old = old
         self._new = new
         self._sessions = sessions
         self._progress = progress
         self._placement = Placement(len(new))
-        self._unconfirmed = Unconfirmed(old, rules)
+        self._unconfirmed = Unconfirmed(old, rules, catalog, node)
         self._rows = 0
         # Position 0 stands for none.
         self._blocks = [1] * len(new)

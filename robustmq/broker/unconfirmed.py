@@ -12,7 +12,7 @@ from robustmq._kernel.trie import Trie
 from robustmq.broker.deposits import DEPOSITS
 from robustmq.broker.filter_log import LAST
 from robustmq.broker.inbox import COUNTERS, LOG_KEY, read_row
-from robustmq.broker.log_parts import LogParts
+from robustmq.broker.log_parts import Leaders, LogParts
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import ONCE_KEY
 from robustmq.broker.taken import taken_rows
@@ -24,11 +24,22 @@ from robustmq.storage.table import Table
 
 
 class Unconfirmed:
-    """What the rows `O` of all old cores say; `rules` are those by which messages are stored."""
+    """What the rows `O` of all old cores say; `rules` are those by which messages are stored.
 
-    def __init__(self, old: Sequence[Table], rules: TopicRules) -> None:
+    `catalog` and `node` are those of the cores (`LogParts`).
+    """
+
+    def __init__(
+        self,
+        old: Sequence[Table],
+        rules: TopicRules,
+        catalog: Leaders | None = None,
+        node: int = 0,
+    ) -> None:
         self._old = old
         self._rules = rules
+        self._catalog = catalog
+        self._node = node
         self._batches = [
             (source, ONCE_KEY.unpack(key)[1:], batch)
             for source, table in enumerate(old)
@@ -84,7 +95,10 @@ class Unconfirmed:
 
         `placement` is that of the old cores. A batch has the number by which its log knows it.
         """
-        parts = [LogParts(self._rules, placement, core) for core in range(len(self._old))]
+        parts = [
+            LogParts(self._rules, placement, core, self._catalog, self._node)
+            for core in range(len(self._old))
+        ]
         for source, (stream, call), batch in self._batches:
             kept = [
                 raw

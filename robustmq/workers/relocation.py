@@ -115,13 +115,17 @@ def _write(config: Config, layout: Layout, draft: Layout, workers: int) -> None:
         old = [stack.enter_context(opened(layout, core)) for core in range(layout.workers)]
         new = [stack.enter_context(opened(draft, core)) for core in range(workers)]
         tables = [each.rocksdb.table() for each in old]
+        rules = TopicRules(config.topic_rules, default_rule(config.storage))
+        catalog = _catalog(config, rules, tables)
         relocation = Relocation(
             tables,
             [Target(each.rocksdb.table(), partial(commit, each)) for each in new],
             sessions=MqttSessions(),
             depots=Depots(old, new),
-            rules=_rules(config, tables),
+            rules=rules,
             progress=Reporter(layout.workers),
+            catalog=catalog,
+            node=config.broker_id,
         )
         try:
             relocation.run()
@@ -136,13 +140,12 @@ def _write(config: Config, layout: Layout, draft: Layout, workers: int) -> None:
             raise OSError(each.failure)
 
 
-def _rules(config: Config, old: Sequence[Table]) -> TopicRules:
-    """How topics are kept: as the file says, and those that were made as the old cores know."""
-    rules = TopicRules(config.topic_rules, default_rule(config.storage))
+def _catalog(config: Config, rules: TopicRules, old: Sequence[Table]) -> Catalog:
+    """The topics that were made, as the old cores know; `rules` know then how they are kept."""
     catalog = Catalog(config, rules, Placement(len(old)))
     for table in old:
         catalog.recall(table)
-    return rules
+    return catalog
 
 
 def commit(stores: Stores) -> None:

@@ -10,7 +10,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker.catalog_api import Topic
 from robustmq.broker.log_parts import LogPart, LogParts
 from robustmq.broker.partition_api import Partition
-from robustmq.broker.placement import Life, Placement
+from robustmq.broker.placement import Placement
 from robustmq.config import TopicRule
 from robustmq.message.crossing import partition_of
 from robustmq.message.record import NO_HEADERS, PUBLISHER, header_block, read_headers
@@ -58,10 +58,8 @@ def keyed(key: str) -> bytes:
     return header_block([(b"key", key.encode())])
 
 
-def parts_of(
-    core: int, topics: Topics | None = None, placement: Placement | None = None
-) -> LogParts:
-    return LogParts(RULES, placement or Placement(2), core, topics)
+def parts_of(core: int, topics: Topics | None = None) -> LogParts:
+    return LogParts(RULES, Placement(2), core, topics)
 
 
 def kept(parts: list[LogPart]) -> list[Kept]:
@@ -140,9 +138,8 @@ def test_a_partition_that_nobody_leads_has_no_core() -> None:
 def test_cores_of_several_nodes_number_their_batches_apart() -> None:
     producers = []
     for node in (1, 2):
-        placement = Placement(1, node)
-        placement.update({node: Life(1, 1)})
-        (part,) = parts_of(0, None, placement).parts(batch_of((b"own/a", b"1", NO_HEADERS)), 1, 1)
+        parts = LogParts(RULES, Placement(1), 0, node=node)
+        (part,) = parts.parts(batch_of((b"own/a", b"1", NO_HEADERS)), 1, 1)
         producers.append(int.from_bytes(part.batch[43:51], "big"))
     assert len(set(producers)) == 2
     assert all(producer >> 62 == 1 for producer in producers)

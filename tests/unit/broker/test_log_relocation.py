@@ -6,9 +6,11 @@ import pytest
 
 from robustmq._kernel.batch import records
 from robustmq.broker import log_rows
+from robustmq.broker.catalog_api import Topic
 from robustmq.broker.departure import Target
-from robustmq.broker.log_parts import LogParts
+from robustmq.broker.log_parts import Leaders, LogParts
 from robustmq.broker.log_relocation import Depots
+from robustmq.broker.partition_api import Partition
 from robustmq.broker.placement import Placement
 from robustmq.broker.relocation import Relocation
 from robustmq.config import Engine, TopicRule
@@ -66,7 +68,9 @@ class Core:
         return [(value or b"").decode() for each in found for *_, value, _ in records(each.data)]
 
 
-def moved(old: Sequence[Core], cores: int) -> list[Core]:
+def moved(
+    old: Sequence[Core], cores: int, catalog: Leaders | None = None, node: int = 0
+) -> list[Core]:
     """The new cores."""
     for core in old:
         core.table.commit()
@@ -78,6 +82,8 @@ def moved(old: Sequence[Core], cores: int) -> list[Core]:
         depots=Depots([core.held for core in old], [core.held for core in new]),
         rules=RULES,
         progress=lambda *_: None,
+        catalog=catalog,
+        node=node,
     ).run()
     return new
 
@@ -254,3 +260,26 @@ def test_partitions_go_their_ways_with_all_that_is_known_of_them() -> None:
         repeat = produced(b"2/1", producer=2, epoch=0, first=1, attributes=TRANSACTIONAL)
         assert shard.produce(checked(repeat, terms, START_MS), START_MS).base_offset == 3
         assert {each.last_ms for each in shard.producers.standings()} <= {START_MS, 1_000}
+
+
+def test_what_comes_late_to_a_partition_is_known_there() -> None:
+    """A message that was to be delivered once is in its partition already, or comes there."""
+
+    class Topics:
+        def of(self, topic: bytes) -> Topic | None:
+            return Topic(name=topic, id=bytes(16), partitions=3, rule=OWN)
+
+        def core_of(self, partition: Partition) -> int | None:
+            return partition.number
+
+    old = [Core(), Core()]
+    for stream in (1, 2):
+        told = batch(("own/1", str(stream), 2))
+        old[1].table.put(*next(iter(once(stream, 7, told).items())))
+    parts = LogParts(RULES, Placement(2), 1, Topics(), 5)
+    (known,) = parts.parts(batch(("own/1", "1", 2)), 1, 7)
+    assert known.name == b"town/1\0001"
+    old[0].make(known.name, 1).append(known.batch, 0)
+    new = moved(old, 3, catalog=Topics(), node=5)
+    home = Placement(3).log_core(b"own/1", 1)
+    assert new[home].payloads(known.name) == ["1", "2"]
