@@ -75,7 +75,7 @@ class LogParts:
         placement: Placement,
         core: int,
         catalog: Leaders | None = None,
-        node: int = 0,
+        node: int = 1,
     ) -> None:
         self._rules = rules
         self._placement = placement

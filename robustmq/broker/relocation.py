@@ -62,7 +62,7 @@ class Relocation:
         rules: TopicRules,
         progress: Progress,
         catalog: Leaders | None = None,
-        node: int = 0,
+        node: int = 1,
     ) -> None:
         self._old = old
         self._new = new

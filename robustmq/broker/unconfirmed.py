@@ -34,7 +34,7 @@ class Unconfirmed:
         old: Sequence[Table],
         rules: TopicRules,
         catalog: Leaders | None = None,
-        node: int = 0,
+        node: int = 1,
     ) -> None:
         self._old = old
         self._rules = rules

@@ -69,7 +69,7 @@ class Core:
 
 
 def moved(
-    old: Sequence[Core], cores: int, catalog: Leaders | None = None, node: int = 0
+    old: Sequence[Core], cores: int, catalog: Leaders | None = None, node: int = 1
 ) -> list[Core]:
     """The new cores."""
     for core in old:
