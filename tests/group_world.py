@@ -14,6 +14,7 @@ from robustmq.errors import Refusal, Refused
 from robustmq.kafka.call import Call
 from robustmq.kafka.coordinator_keys import group_key
 from robustmq.kafka.dispatch import Handler
+from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.group_coordinator import GroupCoordinator
 from robustmq.kafka.handlers.group_table import group_handlers
 from robustmq.kafka.protocol import Endpoint, Kafka
@@ -197,20 +198,18 @@ class _Broker:
 
 
 class _Cluster:
+    """What a node believes: who coordinates, and which nodes live."""
+
     id = "cluster"
 
     def __init__(self, world: "GroupWorld", node: int) -> None:
-        self._world = world
         self.node = node
-
-    @property
-    def lives(self) -> int:
-        return self._world.lives
+        self.leader = world.leader
+        self.lives = world.lives
 
     def coordinator_of(self, key: str) -> tuple[int, int] | None:
         del key
-        leader = self._world.leader
-        return None if leader is None else (leader, 0)
+        return None if self.leader is None else (self.leader, 0)
 
     def brokers(self, listener: str) -> Sequence[Endpoint]:
         return [Endpoint(number, f"{listener}{number}.example", 9092) for number in (0, 1)]
@@ -232,11 +231,12 @@ class Host:
         self.broker = _Broker()
         self.broker.turn.now_ms = world.now_ms
         self.ledger = StoreLedger(world.store)
+        self.cluster = _Cluster(world, node)
         self.kafka = Kafka(
             cast("Broker", self.broker),
             KafkaRuntime(groups=world.settings),
             core=0,
-            cluster=_Cluster(world, node),
+            cluster=self.cluster,
             partitions=cast("Partitions", None),
             catalog=cast("Catalog", world.topics),
             ledger=self.ledger,
@@ -247,7 +247,7 @@ class Host:
 
 
 class GroupWorld:
-    """Two nodes of which one (`leader`) coordinates; `denied` holds what nobody may."""
+    """Two nodes of which clients ask one (`leader`); `denied` holds what nobody may."""
 
     def __init__(
         self, topics: Mapping[str, int] | None = None, settings: KafkaGroups | None = None
@@ -278,11 +278,18 @@ class GroupWorld:
         del principal
         return (operation, resource, name) not in self.denied
 
-    def lead(self, node: int) -> None:
-        """Nodes have come or gone: another coordinates."""
+    def lead(self, node: int | None) -> None:
+        """Nodes have come or gone: another coordinates, and both know it."""
         self.leader = node
         self.lives += 1
-        for host in self.hosts:
+        for each in range(len(self.hosts)):
+            self.learn(each)
+
+    def learn(self, node: int) -> None:
+        """A node hears who coordinates."""
+        host = self.hosts[node]
+        if host.cluster.lives != self.lives:
+            host.cluster.leader, host.cluster.lives = self.leader, self.lives
             host.kafka.moved()
 
     def settle(self) -> None:
@@ -305,14 +312,24 @@ class GroupWorld:
     def restart(self, node: int = 0) -> None:
         """The process of a node is killed, and another begins."""
         self.hosts[node].ledger.is_cut = True
+        self.now_ms += 1
         self.hosts[node] = Host(self, node)
 
     def send(self, api: int, version: int, request: Message, host: Host | None = None) -> list[Any]:
         """Ask; what is answered comes into the list that is returned."""
         answers: list[Any] = []
         host = host or self.host
+        fault = 0 if host.cluster.leader == host.cluster.node else ErrorCode.NOT_COORDINATOR
         call = Call[Any](
-            api, version, "app", CLIENT, request, self.now_ms, answers.append, listener="tcp"
+            api,
+            version,
+            "app",
+            CLIENT,
+            request,
+            self.now_ms,
+            answers.append,
+            listener="tcp",
+            fault=fault,
         )
         host.handlers[api](call)
         return answers

@@ -53,8 +53,8 @@ class Group:
         lost: Callable[[ErrorCode], None],
     ) -> None:
         self.tenant, self.id, self.key = name
-        self.lives = kafka.cluster.lives
-        """Which nodes lived when nobody else had it (`protocol.Cluster.lives`)."""
+        self.seen_ms = kafka.now_ms
+        """When it was seen last that nobody else has had it."""
         self.used_ms = kafka.now_ms
         self._kafka = kafka
         self._new_id = new_id

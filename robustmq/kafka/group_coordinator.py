@@ -2,13 +2,14 @@
 
 Who reads a group writes its page as it is before anything else: from then on the page has another
 version, and whoever coordinated the group before can change nothing of it any more. Only then its
-offsets are read, so that none is committed behind them. When nodes have come or gone since then,
-the page's version says whether another one had the group meanwhile.
+offsets are read, so that none is committed behind them. When nodes come or go, others may
+take themselves for the coordinator until they have heard of it: for that time the page's version
+is looked at with every request, to see whether another one has had the group.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -24,6 +25,10 @@ from robustmq.kafka.group_pages import ClassicPage, GroupPage, decode
 from robustmq.kafka.protocol import Kafka
 
 Found: TypeAlias = Callable[[Group | ErrorCode], None]
+
+
+_DOUBT_MS: Final = 10_000
+"""Longer than a node serves clients that has not heard yet which nodes live."""
 
 
 class Reader(NamedTuple):
@@ -44,6 +49,7 @@ class GroupCoordinator:
         self._groups: dict[str, Group] = {}
         self._loading: dict[str, list[Found]] = {}
         self._born_ms = kafka.now_ms
+        self._moved_ms = kafka.now_ms
         self._count = 0
         self._sweep_timer: Timer = self._set_timer()
         kafka.coordinators.append(self.moved)
@@ -61,7 +67,7 @@ class GroupCoordinator:
         key = group_key(tenant, group_id)
         group = self._groups.get(key)
         is_known = group is not None and group.exists
-        if is_known and group is not None and group.lives == self._kafka.cluster.lives:
+        if is_known and group is not None and self._is_sure(group):
             group.used_ms = self._kafka.now_ms
             then(group)
             return
@@ -75,42 +81,55 @@ class GroupCoordinator:
             then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         else:
             self._loading[key] = [then]
-            name = Name(tenant, group_id, key)
-            if is_known and group is not None:
-                group.ledger.verify(partial(self._verified, name, group, self._kafka.cluster.lives))
-            else:
-                self._load(name)
+            self._ask(Name(tenant, group_id, key), group if is_known else None)
 
-    def _verified(self, name: Name, group: Group, lives: int, error: ErrorCode) -> None:
-        """Nodes have come or gone since a group was read: perhaps another one had it meanwhile."""
+    def _is_sure(self, group: Group) -> bool:
+        """Whether no other core can have had a group since it was read, or looked at."""
+        is_alone = self._kafka.cluster.lives == 0
+        return is_alone or group.seen_ms >= self._moved_ms + _DOUBT_MS
+
+    def _ask(self, name: Name, group: Group | None) -> None:
+        """Read a group, or see whether it is as it is known here, for those who wait now."""
+        asked_ms, count = self._kafka.now_ms, len(self._loading[name.key])
+        if group is None:
+            _Loading(self._kafka, name.key, partial(self._loaded, name, asked_ms, count))
+        else:
+            group.ledger.verify(partial(self._verified, name, group, asked_ms, count))
+
+    def _verified(
+        self, name: Name, group: Group, asked_ms: int, count: int, error: ErrorCode
+    ) -> None:
         if error:
             group.close(error)
             self._forget(name.key)
-            self._load(name)
+            self._ask(name, None)
             return
-        group.lives = lives
-        for then in self._loading.pop(name.key):
-            then(group)
+        group.seen_ms = asked_ms
+        self._answer(name, count, group)
 
-    def _load(self, name: Name) -> None:
-        lives = self._kafka.cluster.lives
-        _Loading(self._kafka, name.key, partial(self._loaded, name, lives))
-
-    def _loaded(self, name: Name, lives: int, result: Known | ErrorCode) -> None:
-        found: Group | ErrorCode
+    def _loaded(self, name: Name, asked_ms: int, count: int, result: Known | ErrorCode) -> None:
         if isinstance(result, ErrorCode):
-            self._forget(name.key)
-            found = result
+            self._answer(name, count, result)
+        elif not self._kafka.coordinates(name.key):
+            self._answer(name, count, ErrorCode.NOT_COORDINATOR)
         else:
             lost = partial(self._lost, name.key)
-            found = self._groups[name.key] = Group(self._kafka, name, result, self.new_id, lost)
-            found.lives = lives
+            group = self._groups[name.key] = Group(self._kafka, name, result, self.new_id, lost)
+            group.seen_ms = asked_ms
             self._row[metrics.KAFKA_GROUPS] = len(self._groups)
-        for then in self._loading.pop(name.key):
+            self._answer(name, count, group)
+
+    def _answer(self, name: Name, count: int, found: Group | ErrorCode) -> None:
+        """Answer those who had asked before it was read; the others must know it as it is now."""
+        waiting = self._loading.pop(name.key)
+        for then in waiting[:count]:
             then(found)
+        for then in waiting[count:]:
+            self.find(name.tenant, name.group_id, then)
 
     def moved(self) -> None:
         """Nodes have come or gone: members of groups that are coordinated elsewhere look there."""
+        self._moved_ms = self._kafka.now_ms
         for group in self:
             if not self._kafka.coordinates(group.key):
                 group.close(ErrorCode.NOT_COORDINATOR)

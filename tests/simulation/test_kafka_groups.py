@@ -71,6 +71,8 @@ class Client:
         self.world = world
         self.truth = truth
         self.name = name
+        self.node = world.leader or 0
+        """Whom it takes for the coordinator, until it is told that it is not."""
         self._host: Host | None = None
         self._answers: list[Any] = []
         self._then: Callable[[Any], None] | None = None
@@ -80,7 +82,7 @@ class Client:
         return self._then is not None
 
     def send(self, api: int, version: int, request: Message, then: Callable[[Any], None]) -> None:
-        self._host = self.world.host
+        self._host = self.world.hosts[self.node]
         self._then = then
         self._answers = self.world.send(api, version, request, self._host)
 
@@ -95,8 +97,13 @@ class Client:
         elif self._host not in self.world.hosts:
             self.give_up()
 
+    def seek(self) -> None:
+        """Ask for the coordinator."""
+        self.node = self.world.leader or 0
+
     def give_up(self) -> None:
         self._then = None
+        self.seek()
         self.lost()
 
     def lost(self) -> None:
@@ -159,6 +166,8 @@ class ClassicMember(Client):
             self.phase = "join"
 
     def refused(self, error: int) -> None:
+        if error in RETRY:
+            self.seek()
         if error in RETRY or not error:
             return
         if error != ErrorCode.REBALANCE_IN_PROGRESS:
@@ -192,12 +201,12 @@ class ClassicMember(Client):
             self.phase = "sync"
 
     def _sync(self) -> None:
+        numbers = list(range(PARTITIONS))
+        self.rng.shuffle(numbers)
         assignments = [
             SyncGroupRequestAssignment(
                 member_id=member,
-                assignment=msgspec.msgpack.encode(
-                    list(range(PARTITIONS))[index :: len(self.members)]
-                ),
+                assignment=msgspec.msgpack.encode(numbers[index :: len(self.members)]),
             )
             for index, member in enumerate(self.members)
         ]
@@ -256,6 +265,7 @@ class ConsumerMember(Client):
 
     def refused(self, error: int) -> None:
         if error in RETRY or error == ErrorCode.STALE_MEMBER_EPOCH:
+            self.seek()
             self.is_whole = True
             return
         self.epoch, self.owned, self.is_whole = 0, frozenset(), True
@@ -281,6 +291,8 @@ class Simulation:
         self.truth = Truth()
         self.kind = kind
         self.born = 0
+        self.moved_ms = 0
+        self.fetches: list[tuple[dict[int, int], list[Any]]] = []
         self.clients: list[ClassicMember | ConsumerMember] = []
         for _ in range(3):
             self.add()
@@ -291,7 +303,11 @@ class Simulation:
 
     def step(self, *, is_calm: bool) -> None:
         roll = self.rng.random()
-        if roll < 0.45:
+        if roll < 0.03:
+            self.world.learn(self.rng.randrange(2))
+        elif roll < 0.06:
+            self.fetch()
+        elif roll < 0.45:
             client = self.rng.choice(self.clients)
             client.look()
             if not client.is_waiting:
@@ -305,9 +321,35 @@ class Simulation:
         else:
             self.disturb()
 
+    def fetch(self) -> None:
+        """Read the offsets where the coordinator is, by what it knows: nothing is missing."""
+        for required, answers in self.fetches:
+            if answers and not answers[0].groups[0].error_code:
+                self.check_offsets(required, answers[0])
+        host = self.world.host
+        self.fetches = [each for each in self.fetches if not each[1]][-10:]
+        if host.cluster.lives == self.world.lives:
+            required = dict(self.truth.acknowledged)
+            request = OffsetFetchRequest(
+                groups=[OffsetFetchRequestGroup(group_id="g", topics=None)]
+            )
+            answers = self.world.send(ApiKey.OFFSET_FETCH, 9, request, host)
+            self.fetches.append((required, answers))
+
+    def check_offsets(self, required: dict[int, int], response: OffsetFetchResponse) -> None:
+        read = {
+            each.partition_index: each.committed_offset
+            for topic in response.groups[0].topics
+            for each in topic.partitions
+        }
+        assert all(read.get(number, -1) >= offset for number, offset in required.items())
+
     def pass_time(self) -> None:
         """Time goes on, and the ledger does not."""
         self.world.now_ms += self.rng.randrange(1, 300)
+        if self.world.now_ms > self.moved_ms + 5_000:
+            self.world.learn(0)
+            self.world.learn(1)
         for host in self.world.hosts:
             host.broker.turn.now_ms = self.world.now_ms
             host.broker.timers.run(self.world.now_ms)
@@ -316,10 +358,10 @@ class Simulation:
         roll = self.rng.random()
         if roll < 0.3:
             self.world.restart(self.rng.randrange(2))
-        elif roll < 0.5:
-            self.world.lead(self.rng.randrange(2))
-        elif roll < 0.6:  # Some hear of it a moment later.
+        elif roll < 0.6:
             self.world.leader = self.rng.randrange(2)
+            self.world.lives += 1
+            self.moved_ms = self.world.now_ms
         elif roll < 0.8 and len(self.clients) > 1:
             self.clients.remove(self.rng.choice(self.clients))
         elif len(self.clients) < 5:
@@ -378,11 +420,5 @@ def test_a_group_under_disturbances(
     world.settle()
     request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id="g", topics=None)])
     response = world.ask(ApiKey.OFFSET_FETCH, 9, request, OffsetFetchResponse)
-    read = {
-        each.partition_index: each.committed_offset
-        for topic in response.groups[0].topics
-        for each in topic.partitions
-    }
-    acknowledged = simulation.truth.acknowledged
-    assert acknowledged
-    assert all(read[number] >= offset for number, offset in acknowledged.items())
+    assert simulation.truth.acknowledged
+    simulation.check_offsets(simulation.truth.acknowledged, response)

@@ -333,10 +333,11 @@ def test_a_restart_between_join_and_sync_goes_on_there() -> None:
 def test_of_two_that_take_themselves_for_the_coordinator_one_is_told() -> None:
     world = GroupWorld()
     leader, _ = two(world)
-    world.leader = 1
+    world.leader, world.lives = 1, 1
+    world.learn(1)
     assert beat(world, leader.member_id, 2) == 0
+    world.restart(1)
     world.leader = 0
-    world.hosts[1].kafka.moved()
     old = world.hosts[0].coordinator
     (group,) = old
     assert isinstance(group.machine, ClassicGroup)
@@ -347,6 +348,7 @@ def test_of_two_that_take_themselves_for_the_coordinator_one_is_told() -> None:
     assert waiting[0].error_code == again[0].error_code == ErrorCode.NOT_COORDINATOR
     assert list(old) == []
     assert world.counted(metrics.KAFKA_GROUPS_LOST) == 1
+    world.lead(1)
     assert beat(world, leader.member_id, 2) == 0
 
 

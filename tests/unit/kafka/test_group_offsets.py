@@ -193,7 +193,8 @@ def test_a_commit_whose_fate_is_not_known_is_read_anew() -> None:
 def test_a_coordinator_that_was_replaced_commits_nothing() -> None:
     world = GroupWorld()
     commit(world, committing(1))
-    world.leader = 1
+    world.leader, world.lives = 1, 1
+    world.learn(1)
     assert fetch(world) == {("t", 0): 1}
     world.leader = 0
     assert commit(world, committing(2)) == ErrorCode.NOT_COORDINATOR
@@ -409,7 +410,7 @@ def test_how_groups_are_described_and_listed() -> None:
 
 def test_the_coordinator_is_found() -> None:
     world = GroupWorld()
-    world.leader = 1
+    world.lead(1)
 
     def find(version: int, kind: int = 0) -> list[tuple[int, str, int]]:
         request = FindCoordinatorRequest(key="g", key_type=kind, coordinator_keys=["g", "h"])
@@ -423,7 +424,7 @@ def test_the_coordinator_is_found() -> None:
     assert find(3, kind=2) == [(-1, "", ErrorCode.INVALID_REQUEST)]
     world.denied = {(Operation.DESCRIBE, Resource.GROUP, "g")}
     assert find(5)[0] == (-1, "", ErrorCode.GROUP_AUTHORIZATION_FAILED)
-    world.leader = None
+    world.lead(None)
     host = world.hosts[0]
     request = FindCoordinatorRequest(key="h")
     (answer,) = world.send(ApiKey.FIND_COORDINATOR, 2, request, host)
