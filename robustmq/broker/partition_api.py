@@ -4,7 +4,7 @@ Whatever a partition's owner is, this core, another one of this node or of anoth
 asked in the same way. No call waits; every answer comes once, to the callable given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from robustmq.shard.fault import Fault
@@ -17,6 +17,7 @@ __all__ = [
     "Appended",
     "EpochEnd",
     "Fault",
+    "Following",
     "Found",
     "Marker",
     "Opening",
@@ -179,6 +180,29 @@ class Reading(Protocol):
         """Nobody waits any more: its answer does not come."""
 
 
+class Following(Protocol):
+    """What somebody reads again and again; only what is new is looked at, and told."""
+
+    def want(self, place: int, wanted: Wanted | None) -> None:
+        """Want something else at a place from now on, or with None nothing any more."""
+
+    def read(
+        self,
+        min_bytes: int,
+        max_bytes: int,
+        until_ms: int,
+        reply: Callable[[Mapping[int, Read]], None],
+    ) -> Reading:
+        """As `Partitions.read`: told by place is what may be new since the read before.
+
+        Batches and faults are told each time, until something else is wanted there. There is
+        one read at a time.
+        """
+
+    def close(self) -> None:
+        """Read no more."""
+
+
 class Partitions(Protocol):
     """The partitions of all topics."""
 
@@ -200,6 +224,9 @@ class Partitions(Protocol):
         Answered, in the order of what is wanted, when there are `min_bytes`, or a fault, or it is
         `until_ms` of the turn's clock: whatever there is by then. It may be answered at once.
         """
+
+    def follow(self) -> Following:
+        """Begin to read partitions again and again."""
 
     def find(self, sought: Sequence[Sought], reply: Callable[[Sequence[Found]], None]) -> None:
         """Look for offsets."""

@@ -7,7 +7,7 @@ MessagePack. A batch lies at the end of its frame, as it is.
 import enum
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -28,7 +28,11 @@ from robustmq.broker.partition_api import (
 _CALL: Final = struct.Struct("<BBQ")
 _APPEND: Final = struct.Struct("<BBQII")
 _APPENDED: Final = struct.Struct("<BBQqqq")
-_READ: Final = struct.Struct("<BBQQQ")
+_READ: Final = struct.Struct("<BBQQQQ")
+
+
+Change: TypeAlias = tuple[int, Wanted | None]
+"""A place, and what is wanted there."""
 
 
 class Kind(enum.IntEnum):
@@ -41,6 +45,7 @@ class Kind(enum.IntEnum):
     CANCEL = 68
     ASK = 69
     ANSWER = 70
+    FORGET = 71
     KEPT = 71
 
 
@@ -58,7 +63,7 @@ class Question(enum.IntEnum):
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _kept: Final = msgspec.msgpack.Decoder(list[bytes])
-_wanted: Final = msgspec.msgpack.Decoder(list[Wanted])
+_changes: Final = msgspec.msgpack.Decoder(list[tuple[int, Wanted | None]])
 _reads: Final = msgspec.msgpack.Decoder(list[tuple[int, Read]])
 _asked: Final[dict[Question, msgspec.msgpack.Decoder[Any]]] = {
     Question.FIND: msgspec.msgpack.Decoder(list[Sought]),
@@ -105,19 +110,37 @@ def read_appended(frame: bytes) -> tuple[int, Appended]:
     return call, Appended(fault, base, timestamp, start, frame[_APPENDED.size :].decode())
 
 
-def read(call: int, min_bytes: int, max_bytes: int, wanted: Sequence[Wanted]) -> bytes:
-    """Ask for what there is; without `min_bytes` of it, and no fault, also for what comes then."""
-    return _READ.pack(Kind.READ, 0, call, min_bytes, max_bytes) + _encode(wanted)
+def read(
+    call: int, number: int, min_bytes: int, max_bytes: int, changes: Sequence[Change]
+) -> bytes:
+    """Ask for what there is; without `min_bytes` of it, and no fault, also for what comes then.
+
+    `changes` are places, and what is wanted there from now on. With a `number` they are kept under
+    it, and another read of that number says only what is wanted otherwise (None: nothing).
+    """
+    head = _READ.pack(Kind.READ, 0, call, number, min_bytes, max_bytes)
+    return head + _encode(changes)
 
 
-def read_read(frame: bytes) -> tuple[int, int, int, list[Wanted]]:
-    """Return (call, min bytes, max bytes, wanted)."""
-    _, _, call, min_bytes, max_bytes = _READ.unpack_from(frame)
-    return call, min_bytes, max_bytes, _wanted.decode(memoryview(frame)[_READ.size :])
+def read_read(frame: bytes) -> tuple[int, int, int, int, list[Change]]:
+    """Return (call, number, min bytes, max bytes, changes)."""
+    _, _, call, number, min_bytes, max_bytes = _READ.unpack_from(frame)
+    changes = _changes.decode(memoryview(frame)[_READ.size :])
+    return call, number, min_bytes, max_bytes, changes
+
+
+def forget(number: int) -> bytes:
+    """Say that what is kept for reads under a number is wanted no more."""
+    return _CALL.pack(Kind.FORGET, 0, number)
+
+
+def read_forget(frame: bytes) -> int:
+    """Return the number."""
+    return int(_CALL.unpack_from(frame)[2])
 
 
 def reading(call: int, reads: Sequence[tuple[int, Read]], is_last: bool) -> bytes:
-    """Say what has come of a `read`, by place in what was wanted: of all of it at first.
+    """Say what has come of a `read`, by place: at first of all that was not told yet.
 
     What comes later is what lies behind it; `is_last`: nothing will.
     """

@@ -1,12 +1,12 @@
 """Reads of partitions: the asker's side, which may wait, and the owner's, which tells it more.
 
-An owner says at once what it has of all that was wanted. Unless that is enough it parks the read,
-and says what has come since when a partition wakes it, all of a turn together. Nothing is looked
-at twice: what is told later lies behind what was told before.
+An owner says at once what it has of all that is wanted and was not told yet. Unless that is enough
+the read waits there, and what has come since is told when a partition wakes it, all of a turn
+together. Nothing is looked at twice: what is told later lies behind what was told before.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -35,8 +35,8 @@ class Source(Protocol):
         """Call `wake` once when there may be more of a partition, or a fault."""
 
 
-Tell = Callable[[Sequence[tuple[int, Read]], bool], None]
-"""Says reads by place in what was wanted, and whether these are the last."""
+Told = Sequence[tuple[int, Read]]
+"""Reads by their places in what is wanted."""
 
 
 def next_offset(batch: bytes) -> int:
@@ -44,33 +44,82 @@ def next_offset(batch: bytes) -> int:
     return int(_BASE.unpack_from(batch)[0] + _LAST_DELTA.unpack_from(batch, _LAST_DELTA_AT)[0] + 1)
 
 
+class Standing:
+    """What one asker wants of this core's partitions, by place; what `is_lasting` reads again.
+
+    `hot` are the places of which there may be something that was not told; the others are parked,
+    and become hot when they are woken. `serving` is the read that waits, if there is one.
+    """
+
+    __slots__ = ("_parked", "hot", "is_lasting", "serving", "source", "wanted")
+
+    def __init__(self, source: Source, *, is_lasting: bool) -> None:
+        self.source = source
+        self.is_lasting = is_lasting
+        self.wanted: dict[int, Wanted] = {}
+        self.hot: dict[int, None] = {}
+        self.serving: Serving | None = None
+        self._parked: dict[int, Parked] = {}
+
+    def change(self, changes: Iterable[tuple[int, Wanted | None]]) -> None:
+        """Want something else, or with None nothing any more, at some places."""
+        for place, wanted in changes:
+            parked = self._parked.pop(place, None)
+            if parked is not None:
+                parked.cancel()
+            if wanted is None:
+                self.wanted.pop(place, None)
+                self.hot.pop(place, None)
+            else:
+                self.wanted[place] = wanted
+                self.hot[place] = None
+
+    def park(self, place: int) -> None:
+        """Let a place be woken when there is more of it."""
+        if place not in self._parked:
+            wanted = self.wanted[place]
+            self._parked[place] = self.source.park(
+                wanted.partition, wanted.is_committed, partial(self._wake, place)
+            )
+
+    def _wake(self, place: int) -> None:
+        if self._parked.pop(place, None) is not None:
+            self.hot[place] = None
+            if self.serving is not None:
+                self.serving.wake(place)
+
+    def close(self) -> None:
+        """Nothing is wanted any more."""
+        if self.serving is not None:
+            self.serving.stop()
+        for parked in self._parked.values():
+            parked.cancel()
+        self._parked.clear()
+        self.hot.clear()
+
+
 class Serving:
-    """The owner's side of one read.
+    """The owner's side of one read of what stands.
 
     `collect` says what there is of all that is due, `tell` that to the asker. `woken()` is called
     when something is due again; not before the turn's commit.
     """
 
-    __slots__ = (
-        "_due", "_left", "_min_bytes", "_parked", "_source", "_tell", "_wanted", "_woken",
-        "is_over",
-    )  # fmt: skip
+    __slots__ = ("_due", "_left", "_min_bytes", "_next", "_tell", "_woken", "is_over", "standing")
 
-    def __init__(
-        self, source: Source, wanted: Sequence[Wanted], min_bytes: int, max_bytes: int
-    ) -> None:
-        self._source = source
-        self._wanted = list(wanted)
+    def __init__(self, standing: Standing, min_bytes: int, max_bytes: int) -> None:
+        self.standing = standing
+        standing.serving = self
         self._min_bytes = min_bytes
         self._left = max_bytes
-        self._tell: Tell
+        self._tell: Callable[[Told, bool], None]
         self._woken: Callable[[], None]
-        self._parked: dict[int, Parked] = {}
-        self._due: list[int] = list(range(len(wanted)))
+        self._due: list[int] = list(standing.hot)
+        self._next: dict[int, Wanted] = {}
         self.is_over = False
 
-    def connect(self, tell: Tell, woken: Callable[[], None]) -> None:
-        """Know whom to tell, and whom to ask for another `collect`."""
+    def connect(self, tell: Callable[[Told, bool], None], woken: Callable[[], None]) -> None:
+        """Know whom to tell reads, and whether they are the last, and who calls `collect`."""
         self._tell = tell
         self._woken = woken
 
@@ -80,65 +129,68 @@ class Serving:
         found = [(place, self._read(place)) for place in due]
         if self._min_bytes <= 0 or self._left <= 0 or any(read.fault for _, read in found):
             self.stop()
+        if self.standing.is_lasting or not self.is_over:
+            self._park(found)
         return found
 
-    def tell(self, found: Sequence[tuple[int, Read]]) -> None:
-        """Tell the asker, and wait for more of it unless it is over."""
+    def tell(self, found: Told) -> None:
+        """Tell the asker what `collect` has returned."""
         self._tell(found, self.is_over)
-        # Whoever hears it may want no more.
-        if not self.is_over:
-            for place, _ in found:
-                self._park(place)
 
     def _read(self, place: int) -> Read:
-        wanted = self._wanted[place]
-        if wanted.max_bytes > self._left:
-            wanted = wanted._replace(max_bytes=max(self._left, 0))
-        read = self._source.read(wanted)
+        standing = self.standing
+        wanted = self._next.get(place) or standing.wanted[place]
+        left = self._left
+        if wanted.max_bytes > left:
+            wanted = wanted._replace(max_bytes=max(left, 0))
+        read = standing.source.read(wanted)
         if read.batches:
             size = read.size
             self._left -= size
             self._min_bytes -= size
-            self._wanted[place] = wanted._replace(
-                offset=next_offset(read.batches[-1]), max_bytes=max(wanted.max_bytes - size, 0)
-            )
+            # The others come before it next time.
+            standing.hot.pop(place, None)
+            standing.hot[place] = None
+            if self._min_bytes > 0:
+                self._next[place] = wanted._replace(
+                    offset=next_offset(read.batches[-1]), max_bytes=wanted.max_bytes - size
+                )
+        elif not read.fault and wanted.max_bytes:
+            standing.hot.pop(place, None)
         return read
 
-    def _park(self, place: int) -> None:
-        wanted = self._wanted[place]
-        if wanted.max_bytes:
-            self._parked[place] = self._source.park(
-                wanted.partition, wanted.is_committed, partial(self._wake, place)
-            )
+    def _park(self, found: Told) -> None:
+        """Let those be woken of which there was nothing, or of which more may be waited for."""
+        standing = self.standing
+        for place, read in found:
+            if read.fault:
+                continue
+            if place not in standing.hot or (
+                not self.is_over and place in self._next and self._next[place].max_bytes > 0
+            ):
+                standing.park(place)
 
-    def _wake(self, place: int) -> None:
-        if self._parked.pop(place, None) is not None:
-            self._due.append(place)
-            if len(self._due) == 1:
-                self._woken()
+    def wake(self, place: int) -> None:
+        """There may be more at a place."""
+        self._due.append(place)
+        if len(self._due) == 1:
+            self._woken()
 
     def stop(self) -> None:
         """Nobody waits any more."""
-        for parked in self._parked.values():
-            parked.cancel()
-        self._parked.clear()
-        self._due.clear()
         self.is_over = True
-
-
-class Done:
-    """A read that was answered at once."""
-
-    def cancel(self) -> None:
-        """Do nothing."""
+        self._due.clear()
+        self.standing.serving = None
+        if not self.standing.is_lasting:
+            self.standing.close()
 
 
 class Portion:
-    """What one core has been asked for of a read; `places` are those in all that is wanted."""
+    """What one core has been asked for of a read: the places that it leads."""
 
     __slots__ = ("core", "is_silent", "places", "reading")
 
-    def __init__(self, core: int, places: Sequence[int], reading: "Pending") -> None:
+    def __init__(self, core: int, places: Iterable[int], reading: "Pending") -> None:
         self.core = core
         self.places = places
         self.reading = reading
@@ -148,10 +200,10 @@ class Portion:
 class Pending:
     """The asker's side of one read; `partition_api.Reading`.
 
-    `calls` are its open portions by their call's number; `close(call, portion)` ends one of them
-    whose owner would say more. It answers when all portions have spoken and there is enough, or a
-    fault, or it is too late to wait; a core that says nothing by then is not waited for when
-    there is something to tell of the others.
+    `reads` holds what is known without asking: faults. `calls` are its open portions by their
+    call's number; `close(call, portion)` ends one of them whose owner would say more. It answers
+    when all portions have spoken and there is enough, or a fault, or it is too late to wait; a
+    core that says nothing by then is not waited for when there is something to tell of the others.
     """
 
     __slots__ = (
@@ -161,14 +213,14 @@ class Pending:
 
     def __init__(
         self,
-        reads: list[Read | None],
+        reads: dict[int, Read],
         min_bytes: int,
-        reply: Callable[[Sequence[Read]], None],
+        reply: Callable[[Mapping[int, Read]], None],
         close: Callable[[int, Portion], None],
     ) -> None:
         self._reads = reads
         self._min_bytes = min_bytes
-        self._reply: Callable[[Sequence[Read]], None] | None = reply
+        self._reply: Callable[[Mapping[int, Read]], None] | None = reply
         self._close = close
         self._silent = 0
         self._size = 0
@@ -176,9 +228,9 @@ class Pending:
         self._is_late = False
         self.calls: dict[int, Portion] = {}
         # What nobody leads is answered without delay.
-        self.is_due = any(read is not None for read in reads)
+        self.is_due = bool(reads)
 
-    def ask(self, call: int, core: int, places: Sequence[int]) -> Portion:
+    def ask(self, call: int, core: int, places: Iterable[int]) -> Portion:
         """Wait for a portion."""
         portion = self.calls[call] = Portion(core, places, self)
         self._silent += 1
@@ -193,15 +245,14 @@ class Pending:
         """Be told by a timer that it is late."""
         self._timer = timer
 
-    def take(self, portion: Portion, reads: Sequence[tuple[int, Read]]) -> None:
+    def take(self, portion: Portion, reads: Told) -> None:
         """Hear what an owner has to tell; `answer_if_ready` follows."""
         if portion.is_silent:
             portion.is_silent = False
             self._silent -= 1
         for place, read in reads:
-            at = portion.places[place]
-            before = self._reads[at]
-            self._reads[at] = read if before is None else _joined(before, read)
+            before = self._reads.get(place)
+            self._reads[place] = read if before is None else _joined(before, read)
             if read.batches:
                 self._size += read.size
             elif read.fault:
@@ -212,9 +263,12 @@ class Pending:
         if portion.is_silent:
             portion.is_silent = False
             self._silent -= 1
-            for at in portion.places:
-                self._reads[at] = Read(Fault.UNAVAILABLE)
+            self._miss(portion)
         self.is_due = True
+
+    def _miss(self, portion: Portion) -> None:
+        for place in portion.places:
+            self._reads[place] = Read(Fault.UNAVAILABLE)
 
     def answer_if_ready(self) -> None:
         """Answer when there is what was asked for."""
@@ -222,9 +276,11 @@ class Pending:
         if reply is None or (self._silent and not (self._is_late and self._size)):
             return
         if self.is_due or self._is_late or self._size >= self._min_bytes:
+            for portion in self.calls.values():
+                if portion.is_silent:
+                    self._miss(portion)
             self.cancel()
-            silent = Read(Fault.UNAVAILABLE)
-            reply([silent if read is None else read for read in self._reads])
+            reply(self._reads)
 
     def late(self) -> None:
         """The time to wait is over."""

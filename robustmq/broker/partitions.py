@@ -4,7 +4,7 @@ Calls are numbered anew with every life of a core, above all numbers of earlier 
 to a call that nobody knows is for a life that has ended, or for somebody who waits no more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from robustmq.broker.partition_api import (
     Appended,
     EpochEnd,
     Fault,
+    Following,
     Found,
     Marker,
     Opening,
@@ -28,11 +29,12 @@ from robustmq.broker.partition_api import (
 )
 from robustmq.broker.partition_frames import Kind, Question
 from robustmq.broker.partition_questions import Answer, Gathering, Oracle, Part, answer
-from robustmq.broker.partition_reads import Pending, Portion, Serving, Source
+from robustmq.broker.partition_readers import Followed, Readers
+from robustmq.broker.partition_reads import Source
+from robustmq.broker.partition_ways import Ways
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric
-from robustmq.broker.timers import Timers
-from robustmq.message.core_number import FIRST_REMOTE
+from robustmq.broker.timers import Timer, Timers
 
 _EPOCH_SHIFT: Final = 40
 _HARD: Final = 4
@@ -82,22 +84,26 @@ class Partitions:
         owner: Owner,
         pressure_bytes: int,
     ) -> None:
-        self._turn = turn
         self._core = core
         self._placement = placement
         self._fabric = fabric
-        self._catalog = catalog
         self._owner = owner
         self._pressure_bytes = pressure_bytes
         self._last_call = epoch << _EPOCH_SHIFT
-        self._version = catalog.version
-        self._cores: dict[Partition, int] = {}
+        self._ways = Ways(catalog, placement)
+        self._readers = Readers(
+            turn,
+            core=core,
+            fabric=fabric,
+            ways=self._ways,
+            source=owner,
+            next_call=self._next_call,
+            at=self._at,
+            pressure_bytes=pressure_bytes,
+        )
         self._unanswered = 0
         self._appends: dict[int, _Append] = {}
-        self._portions: dict[int, Portion] = {}
         self._parts: dict[int, Part[Any]] = {}
-        self._servings: dict[tuple[int, int], Serving] = {}
-        self._woken: dict[tuple[int, int], None] = {}
         self.timers: Timers
         self.appending: Callable[
             [Partition, Callable[[Appended], None]], Callable[[Appended], None]
@@ -107,44 +113,16 @@ class Partitions:
         self.handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.APPEND: self._on_append,
             Kind.APPENDED: self._on_appended,
-            Kind.READ: self._on_read,
-            Kind.READING: self._on_reading,
-            Kind.CANCEL: self._on_cancel,
             Kind.ASK: self._on_ask,
             Kind.ANSWER: self._on_answer,
-        }
+        } | self._readers.handlers
+
+    def _at(self, when_ms: int, callback: Callable[[], None]) -> Timer:
+        return self.timers.at(when_ms, callback)
 
     def _next_call(self) -> int:
         self._last_call += 1
         return self._last_call
-
-    def _core_of(self, partition: Partition, *, anywhere: bool = False) -> tuple[int, int]:
-        """The core that leads a partition, and 0; else the fault in the second place.
-
-        What clients ask is asked only of cores of this node unless `anywhere`. `_look` has been
-        called since the catalog may have changed.
-        """
-        core = self._cores.get(partition)
-        if core is not None:
-            return core, 0
-        core = self._catalog.core_of(partition)
-        if core is not None and (core < FIRST_REMOTE or anywhere):
-            if not self._placement.is_live(core):
-                return core, Fault.UNAVAILABLE
-            if core < FIRST_REMOTE:
-                self._cores[partition] = core
-            return core, 0
-        topic = self._catalog.of(partition.topic)
-        if topic is None or not 0 <= partition.number < topic.partitions:
-            return 0, Fault.UNKNOWN
-        return 0, Fault.NOT_LEADER
-
-    def _look(self) -> None:
-        """Forget who leads what when the catalog is another."""
-        version = self._catalog.version
-        if version != self._version:
-            self._version = version
-            self._cores.clear()
 
     # ------------------------------------------------------------------ appending
 
@@ -152,8 +130,8 @@ class Partitions:
         self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
     ) -> None:
         """See `partition_api.Partitions.append`."""
-        self._look()
-        core, fault = self._core_of(partition)
+        self._ways.look()
+        core, fault = self._ways.core_of(partition)
         size = len(batch)
         if not fault and self._unanswered > _HARD * self._pressure_bytes:
             fault = Fault.BUSY
@@ -203,144 +181,25 @@ class Partitions:
         reply: Callable[[Sequence[Read]], None],
     ) -> Reading:
         """See `partition_api.Partitions.read`."""
-        assert wanted, "nothing comes of nothing"
-        places: dict[int, list[int]] = {}
-        reads: list[Read | None] = [None] * len(wanted)
-        self._look()
-        for place, each in enumerate(wanted):
-            core, fault = self._core_of(each.partition)
-            if fault:
-                reads[place] = Read(fault)
-            elif core in places:
-                places[core].append(place)
-            else:
-                places[core] = [place]
-        is_waiting = until_ms > self._turn.now_ms
-        least = min_bytes if is_waiting else 0
-        pending = Pending(reads, least, reply, self._close)
-        if pending.is_due:
-            least = 0
-        if len(places.get(self._core, ())) == len(wanted):
-            serving = Serving(self._owner, wanted, least, max_bytes)
-            found = serving.collect()
-            if serving.is_over:
-                reply([read for _, read in found])
-                return pending
-            call = self._expect(pending, self._core, places[self._core])
-            self._serve((self._core, call), serving)
-            serving.tell(found)
-        else:
-            self._ask_cores(pending, wanted, places, least, max_bytes)
-        if is_waiting and not pending.is_over:
-            pending.wait(self.timers.at(until_ms, pending.late))
-        return pending
+        return self._readers.read(wanted, min_bytes, max_bytes, until_ms, reply)
 
-    def _expect(self, pending: Pending, core: int, places: Sequence[int]) -> int:
-        """Let a core's portion of a read have a call."""
-        call = self._next_call()
-        self._portions[call] = pending.ask(call, core, places)
-        return call
-
-    def _ask_cores(
-        self,
-        pending: Pending,
-        wanted: Sequence[Wanted],
-        places: Mapping[int, list[int]],
-        min_bytes: int,
-        max_bytes: int,
-    ) -> None:
-        """Ask several cores, this one at last: the others work on it meanwhile."""
-        asked = [(self._expect(pending, core, ours), core) for core, ours in places.items()]
-        for call, core in sorted(asked, key=lambda each: each[1] == self._core):
-            ours = places[core]
-            share = max(max_bytes * len(ours) // len(wanted), 1)
-            of_core = [wanted[place] for place in ours]
-            if core == self._core:
-                serving = Serving(self._owner, of_core, min_bytes, share)
-                self._serve((core, call), serving)
-                self._run((core, call), serving)
-            else:
-                self._fabric.send(core, frames.read(call, min_bytes, share, of_core))
-        pending.answer_if_ready()
-
-    def _close(self, call: int, portion: Portion) -> None:
-        """A portion is wanted no more, though its owner has not said its last."""
-        del self._portions[call]
-        if portion.core == self._core:
-            self._forget((self._core, call))
-        else:
-            self._fabric.send(portion.core, frames.cancel(call))
-
-    def _serve(self, key: tuple[int, int], serving: Serving) -> None:
-        source, call = key
-        tell = self._told if source == self._core else self._tell
-        serving.connect(partial(tell, source, call), partial(self._wake, key))
-        self._servings[key] = serving
-
-    def _wake(self, key: tuple[int, int]) -> None:
-        self._woken[key] = None
-
-    def _run(self, key: tuple[int, int], serving: Serving) -> None:
-        source = key[0]
-        if source != self._core and self._fabric.backlog(source) > self._pressure_bytes:
-            self._woken[key] = None
-        else:
-            serving.tell(serving.collect())
-            if serving.is_over:
-                self._servings.pop(key, None)
+    def follow(self) -> Following:
+        """See `partition_api.Partitions.follow`."""
+        return Followed(self._readers)
 
     @property
     def busy(self) -> bool:
         """Whether there is work for another turn although nothing new has arrived."""
-        return any(self._fabric.backlog(key[0]) <= self._pressure_bytes for key in self._woken)
+        return self._readers.busy
 
     @property
     def is_woken(self) -> bool:
         """Whether `run` has something to do."""
-        return bool(self._woken)
+        return self._readers.is_woken
 
     def run(self) -> None:
         """After a commit: read what has become readable for those who wait for it."""
-        woken, self._woken = self._woken, {}
-        for key in woken:
-            serving = self._servings.get(key)
-            if serving is not None:
-                self._run(key, serving)
-
-    def _tell(
-        self, source: int, call: int, reads: Sequence[tuple[int, Read]], is_last: bool
-    ) -> None:
-        self._fabric.send(source, frames.reading(call, reads, is_last))
-
-    def _told(
-        self, source: int, call: int, reads: Sequence[tuple[int, Read]], is_last: bool
-    ) -> None:
-        portion = self._portions.get(call)
-        if portion is None or portion.core != source:
-            return
-        pending = portion.reading
-        if is_last:
-            del self._portions[call], pending.calls[call]
-        pending.take(portion, reads)
-        pending.answer_if_ready()
-
-    def _on_read(self, source: int, frame: bytes) -> None:
-        call, min_bytes, max_bytes, wanted = frames.read_read(frame)
-        serving = Serving(self._owner, wanted, min_bytes, max_bytes)
-        self._serve((source, call), serving)
-        self._run((source, call), serving)
-
-    def _on_reading(self, source: int, frame: bytes) -> None:
-        self._told(source, *frames.read_reading(frame))
-
-    def _on_cancel(self, source: int, frame: bytes) -> None:
-        self._forget((source, frames.read_cancel(frame)))
-
-    def _forget(self, key: tuple[int, int]) -> None:
-        self._woken.pop(key, None)
-        serving = self._servings.pop(key, None)
-        if serving is not None:
-            serving.stop()
+        self._readers.run()
 
     # ------------------------------------------------------------------ questions
 
@@ -405,9 +264,9 @@ class Partitions:
         gathering = Gathering[Answer](len(things), reply)
         places: dict[int, list[int]] = {}
         faults: list[tuple[int, int]] = []
-        self._look()
+        self._ways.look()
         for place, partition in enumerate(partitions):
-            core, fault = self._core_of(partition, anywhere=anywhere)
+            core, fault = self._ways.core_of(partition, anywhere=anywhere)
             if fault:
                 faults.append((place, fault))
             else:
@@ -454,18 +313,10 @@ class Partitions:
 
         What its last life had asked for is answered to nobody.
         """
-        for key in [key for key in self._servings if key[0] == core]:
-            self._forget(key)
         for call in [call for call, each in self._appends.items() if each.core == core]:
             asked = self._appends.pop(call)
             self._appended(asked.size, asked.reply, Appended(Fault.UNAVAILABLE))
-        for call in [call for call, each in self._portions.items() if each.core == core]:
-            # Answers to those before it may have cancelled it.
-            portion = self._portions.pop(call, None)
-            if portion is not None:
-                del portion.reading.calls[call]
-                portion.reading.lose(portion)
-                portion.reading.answer_if_ready()
+        self._readers.replaced(core)
         for call in [call for call, each in self._parts.items() if each.core == core]:
             self._parts.pop(call).lose()
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from robustmq.broker.catalog_api import Topic
+from robustmq.broker.partition_api import Following
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.messages.fetch import FetchPartition, FetchRequest
 
@@ -20,22 +22,32 @@ Key = tuple[bytes | str, int]
 class Line:
     """A partition that somebody reads, and how its reader believes it to be.
 
-    `high_watermark` and `start_offset` are what it was told last; -1: nothing yet.
+    `high_watermark` and `start_offset` are what it was told last; -1: nothing yet. In a session
+    it has a `place`, and an `error` while it may not be read.
     """
 
-    __slots__ = ("asked", "high_watermark", "start_offset", "topic")
+    __slots__ = ("asked", "error", "high_watermark", "place", "start_offset", "topic")
 
     def __init__(self, topic: bytes | str, asked: FetchPartition) -> None:
         self.topic = topic
         self.asked = asked
+        self.place = 0
+        self.error = ErrorCode.NONE
         self.high_watermark = -1
         self.start_offset = -1
 
 
 class Session:
-    """What one client reads, by topic and partition, those first that had nothing longest."""
+    """What one client reads, by topic and partition, and by place in what `following` reads.
 
-    __slots__ = ("by_id", "epoch", "lines", "number", "used_ms", "whose")
+    `topics` are those that were looked up at `looked_ms`, `is_committed` how it reads, `is_busy`:
+    a request of it waits.
+    """
+
+    __slots__ = (
+        "_last", "by_id", "epoch", "following", "is_busy", "is_committed", "lines", "looked_ms",
+        "number", "places", "topics", "used_ms", "whose",
+    )  # fmt: skip
 
     def __init__(self, number: int, whose: str, by_id: bool) -> None:
         self.number = number
@@ -43,15 +55,29 @@ class Session:
         self.by_id = by_id
         self.epoch = 1
         self.lines: dict[Key, Line] = {}
+        self.places: dict[int, Line] = {}
         self.used_ms = 0
+        self.following: Following | None = None
+        self.topics: dict[bytes | str, Topic | ErrorCode] = {}
+        self.looked_ms = 0
+        self.is_committed = False
+        self.is_busy = False
+        self._last = 0
 
-    def served(self, lines: Iterable[Line]) -> None:
-        """These have had something: the others come before them next time."""
-        for line in lines:
-            key = line.topic, line.asked.partition
-            if self.lines.get(key) is line:
-                del self.lines[key]
-                self.lines[key] = line
+    def add(self, line: Line) -> None:
+        """Read a partition from now on."""
+        self.remove((line.topic, line.asked.partition))
+        self._last += 1
+        line.place = self._last
+        self.places[line.place] = line
+        self.lines[line.topic, line.asked.partition] = line
+
+    def remove(self, key: Key) -> Line | None:
+        """Read a partition no more; returns its line if there was one."""
+        line = self.lines.pop(key, None)
+        if line is not None:
+            del self.places[line.place]
+        return line
 
 
 class Opened(NamedTuple):
@@ -62,6 +88,10 @@ class Opened(NamedTuple):
     session: Session | None = None
     is_full: bool = True
     """Everything is told, and not only what has changed."""
+    changed: Sequence[Line] = ()
+    """The lines of a session that are new, or read from somewhere else."""
+    gone: Sequence[Line] = ()
+    """Those that it has no more."""
 
 
 class FetchSessions:
@@ -105,23 +135,33 @@ class FetchSessions:
 
     def _go_on(self, session: Session, request: FetchRequest, now_ms: int) -> Opened:
         before = len(session.lines)
-        for topic in request.forgotten_topics_data:
-            name = topic.topic_id if session.by_id else topic.topic
-            for number in topic.partitions:
-                session.lines.pop((name, number), None)
+        gone = [
+            line
+            for topic in request.forgotten_topics_data
+            for number in topic.partitions
+            if (line := session.remove((topic.topic_id if session.by_id else topic.topic, number)))
+        ]
+        changed = []
         for line in _named(request, session.by_id):
             known = session.lines.get((line.topic, line.asked.partition))
             if known is None:
-                session.lines[line.topic, line.asked.partition] = line
+                session.add(line)
+                changed.append(line)
             else:
                 known.asked = line.asked
+                changed.append(known)
         self._lines += len(session.lines) - before
         session.epoch = session.epoch + 1 if session.epoch < _EPOCH_MAX else 1
         self._touch(session, now_ms)
+        lines = list(session.lines.values()) if session.is_busy else ()
+        opened = Opened(ErrorCode.NONE, lines, session, False, changed, gone)
         if self._lines > self._most_lines:
             # It is served once more, and then begins anew.
+            lines = list(session.lines.values())
             self._drop(session)
-        return Opened(ErrorCode.NONE, list(session.lines.values()), session, False)
+            session.is_busy = True
+            opened = opened._replace(lines=lines)
+        return opened
 
     def _begin(self, lines: Sequence[Line], whose: str, by_id: bool, now_ms: int) -> Session | None:
         if not lines or len(lines) > self._most_lines:
@@ -132,7 +172,8 @@ class FetchSessions:
                 return None
             self._drop(oldest)
         session = Session(self._next_number(), whose, by_id)
-        session.lines = {(line.topic, line.asked.partition): line for line in lines}
+        for line in lines:
+            session.add(line)
         self._lines += len(session.lines)
         self._sessions[session.number] = session
         self._touch(session, now_ms)
@@ -156,6 +197,9 @@ class FetchSessions:
     def _drop(self, session: Session) -> None:
         del self._sessions[session.number]
         self._lines -= len(session.lines)
+        if session.following is not None:
+            session.following.close()
+            session.following = None
 
 
 def _named(request: FetchRequest, by_id: bool) -> Iterable[Line]:

@@ -1,6 +1,6 @@
 """Any interleaving of calls, links and lost cores: every call is answered once, and truly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +14,8 @@ from robustmq.broker.partition_api import (
     Reading,
     Wanted,
 )
-from tests.partition_world import TOPIC, World, batch_of, payload_of
+from robustmq.broker.partition_reads import next_offset
+from tests.partition_world import TOPIC, Core, World, batch_of, payload_of
 
 CORES = 3
 PARTITIONS = 5
@@ -34,6 +35,16 @@ operations = st.one_of(
         st.sampled_from([1, 400, 5_000]),
         st.sampled_from([0, 100, 1_000]),
     ),
+    st.tuples(st.just("want"), cores, numbers, st.sampled_from([0, 1, 2, -1])),
+    st.tuples(st.just("want"), cores, numbers, st.sampled_from([0, 1, 2, -1])),
+    st.tuples(
+        st.just("follow"),
+        cores,
+        st.sampled_from([0, 1, 500]),
+        st.sampled_from([1, 400, 5_000]),
+        st.sampled_from([0, 100, 1_000]),
+    ),
+    st.tuples(st.just("follow"), cores, st.just(1), st.just(5_000), st.sampled_from([0, 100])),
     st.tuples(st.just("end"), cores, st.lists(numbers, max_size=4)),
     st.tuples(st.just("cancel"), st.integers(0, 50)),
     st.tuples(st.just("advance"), st.sampled_from([50, 400])),
@@ -54,6 +65,30 @@ class _Call:
         self.is_cancelled = False
 
 
+class _Follower:
+    """Somebody who reads again and again on one core, and moves on behind what it has read."""
+
+    def __init__(self, core: Core) -> None:
+        self.life = core.life
+        self.following = core.router.follow()
+        self.offsets: dict[int, int] = {}
+        self.moved: set[int] = set()
+        self.call: _Call | None = None
+
+    def move(self, number: int, offset: int) -> None:
+        """Want something else of a partition, with the next read."""
+        self.offsets[number] = offset
+        self.moved.add(number)
+
+    def say(self) -> None:
+        """Say what is wanted otherwise."""
+        for number in self.moved:
+            offset = self.offsets[number]
+            wanted = Wanted(Partition(TOPIC, number), offset, 600) if offset >= 0 else None
+            self.following.want(number, wanted)
+        self.moved.clear()
+
+
 class Trial:
     """The world, all calls, and what readers were told of each partition."""
 
@@ -61,6 +96,7 @@ class Trial:
         self.world = World(CORES, PARTITIONS, pressure_bytes=1_000)
         self.calls: list[_Call] = []
         self.reads: list[_Call] = []
+        self.followers = [_Follower(core) for core in self.world.cores]
         self.appends: list[tuple[_Call, Partition, bytes]] = []
 
     def _call(self, core: int) -> _Call:
@@ -108,6 +144,31 @@ class Trial:
         first = wanted.offset
         assert list(read.batches) == log[first : first + len(read.batches)]
 
+    def want(self, core: int, number: int, offset: int) -> None:
+        self.followers[core].move(number, offset)
+
+    def follow(self, core: int, least: int, most: int, wait_ms: int) -> None:
+        follower = self.followers[core]
+        if follower.call is not None and not (follower.call.answers or follower.call.is_cancelled):
+            return
+        follower.say()
+        call = follower.call = self._call(core)
+        self.reads.append(call)
+
+        def reply(reads: Mapping[int, Read]) -> None:
+            call.answers.append(reads)
+            for number, read in reads.items():
+                offset = follower.offsets[number]
+                self._check(Wanted(Partition(TOPIC, number), offset, 600), read)
+                if read.batches:
+                    follower.move(number, next_offset(read.batches[-1]))
+
+        if any(offset >= 0 for offset in follower.offsets.values()):
+            until_ms = self.world.now_ms + wait_ms
+            call.reading = follower.following.read(least, most, until_ms, reply)
+        else:
+            call.answers.append(None)
+
     def end(self, core: int, numbers: Sequence[int]) -> None:
         call = self._call(core)
         markers = [Marker(Partition(TOPIC, number), 1, 1, True) for number in numbers]
@@ -128,6 +189,7 @@ class Trial:
 
     def replace(self, core: int, lost: int) -> None:
         self.world.replace(core, lost)
+        self.followers[core] = _Follower(self.world.cores[core])
 
     def settle(self) -> None:
         self.world.stalled.clear()
@@ -138,6 +200,7 @@ class Trial:
         self.settle()
         self.world.advance(5_000)
         self.settle()
+        self._follow_up()
         for call in self.calls:
             if call.is_cancelled:
                 assert not call.answers
@@ -151,9 +214,24 @@ class Trial:
                 if not outcome.fault:
                     log = self.world.cores[partition.number % CORES].owner.logs[partition]
                     assert payload_of(log[outcome.base_offset]) == payload
+        for follower in self.followers:
+            follower.following.close()
+        self.settle()
         for core in self.world.cores:
             assert not core.owner.parked
             assert not core.router.busy
+
+    def _follow_up(self) -> None:
+        """Who follows comes to the end of everything, although told only what is new."""
+        for core in range(CORES):
+            for _ in range(40):
+                self.follow(core, 0, 5_000, 0)
+                self.settle()
+            follower = self.followers[core]
+            for number, offset in follower.offsets.items():
+                if offset >= 0 and number < PARTITIONS:
+                    end = self.world.cores[number % CORES].owner.ends
+                    assert offset >= end.get(Partition(TOPIC, number), 0)
 
 
 @settings(max_examples=150)
