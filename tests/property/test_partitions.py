@@ -200,6 +200,9 @@ class Trial:
         self.settle()
         self.world.advance(5_000)
         self.settle()
+        for number in range(PARTITIONS):
+            self.append(0, number, 1)
+        self.settle()
         self._follow_up()
         for call in self.calls:
             if call.is_cancelled:

@@ -1,6 +1,6 @@
 """The way to partitions on this core and others: every call is answered, once, by who leads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -324,3 +324,75 @@ def test_an_answer_may_ask_again() -> None:
     router.read([wanted(FIRST, 0, 1)], 1, MANY, world.now_ms + 500, read_on(0))
     appended(world, FIRST, b"d", b"e", core=1)
     assert got == [b"a", b"b", b"c", b"d", b"e"]
+
+
+class Follower:
+    """Somebody who reads again and again on core 0, without waiting."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.following = world.cores[0].router.follow()
+
+    def read(self) -> dict[int, list[bytes] | int]:
+        """Read; returns the fault or the payloads by place."""
+        answers: list[Mapping[int, Read]] = []
+        self.following.read(1, MANY, 0, answers.append)
+        self.world.settle()
+        (reads,) = answers
+        return {
+            place: read.fault or [payload_of(batch) for batch in read.batches]
+            for place, read in reads.items()
+        }
+
+
+def test_who_follows_is_told_of_a_partition_only_when_there_may_be_news() -> None:
+    world = World(2)
+    follower = Follower(world)
+    for number in range(8):
+        follower.following.want(number, wanted(Partition(TOPIC, number)))
+    assert follower.read() == {number: [] for number in range(8)}
+    assert follower.read() == {}
+    before = sum(core.owner.reads for core in world.cores)
+    appended(world, SECOND, b"a", core=1)
+    assert follower.read() == {1: [b"a"]}
+    # It has not moved on: it is told again.
+    assert follower.read() == {1: [b"a"]}
+    follower.following.want(1, wanted(SECOND, 1))
+    assert follower.read() == {1: []}
+    assert follower.read() == {}
+    assert sum(core.owner.reads for core in world.cores) == before + 3
+    follower.following.want(1, None)
+    appended(world, SECOND, b"b")
+    appended(world, FIRST, b"c")
+    assert follower.read() == {0: [b"c"]}
+    follower.following.close()
+    world.settle()
+    assert world.cores[0].owner.parked == world.cores[1].owner.parked == 0
+
+
+def test_who_follows_says_anew_what_is_wanted_of_a_core_that_has_forgotten_it() -> None:
+    world = World(2)
+    appended(world, SECOND, b"a")
+    follower = Follower(world)
+    follower.following.want(0, wanted(FIRST))
+    follower.following.want(1, wanted(SECOND, 1))
+    assert follower.read() == {0: [], 1: []}
+    world.replace(1)
+    world.settle()
+    assert follower.read() == {1: []}
+    appended(world, SECOND, b"b")
+    assert follower.read() == {1: [b"b"]}
+
+
+def test_who_follows_goes_where_a_partition_is_led() -> None:
+    world = World(2)
+    follower = Follower(world)
+    follower.following.want(0, wanted(FIRST))
+    follower.following.want(1, wanted(Partition(b"u")))
+    assert follower.read() == {0: [], 1: Fault.UNKNOWN}
+    world.topics.move(FIRST, 3)
+    assert follower.read() == {0: Fault.NOT_LEADER, 1: Fault.UNKNOWN}
+    world.topics.elsewhere[FIRST] = 1
+    world.topics.version += 1
+    assert follower.read() == {0: [], 1: Fault.UNKNOWN}
+    assert world.cores[0].owner.parked == 0
