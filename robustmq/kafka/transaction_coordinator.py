@@ -100,6 +100,7 @@ class TransactionCoordinator:
         self._cases: dict[str, _Case] = {}
         self._unread: deque[str] = deque()
         self._reading = 0
+        self._is_asking = False
         self._round = 0
         self._failures = 0
 
@@ -237,12 +238,15 @@ class TransactionCoordinator:
         self._read_on()
 
     def _read_on(self) -> None:
+        if self._is_asking:
+            return
+        self._is_asking = True
+        request = _Request(self._was_read, self._was_read)
         while self._unread and self._reading < self._settings.load_at_once:
             self._reading += 1
-            request = _Request(self._was_read, self._was_read)
-            self._ask(
-                self._unread.popleft(), _Request(partial(_look_anew, request), request.refuse)
-            )
+            key = self._unread.popleft()
+            self._ask(key, _Request(partial(_look_anew, request), request.refuse))
+        self._is_asking = False
 
     def _was_read(self, _: object) -> None:
         # One that cannot be read is tried again by itself (`_rest`).

@@ -307,3 +307,15 @@ def test_ids_come_in_blocks_and_a_block_is_asked_for_once() -> None:
         desk.ids.take(answers.append)
     desk.ledger.run()
     assert answers[15:] == [*range(1_015, 1_020), GONE]
+
+
+def test_pages_are_read_some_at_a_time() -> None:
+    desk = Desk(KafkaTransactions(load_at_once=3, max_ids=5))
+    for number in range(30):
+        desk.ledger.put(f"txn/default/{number}", Transaction(number, 0, updated_ms=desk.now_ms))
+    desk.coordinator.moved()
+    desk.ledger.run(1)
+    assert len(desk.ledger.calls) == 3
+    desk.ledger.run()
+    # No more than twice as many as new ones may be: others are read when somebody asks.
+    assert len(desk.coordinator) == 10
