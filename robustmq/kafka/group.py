@@ -41,7 +41,8 @@ class Known(NamedTuple):
 class Group:
     """One group: a `Keeper` for the state machine of its members, which may be replaced.
 
-    `new_id(client_id)` makes ids of members; `lost` is told when somebody else coordinates it.
+    `new_id(client_id)` makes ids of members; `lost` is told when somebody else coordinates it, or
+    (NONE) when there is nothing left of it.
     """
 
     def __init__(
@@ -197,3 +198,5 @@ class Group:
         if self._is_closed:
             return
         self.machine.due()
+        if not self.exists:
+            self._gone(ErrorCode.NONE)

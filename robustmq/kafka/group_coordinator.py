@@ -77,11 +77,21 @@ class GroupCoordinator:
                 then(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
             else:
                 waiting.append(then)
-        elif len(self._groups) + len(self._loading) >= self._settings.max_groups:
+        elif not is_known and not self._has_room():
             then(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         else:
             self._loading[key] = [then]
             self._ask(Name(tenant, group_id, key), group if is_known else None)
+
+    def _has_room(self) -> bool:
+        """Say whether another group may come into the memory, if need be for one not in use."""
+        if len(self._groups) + len(self._loading) < self._settings.max_groups:
+            return True
+        unused = next((group for group in self._groups.values() if not group.is_used), None)
+        if unused is not None:
+            unused.close(ErrorCode.NOT_COORDINATOR)
+            self._forget(unused.key)
+        return unused is not None
 
     def _is_sure(self, group: Group) -> bool:
         """Whether no other core can have had a group since it was read, or looked at."""
@@ -124,6 +134,8 @@ class GroupCoordinator:
         waiting = self._loading.pop(name.key)
         for then in waiting[:count]:
             then(found)
+        if isinstance(found, Group) and not found.exists:
+            self._forget(name.key)
         for then in waiting[count:]:
             self.find(name.tenant, name.group_id, then)
 
@@ -136,8 +148,7 @@ class GroupCoordinator:
                 self._forget(group.key)
 
     def _lost(self, key: str, error: ErrorCode) -> None:
-        del error
-        self._row[metrics.KAFKA_GROUPS_LOST] += 1
+        self._row[metrics.KAFKA_GROUPS_LOST] += bool(error)
         self._forget(key)
 
     def _forget(self, key: str) -> None:

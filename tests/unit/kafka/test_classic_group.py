@@ -381,6 +381,33 @@ def test_who_waits_too_many_for_a_group_is_asked_to_come_again() -> None:
     assert codes == [ErrorCode.UNKNOWN_MEMBER_ID] * 2
 
 
+def test_groups_that_are_only_asked_for_take_no_memory() -> None:
+    world = GroupWorld(settings=KafkaGroups(max_groups=1, initial_rebalance_delay_ms=0))
+    for index in range(3):
+        request = HeartbeatRequest(group_id=f"g{index}", generation_id=1, member_id="m")
+        response = world.ask(ApiKey.HEARTBEAT, 4, request, HeartbeatResponse)
+        assert response.error_code == ErrorCode.UNKNOWN_MEMBER_ID
+    assert world.counted(metrics.KAFKA_GROUPS) == 0
+    member = new_id(world)
+    assert world.counted(metrics.KAFKA_GROUPS) == 1
+    request = HeartbeatRequest(group_id="h", generation_id=1, member_id="m")
+    response = world.ask(ApiKey.HEARTBEAT, 4, request, HeartbeatResponse)
+    assert response.error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+    world.wait(10_000)
+    assert world.counted(metrics.KAFKA_GROUPS) == 0
+    assert join(world, joining(member))[0].error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_group_that_is_not_used_makes_room() -> None:
+    world = GroupWorld(settings=KafkaGroups(max_groups=1, initial_rebalance_delay_ms=0))
+    leader, follower = two(world)
+    assert leave(world, leader.member_id) == leave(world, follower.member_id) == 0
+    request = joining()
+    request.group_id = "h"
+    assert join(world, request)[0].error_code == ErrorCode.MEMBER_ID_REQUIRED
+    assert world.counted(metrics.KAFKA_GROUPS) == 1
+
+
 def test_sync_says_what_is_wrong() -> None:
     world = GroupWorld()
     leader, follower = two(world)
