@@ -42,6 +42,7 @@ _FAULTS: Final = {
     Refusal.QUOTA_EXCEEDED: Fault.FULL,
     Refusal.UNAVAILABLE: Fault.FULL,
     Refusal.BUSY: Fault.BUSY,
+    Refusal.TOPIC_INVALID: Fault.UNKNOWN,
 }
 
 

@@ -109,6 +109,11 @@ class TopicLog:
         assert self.engine is not None
         return Listed(self.shard.number, self.engine, self.shard.epochs.encode())
 
+    @property
+    def is_note_due(self) -> bool:
+        """Whether a note is small beside what was appended since the last one."""
+        return self.note_bytes == _NOTE_BYTES or self.unnoted >= self.note_bytes
+
     def draw_note(self) -> None:
         """Note who has appended what, to be written when all of it is durable."""
         if self.engine is not None and not self.is_noted and self.note is None:

@@ -179,7 +179,7 @@ class TopicLogs:
             self._state.delete(log_rows.note_key(log.shard.number))
             self._store.remove(log.shard.number, log.engine)
         self._tell_kept(log, is_there=False)
-        log.give_up(Refusal.UNAVAILABLE)
+        log.give_up(Refusal.TOPIC_INVALID)
         log.wake_all()
 
     def _tell_kept(self, log: TopicLog, *, is_there: bool) -> None:
@@ -326,7 +326,8 @@ class TopicLogs:
         for log in self._logs.values():
             log.shard.expire(before_ms, self._storage.max_producers)
             # Compaction may take away what tells a repeat: a note goes before it.
-            log.draw_note()
+            if log.rule.compact or log.is_note_due:
+                log.draw_note()
             if log.note is not None:
                 self._moving[log] = None
             self._due[log] = None

@@ -216,7 +216,7 @@ def test_a_topic_that_is_removed_takes_its_logs_with_it(world: World) -> None:
     world.node.held.hold = True
     answers = world.append(produced(b"c"))
     world.remove()
-    assert ([each.fault for each in answers], woken) == ([Fault.FULL], [1])
+    assert ([each.fault for each in answers], woken) == ([Fault.UNKNOWN], [1])
     assert world.owner.sizes() == []
     assert world.node.held.logs == {}
     world.node.held.hold = False
