@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from robustmq import metrics
-from robustmq._kernel.batch import records
+from robustmq._kernel.batch import max_qos
 from robustmq._kernel.intake import Handle
 from robustmq._kernel.turn import Turn
 from robustmq._kernel.window import Window
@@ -27,7 +27,7 @@ from robustmq.errors import Refused
 from robustmq.message.batch import count_of
 from robustmq.message.core_number import FIRST_REMOTE, node_of
 from robustmq.message.delay import is_delayed
-from robustmq.message.record import QOS_BITS, Record
+from robustmq.message.record import Record
 from robustmq.policy.principal import Principal
 
 _COMMITS: Final = 16
@@ -105,7 +105,7 @@ class Core:
         core, shares, logs = self._core, self._shares, self.logs
         self._delayed.alarm = Alarm(self.timers.at, self._delayed.wake)
         logs.timers = self._taps.timers = self.partitions.timers = self.timers
-        logs.confirm = self._confirm
+        logs.confirm = self._confirming
         self._router.deliver_here = lambda batch: self._subscriptions.deliver(core, batch)
         self._fetches.send = self._send
         here = partial(self.receive, core)
@@ -444,7 +444,7 @@ class Core:
         refused = self._deposits.judge(source, number, is_owed)
         if refused is not None and refused is not REPEATED:
             self.turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)
-            self._confirm(source, number.call, refused.code)
+            self._confirming(source, number.call)(refused.code)
             return
         if refused is None:
             before = self._inbox.next_position + self._handovers.handed
@@ -459,17 +459,17 @@ class Core:
         refusal = self.state.refusal
         if refusal is not None:
             self.turn.row[metrics.RETAINED_REFUSED] += count_of(batch)
-            self._confirm(source, call, refusal.code)
+            self._confirming(source, call)(refusal.code)
             return
         self._retained.apply(batch, source, position, is_late)
         self._confirm_kept(source, call, batch)
 
     def _confirm_kept(self, source: int, call: int, batch: bytes) -> None:
         """Confirm when what was put is durable; refuse when writing fails before that."""
-        confirm = partial(self._confirm_to, source, self._fabric.epoch(source), call)
+        confirm = self._confirming(source, call)
 
         def give_up(code: int) -> None:
-            if any(record[0] & QOS_BITS == 2 for record in records(batch)):
+            if max_qos(batch) == 2:
                 # It may still be written, so nobody may be told to publish it a second time.
                 self.state.then(partial(confirm, 0))
             else:
@@ -477,15 +477,14 @@ class Core:
 
         self.state.then(partial(confirm, 0), give_up)
 
-    def _confirm_to(self, core: int, life: int, call: int, code: int) -> None:
-        # The next life of that core numbers its calls anew.
-        if self._fabric.epoch(core) == life:
-            self._confirm(core, call, code)
+    def _confirming(self, source: int, call: int) -> Callable[[int], None]:
+        return partial(self._confirm, source, self._fabric.epoch(source), call)
 
-    def _confirm(self, core: int, call: int, code: int) -> None:
+    def _confirm(self, core: int, life: int, call: int, code: int) -> None:
         if core == self._core:
             self._router.confirmed(core, call, code)
-        else:
+        elif self._fabric.epoch(core) == life:
+            # The next life of that core numbers its calls anew.
             self._fabric.send(core, frames.confirm(call, code))
 
     def _on_confirm(self, source: int, frame: bytes) -> None:

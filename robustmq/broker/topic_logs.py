@@ -105,8 +105,8 @@ class TopicLogs:
         self._is_watched = False
         self._strict_until_ms = 0
         self.timers: Timers
-        self.confirm: Callable[[int, int, int], None]
-        """Called with (core, call, code) for every `keep` frame, once."""
+        self.confirm: Callable[[int, int], Callable[[int], None]]
+        """Called with (core, call) of each `keep` frame; what it returns is told 0 or a Refusal."""
         self.kept: Callable[[bytes, bool], None] = lambda _topic, _is_there: None
         """Hears of a topic that has a log of its own here, or has it no more."""
 
@@ -222,10 +222,15 @@ class TopicLogs:
         """Append what a core asks to keep, unless it was; it is confirmed when it is safe."""
         call, name, batch = frames.read_keep(frame)
         log = self._logs.get(name)
-        confirm = partial(self.confirm, source, call)
+        confirm = self.confirm(source, call)
         try:
             if log is None:
-                log = self.make(name, self._rules.of_log(name))
+                rule = self._rules.of_log(name)
+                if own_log(name) is not None and not rule.own_shard:
+                    # The topic was removed meanwhile: there is nothing to keep it in.
+                    confirm(0)
+                    return
+                log = self.make(name, rule)
             count = log.shard.append(batch, self._turn.now_ms)
         except Unwritable as error:
             self._turn.row[metrics.MESSAGES_DROPPED_REFUSED] += count_of(batch)

@@ -1,5 +1,6 @@
 """Topic logs: who keeps what, answers after it is safe, repeats, restarts, limits, retention."""
 
+import msgspec
 import pytest
 
 from robustmq import metrics
@@ -11,7 +12,9 @@ from robustmq.broker.topic_logs import NoStore, TopicLogs
 from robustmq.config import Storage, TopicRule
 from robustmq.errors import Refusal, Refused
 from robustmq.message.topic import stable_hash
+from robustmq.meta import records as meta
 from robustmq.storage.log import Unwritable
+from tests.durable import DurableClient
 from tests.fabric import Client, Fabric, Limits, Node
 from tests.unit.broker.links import kinds
 
@@ -20,6 +23,7 @@ OWN = TopicRule(filter="own/#", own_shard=True)
 SHARED = TopicRule(filter="shared/#", retention_records=1_000)
 FILES = TopicRule(filter="files/#", engine="segment", own_shard=True, flush="always")
 MEMORY = TopicRule(filter="memory/#", engine="memory", retention_records=3)
+MADE = msgspec.to_builtins(meta.Topic(partition=1, id=bytes(16)), builtin_types=(bytes,))
 RULES = (OWN, SHARED, FILES, MEMORY, TopicRule(filter="small/#", max_message_bytes=4))
 
 
@@ -413,3 +417,45 @@ def test_frames_go_to_the_owner_alone() -> None:
     fabric.turn(0)
     assert kinds(fabric, 0, 1) == [Kind.KEEP]
     assert kinds(fabric, 0, 2) == []
+
+
+def test_what_a_log_has_is_not_confirmed_to_the_next_life_of_who_asked() -> None:
+    fabric = fabric_of(2)
+    client = DurableClient(fabric, 1)
+    client.subscribe("t/#")
+    fabric.settle()
+    keeper = fabric.nodes[1]
+    keeper.held.hold = True
+    fabric.nodes[0].publish(topic_at(1, 2), "x", 1)
+    fabric.settle()
+    fabric.replace(0)
+    fabric.settle()
+    keeper.table.hold = True
+    answers = []
+    for number in range(5):
+        answers.append(fabric.nodes[0].publish("t/0", str(number), 1))
+        fabric.settle()
+    keeper.held.hold = False
+    fabric.settle()
+    assert [answer.got for answer in answers] == [[]] * 5
+    keeper.table.hold = False
+    keeper.table.settle()
+    fabric.settle()
+    assert [answer.got for answer in answers] == [[(0, True)]] * 5
+    assert kept(keeper, topic_at(1, 2)) == [b"x"]
+
+
+def test_what_comes_to_a_topic_that_is_gone_makes_no_log() -> None:
+    fabric = fabric_of(2)
+    node = fabric.nodes[0]
+    for each in fabric.nodes:
+        each.parts.catalog.apply("default/made", dict(MADE), 1)
+    home = fabric.placement.log_core(b"made")
+    answer = fabric.nodes[1 - home].publish("made", "x", 1)
+    fabric.turn(1 - home)
+    for each in fabric.nodes:
+        each.parts.catalog.apply("default/made", None)
+    fabric.settle()
+    assert answer.got == [(0, True)]
+    assert list(fabric.nodes[home].core.logs.walk()) == []
+    assert node.core.logs.bounds(b"made") is None
