@@ -317,6 +317,7 @@ class Core:
         self._deposits.forget(is_there)
         self._handovers.forget(is_there)
         self.legacies.forget(is_there)
+        self.logs.forget(is_there)
 
     def replicate(self, replication: Replication) -> None:
         """Retain by the groups of the cluster, from now on; to be said before `start`."""

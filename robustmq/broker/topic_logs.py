@@ -251,6 +251,15 @@ class TopicLogs:
         if log.unnoted >= log.note_bytes:
             log.draw_note()
 
+    def forget(self, is_gone: Callable[[int], bool]) -> None:
+        """Cores have left for good, by their numbers: others with these begin anew."""
+        for log in self._logs.values():
+            if log.shard.forget(is_gone):
+                # Else they would be known again after a restart.
+                log.note, log.is_noted = None, False
+                log.draw_note()
+                self._moving[log] = None
+
     @property
     def is_active(self) -> bool:
         """Whether some log has something that is not confirmed, or not in memory yet."""

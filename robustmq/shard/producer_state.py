@@ -7,6 +7,7 @@ them over these fields (`own_producer`).
 """
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from robustmq.errors import Corrupt
@@ -75,6 +76,13 @@ class ProducerState:
         """Know also what another knows: of each producer the latest."""
         for key, last in other._last.items():
             self._last[key] = max(last, self._last.get(key, last))
+
+    def forget(self, is_gone: Callable[[int], bool]) -> bool:
+        """Forget cores that have left for good, by their numbers; says whether there were any."""
+        gone = [key for key in self._last if is_gone(key & _CORE)]
+        for key in gone:
+            del self._last[key]
+        return bool(gone)
 
     def encode(self) -> bytes:
         """All that `decode` needs to know it again."""

@@ -54,6 +54,7 @@ class Shard:
         self.producers = Producers(strict_until_ms=strict_until_ms)
         self.transactions = Transactions()
         self._cores = ProducerState()
+        self.forget = self._cores.forget
         # Batches that the log refused: they are no repeats when they come again, after others.
         self._refused: dict[tuple[int, int, int], None] = {}
 

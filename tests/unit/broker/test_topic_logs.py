@@ -1,18 +1,25 @@
 """Topic logs: who keeps what, answers after it is safe, repeats, restarts, limits, retention."""
 
+from array import array
+
 import msgspec
 import pytest
 
 from robustmq import metrics
-from robustmq._kernel.batch import records
+from robustmq._kernel.batch import BatchBuilder, records
 from robustmq._kernel.crc import crc32c
+from robustmq._kernel.turn import Turn
+from robustmq.broker import frames
 from robustmq.broker.api import Broker, LogBounds, StoredBatch
 from robustmq.broker.frames import Kind
+from robustmq.broker.log_parts import LogParts
 from robustmq.broker.topic_logs import NoStore, TopicLogs
 from robustmq.config import Storage, TopicRule
 from robustmq.errors import Refusal, Refused
+from robustmq.message.record import NO_HEADERS
 from robustmq.message.topic import stable_hash
 from robustmq.meta import records as meta
+from robustmq.policy.topic_rules import TopicRules
 from robustmq.storage.log import Unwritable
 from tests.durable import DurableClient
 from tests.fabric import Client, Fabric, Limits, Node
@@ -459,3 +466,29 @@ def test_what_comes_to_a_topic_that_is_gone_makes_no_log() -> None:
     assert answer.got == [(0, True)]
     assert list(fabric.nodes[home].core.logs.walk()) == []
     assert node.core.logs.bounds(b"made") is None
+
+
+def test_another_node_with_the_number_of_one_that_is_gone_begins_anew() -> None:
+    fabric = fabric_of(1)
+    keeper = fabric.nodes[0]
+    parts = LogParts(TopicRules([OWN]), fabric.placement, 0, node=7)
+    keep = frames.keep(1, b"town/1", one_of(parts, 9, "first"))
+    keeper.core.receive(0, keep)
+    keeper.core.receive(0, keep)
+    fabric.settle()
+    assert kept(keeper, "own/1") == [b"first"]
+    keeper.core.forget(7)
+    fabric.settle()
+    fabric.replace(0)
+    fabric.settle()
+    fabric.nodes[0].core.receive(0, frames.keep(1, b"town/1", one_of(parts, 1, "of another")))
+    fabric.settle()
+    assert kept(fabric.nodes[0], "own/1") == [b"first", b"of another"]
+
+
+def one_of(parts: LogParts, stream: int, payload: str) -> bytes:
+    """A batch of one record as a core's life sends it to a log."""
+    builder = BatchBuilder(Turn(array("Q", bytes(8 * metrics.CELLS))), 0, 1 << 20, None)
+    builder.append(b"own/1", payload.encode(), NO_HEADERS, 1, 1_000)
+    (part,) = parts.parts(builder.take()[0], stream, 1)
+    return part.batch
