@@ -238,6 +238,8 @@ class Connection:
 
     def _admit(self, header: codec.RequestHeader) -> None:
         """Raise ProtocolError when the client may not ask this, or not yet."""
+        if self.principal is not None and self.dialogue is None:
+            return
         if header.api in _SASL or header.api == ApiKey.API_VERSIONS:
             return
         dialogue = self.dialogue

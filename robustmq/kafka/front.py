@@ -22,7 +22,7 @@ from robustmq.kafka.messages.connection import (
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.sasl import Dialogue
 from robustmq.kafka.schema import Message
-from robustmq.kafka.versions import Versions
+from robustmq.kafka.versions import OWN, Versions
 from robustmq.message.tenancy import DEFAULT_TENANT, named_tenant
 
 
@@ -159,15 +159,21 @@ class Front:
         if api in ADMINISTRATIVE:
             most = min(most, settings.max_admin_elements)
         request = codec.decode_request(api, version, frame.data, header.body_at, most)
+        if api in OWN:
+            self._answer(connection, slot, header, request)
+        else:
+            self._handle(connection, slot, header, frame, request)
+
+    def _answer(
+        self, connection: Connection, slot: Slot, header: codec.RequestHeader, request: Message
+    ) -> None:
+        """Answer what concerns the connection alone."""
         if isinstance(request, SaslHandshakeRequest | SaslAuthenticateRequest):
             if connection.dialogue is None:
                 connection.dialogue = Dialogue(connection)
             connection.dialogue.take(slot, header.client_id or "", request)
-            return
-        if isinstance(request, ApiVersionsRequest):
-            slot.answer(self._versions.answer(version, request))
-            return
-        self._handle(connection, slot, header, frame, request)
+        elif isinstance(request, ApiVersionsRequest):
+            slot.answer(self._versions.answer(header.version, request))
 
     def _handle(
         self,

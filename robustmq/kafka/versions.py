@@ -12,7 +12,7 @@ from robustmq.kafka.messages.connection import (
     ApiVersionsResponse,
 )
 
-OWN: Final = (ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE)
+OWN: Final = frozenset({ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE})
 """What a connection answers without a handler."""
 
 _NAMED_SINCE: Final = 3
