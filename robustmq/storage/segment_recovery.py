@@ -11,6 +11,7 @@ from robustmq.storage.segment_jobs import RESET_FILE, START_FILE, move_aside
 
 WINDOW: Final = 1 << 20
 """Bytes that are read at once."""
+_BLANK: Final = bytes(WINDOW)
 
 
 def damaged_until(rest: bytes, expected: int, below: int, dense: bool) -> int:
@@ -105,6 +106,9 @@ class SegmentRecovery:
     ) -> bool:
         """Deal with damage at the end of what is known; False when the file ends there now."""
         at, start = segment.size, segment.end
+        if self._is_blank(fd, at, size):
+            self._cut(fd, at)
+            return False
         rest = self._files.pread(fd, size - at, at)
         below = 1 << 62 if next_base is None else next_base
         length = damaged_until(rest, start, below, self._dense)
@@ -114,8 +118,7 @@ class SegmentRecovery:
                 self._report.cut_bytes += len(torn)
             elif torn:
                 self._quarantine(segment, rest, Place(at, next_base or start), reason)
-            self._files.ftruncate(fd, at)
-            self._files.fdatasync(fd)
+            self._cut(fd, at)
             return False
         following = header_at(rest, length)
         self._quarantine(segment, rest[:length], Place(at, following.base_offset), reason)
@@ -124,6 +127,19 @@ class SegmentRecovery:
         self._files.fdatasync(fd)
         segment.add(following.base_offset, length, segment.newest_ms, self._interval)
         return True
+
+    def _is_blank(self, fd: int, at: int, size: int) -> bool:
+        """Say whether a file was only prepared to be written from `at` on: megabytes, as a rule."""
+        while at < size:
+            window = self._files.pread(fd, min(WINDOW, size - at), at)
+            if not window or window != _BLANK[: len(window)]:
+                return False
+            at += len(window)
+        return True
+
+    def _cut(self, fd: int, at: int) -> None:
+        self._files.ftruncate(fd, at)
+        self._files.fdatasync(fd)
 
     def _quarantine(self, segment: Segment, data: bytes, place: Place, reason: str) -> None:
         where = f"{segment.path} at {place.position}: {reason}"

@@ -34,10 +34,12 @@ def test_two_cores_and_one_that_comes_late_know_the_same(
         if what == "create":
             before = len(answers)
             catalog.create("default", name, -1, settings, answers.append)
-            made = answers[before]
-            assert isinstance(made, Refused) == (topic is not None and topic.name == name.encode())
-            if isinstance(made, Topic):
-                ids.append(made.id)
+            answer = answers[before]
+            assert isinstance(answer, Refused) == (
+                topic is not None and topic.name == name.encode()
+            )
+            if isinstance(answer, Topic):
+                ids.append(answer.id)
         elif topic is None:
             continue
         elif what == "grow":
@@ -52,12 +54,12 @@ def test_two_cores_and_one_that_comes_late_know_the_same(
     assert content(cores[0]) == content(cores[1]) == content(joined)
     assert len(set(ids)) == len(ids)
     for made in (*cores, joined):
-        for topic in made.catalog.walk("default"):
-            assert made.catalog.by_id(topic.id) == topic
-            assert made.rules.of(topic.name) == topic.rule
-            for number in range(topic.partitions):
-                assert made.catalog.leader(Partition(topic.name, number)) is not None
-            assert made.catalog.leader(Partition(topic.name, topic.partitions)) is None
+        for known in made.catalog.walk("default"):
+            assert made.catalog.by_id(known.id) == known
+            assert made.rules.of(known.name) == known.rule
+            for number in range(known.partitions):
+                assert made.catalog.leader(Partition(known.name, number)) is not None
+            assert made.catalog.leader(Partition(known.name, known.partitions)) is None
 
 
 def content(made: Made) -> list[Topic]:
