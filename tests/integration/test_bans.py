@@ -8,9 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from robustmq.kafka.api_keys import ApiKey
+from robustmq.kafka.messages.metadata import MetadataRequest
 from robustmq.mqtt.packets import V5, V311, Disconnect
 from robustmq.mqtt.reasons import Reason
 from tests.integration.homes import name_on
+from tests.integration.kafka_wire import Ended, KafkaWire
 from tests.integration.supervised import Node, until
 from tests.integration.wire_client import Client
 
@@ -72,6 +75,21 @@ def test_who_is_connected_is_disconnected(node: Node) -> None:
     _ban(node, "all", "IPCIDR", "127.0.0.0/8")
     for client in others:
         assert client.ending() == [Disconnect(Reason.ADMINISTRATIVE_ACTION)]
+
+
+def test_bans_hold_for_kafka(node: Node) -> None:
+    metadata = MetadataRequest(topics=[])
+    with KafkaWire(node) as wire:
+        assert wire.ask(ApiKey.METADATA, 12, metadata).brokers
+        _ban(node, "wires", "ClientId", "wire")
+        with pytest.raises(Ended):
+            wire.frame()
+    with KafkaWire(node) as wire:
+        wire.send(ApiKey.METADATA, 12, metadata)
+        with pytest.raises(Ended):
+            wire.frame()
+    assert node.sum("mqtt_connections_expelled_total") == 1
+    assert "enough" in node.seen("client sent away")[-1]["reason"]
 
 
 def test_bans_outlive_a_worker_and_the_server_process(node: Node) -> None:
