@@ -10,8 +10,11 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from robustmq.message.crossing import partition_of
+from robustmq.mqtt.packets import Properties
 from tests.integration.cluster import Cluster, cluster
 from tests.integration.supervised import Node, until
+from tests.integration.wire_client import Client
 
 PATIENCE = 60.0
 PARTITIONS = range(6)
@@ -79,6 +82,19 @@ def consumed(address: str, numbers: set[int], count: int) -> set[bytes]:
     return values
 
 
+def published(node: Node) -> set[bytes]:
+    """Publish by MQTT, once for each of some keys; those keys that a partition has taken."""
+    keys = {b"key-%d" % number for number in range(30)}
+    with Client(node, "publisher") as publisher:
+        return {
+            key
+            for key in keys
+            if not publisher.publish(
+                "orders", key, 1, properties=Properties(user_properties=(("key", key.decode()),))
+            )
+        }
+
+
 def test_partitions_are_spread_and_found_by_a_client_that_knows_one_node(three: Cluster) -> None:
     nodes = [three.nodes[number] for number in three.first]
     admin = AdminClient({"bootstrap.servers": server(nodes[1]), "log_level": 0})
@@ -90,15 +106,20 @@ def test_partitions_are_spread_and_found_by_a_client_that_knows_one_node(three: 
     assert sorted(led.values()) == [1, 1, 2, 2, 3, 3]
     assert [leaders(node) for node in nodes] == [led] * 3
     everything = {*PARTITIONS}
-    assert produced(server(nodes[0]), everything) == everything
     values = {b"%d" % number for number in PARTITIONS}
+    with Client(nodes[0], "subscriber") as subscriber:
+        subscriber.subscribe("orders", 1)
+        assert produced(server(nodes[0]), everything) == everything
+        assert {*subscriber.payloads(len(PARTITIONS))} == values
     assert consumed(server(nodes[2]), everything, len(PARTITIONS)) == values
     # What a node leads waits for it: the others go on.
     three.kill(3)
     until(lambda: set(leaders(nodes[0]).values()) == {-1, 1, 2}, "node 3 leads nothing", PATIENCE)
     rest = {number for number, node in led.items() if node != 3}
     assert produced(server(nodes[0]), rest) == rest
+    kept = published(nodes[1])
+    assert {partition_of(key, len(PARTITIONS)) for key in kept} == rest
     three.start(3)
     until(lambda: leaders(nodes[0]) == led, "node 3 leads again", PATIENCE)
     assert produced(server(nodes[0]), everything) == everything
-    assert consumed(server(nodes[1]), everything, len(PARTITIONS)) == values
+    assert consumed(server(nodes[1]), everything, len(PARTITIONS) + len(kept)) == values | kept
