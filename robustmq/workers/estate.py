@@ -39,6 +39,8 @@ HANDOVER_BUFFER_BYTES: Final = 1 << 20
 HTTP_BACKLOG: Final = 128
 SECRET_BYTES: Final = 32
 
+_PORT_MAX: Final = 65_535
+
 
 class Estate:
     """Made once by the supervisor, which keeps everything open so that restarts find it again.
@@ -252,6 +254,11 @@ def _bind_listener(config: Config, listener: Listener, workers: int) -> list[soc
     address, first, key = config.broker_ip, port(config, listener), port_key(config, listener)
     if not listener.of_core:
         return _bind_shared(address, first, key, workers, listener.transport)
+    if first + workers > _PORT_MAX:
+        raise StartError(
+            f"each of the {workers} cores needs a port of its own above {first} ({key}), and "
+            f"{_PORT_MAX} is the last one: lower it"
+        )
     return [
         _bind_alone(address, first and first + 1 + core, f"{key} + {1 + core}")
         for core in range(workers)

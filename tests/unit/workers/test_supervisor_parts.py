@@ -119,6 +119,24 @@ def test_a_phase_is_published_with_the_supervisors_bell(estate: Estate) -> None:
     assert estate.bell.answer()
 
 
+def test_ports_of_cores_beyond_the_last_one_are_refused() -> None:
+    config = configured("kafka_runtime.advertise=core", "kafka_runtime.tcp_port=65534")
+    with pytest.raises(StartError, match=r"above 65534 \(kafka_runtime.tcp_port\)"):
+        Estate(config, 2, lambda: config)
+
+
+def test_each_core_has_a_port_behind_the_common_one() -> None:
+    config = configured("kafka_runtime.advertise=core")
+    estate = Estate(config, 2, lambda: config)
+    addresses = estate.addresses()
+    names = ["kafka_tcp", "kafka_tcp_core_0", "kafka_tcp_core_1"]
+    assert len({addresses[name] for name in names}) == 3
+    own = [estate.of_worker(config, core).listeners["kafka_tcp_core"] for core in (0, 1)]
+    assert ["{}:{}".format(*each.getsockname()) for each in own] == [
+        addresses[name] for name in names[1:]
+    ]
+
+
 def test_a_port_of_a_stranger_is_refused_even_when_it_would_share() -> None:
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
