@@ -117,12 +117,13 @@ class Transactions:
     def trim(self, start: int) -> None:
         """Nothing below `start` is kept any more."""
         gone = bisect_left(self._aborted, start, key=_last)
-        for each in self._aborted[:gone]:
-            mine = self._of[each.producer_id]
-            # They are in the same order there.
-            mine.pop(0)
+        if not gone:
+            return
+        for producer_id in {each.producer_id for each in self._aborted[:gone]}:
+            mine = self._of[producer_id]
+            del mine[: bisect_left(mine, start, key=_last)]
             if not mine:
-                del self._of[each.producer_id]
+                del self._of[producer_id]
         del self._aborted[:gone]
 
     def encode(self) -> bytes:
