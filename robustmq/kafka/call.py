@@ -21,6 +21,9 @@ class Call(Generic[R]):
     another node coordinates, or the core that does is gone. `is_forwarded`: another core has
     decided that what it asks concerns this core, so that the handler asks nobody else.
 
+    `hang_up(why)` ends the client's connection, which is all that can be said where nothing is
+    answered.
+
     A handler that lets a call wait for what may come sets `abandoned`, which is called when the
     client is gone before the answer.
     """
@@ -31,6 +34,7 @@ class Call(Generic[R]):
         "api",
         "client_id",
         "fault",
+        "hang_up",
         "is_forwarded",
         "listener",
         "now_ms",
@@ -66,6 +70,7 @@ class Call(Generic[R]):
         self.fault = fault
         self.is_forwarded = is_forwarded
         self.abandoned: Callable[[], None] | None = None
+        self.hang_up: Callable[[str], None] = _unsaid
         self._reply: Callable[[Message | None], None] | None = reply
 
     def answer(self, response: Message | None) -> None:
@@ -87,6 +92,10 @@ class Call(Generic[R]):
     def is_answered(self) -> bool:
         """Say whether `answer` was called."""
         return self._reply is None
+
+
+def _unsaid(_why: str) -> None:
+    """There is no connection here."""
 
 
 def _unheard(_response: Message | None) -> None:

@@ -196,6 +196,7 @@ class Front:
             listener=connection.peer.listener,
             size=frame.size,
         )
+        call.hang_up = connection.fail
         slot.call = call
         slot.allowance = self._quotas.of(principal, header.client_id)
         slot.begun_ns = self._clock_ns() if slot.allowance is not None else 0

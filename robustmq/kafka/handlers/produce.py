@@ -93,6 +93,7 @@ class _Produce:
         call = self._call
         if not call.request.acks:
             call.answer(None)
+            self._hang_up()
             return
         if call.version >= 10:
             leaders = [
@@ -104,6 +105,19 @@ class _Produce:
             if leaders:
                 self.response.node_endpoints = endpoints_of(self._kafka, call.listener, leaders)
         call.answer(self.response)
+
+    def _hang_up(self) -> None:
+        """Whoever wants no answers learns of an error by the end of its connection.
+
+        It asks for the metadata then, without which it would go on to produce to the wrong node.
+        """
+        for topic in self.response.responses:
+            for slot in topic.partition_responses:
+                if slot.error_code:
+                    name = ErrorCode(slot.error_code).name
+                    where = f"partition {slot.index} of {topic.name}"
+                    self._call.hang_up(f"{where} refused with {name} what wants no answer (acks=0)")
+                    return
 
 
 class Produce:

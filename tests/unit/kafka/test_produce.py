@@ -4,6 +4,7 @@ import pytest
 
 from robustmq.broker.partition_api import Fault, Partition
 from robustmq.kafka.api_keys import ApiKey
+from robustmq.kafka.call import Call
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.messages.produce import (
     PartitionProduceData,
@@ -13,7 +14,7 @@ from robustmq.kafka.messages.produce import (
     TopicProduceData,
 )
 from robustmq.kafka.rights import Operation, Resource
-from tests.kafka_desk import Desk
+from tests.kafka_desk import CLIENT, Desk
 from tests.partition_world import TOPIC, World, batch_of, payload_of
 
 
@@ -64,6 +65,22 @@ def test_without_acknowledgement_nothing_is_answered_and_everything_is_kept() ->
     desk.world.settle()
     assert answers == [None]
     assert Partition(TOPIC, 1) in desk.world.cores[1].owner.logs
+
+
+def test_an_error_without_acknowledgement_ends_the_connection() -> None:
+    desk = Desk(World(1))
+    desk.core.owner.faults[Partition(TOPIC, 1)] = Fault.NOT_LEADER
+    said: list[str] = []
+    for payloads in ([b"a"], [b"a", b"b"]):
+        asked = request(*payloads, acks=0)
+        now_ms = desk.core.turn.now_ms
+        call = Call[ProduceRequest](0, 9, "client", CLIENT, asked, now_ms, lambda _: None)
+        call.hang_up = said.append
+        desk.handlers[ApiKey.PRODUCE](call)
+        desk.world.settle()
+    assert said == [
+        "partition 1 of t refused with NOT_LEADER_OR_FOLLOWER what wants no answer (acks=0)"
+    ]
 
 
 def test_a_request_without_batches_is_answered() -> None:
