@@ -155,6 +155,23 @@ def test_headers_are_properties(world: World) -> None:
     )
 
 
+def test_a_shared_group_has_each_record_once(world: World) -> None:
+    members = [world.fabric.nodes[core].client() for core in range(CORES)]
+    for member in members:
+        member.join("group", "events")
+    world.fabric.settle()
+    world.put(*[produced(b"%d" % number) for number in range(6)])
+    heard = [payload for member in members for payload in member.payloads]
+    assert sorted(heard) == [str(number) for number in range(6)]
+
+
+def test_who_wants_no_acknowledgement_is_heard_too(world: World) -> None:
+    client = world.subscribed()
+    world.node.core.partitions.append(ONE, produced(b"a"), None)
+    world.fabric.settle()
+    assert client.payloads == ["a"]
+
+
 def test_who_has_not_subscribed_costs_nothing_and_hears_only_what_comes(world: World) -> None:
     world.put(produced(b"before"))
     assert world.rows() == []
