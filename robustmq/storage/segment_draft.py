@@ -58,7 +58,7 @@ class SegmentDraft:
             return []
         at = self._file.add(batch.next_offset, len(kept), header_at(kept, 0).newest_ms, interval)
         write = Write(self._file, at, None)
-        write.add(kept)
+        write.add(len(kept), kept)
         return [write]
 
     def finish(self, adopt: Adopt) -> list[Job]:

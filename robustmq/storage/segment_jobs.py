@@ -102,10 +102,10 @@ class Write:
         self._preallocate = preallocate
         self._limit = limit
 
-    def add(self, *pieces: bytes | memoryview) -> None:
-        """Take one more batch, in pieces."""
+    def add(self, size: int, *pieces: bytes | memoryview) -> None:
+        """Take one more batch of `size` bytes, in pieces."""
         self.buffers += pieces
-        self.size += sum(map(len, pieces))
+        self.size += size
 
     def run(self, files: Files) -> None:
         """Write all of it."""

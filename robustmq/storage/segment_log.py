@@ -161,7 +161,7 @@ class SegmentLog:
         if not isinstance(write, Write) or write.segment is not active:
             write = self._write(active, at)
             self._jobs.append(write)
-        write.add(*placed(data, base, self.leader_epoch))
+        write.add(len(data), *placed(data, base, self.leader_epoch))
         self._unwritten.append(Unwritten(StoredBatch(base, count, data), active, active.size))
         self._owner.touch(self, len(data))
         return base
