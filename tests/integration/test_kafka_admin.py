@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kafka.admin import KafkaAdminClient
 from kafka.admin import NewTopic as PythonTopic
 
+from robustmq.mqtt.reasons import Reason
 from tests.integration.supervised import Node, until
+from tests.integration.wire_client import Client
 
 PATIENCE = 60.0
+TAKEN = (Reason.SUCCESS, Reason.NO_MATCHING_SUBSCRIBERS)
 SCENARIO = Path(__file__).parent / "js" / "kafka_admin.mjs"
 SETTINGS = ("storage.retain_interval_ms=50", "storage.compact_records=1")
 _names = itertools.count()
@@ -184,6 +188,37 @@ def test_confluent_kafka_administers(node: Node) -> None:
     until(lambda: topic in admin.list_topics(timeout=PATIENCE).topics, "shown", PATIENCE)
     results(admin.delete_topics([topic]))
     until(lambda: topic not in admin.list_topics(timeout=PATIENCE).topics, "gone", PATIENCE)
+
+
+def test_acls_hold_for_mqtt_too(node: Node) -> None:
+    topic = name()
+    binding = AclBinding(
+        ResourceType.TOPIC,
+        topic,
+        ResourcePatternType.PREFIXED,
+        "User:alice",
+        "*",
+        AclOperation.ALL,
+        AclPermissionType.ALLOW,
+    )
+    with administrator(node) as admin, Client(node, "mqtt") as client:
+        assert client.publish(topic, b"x", 1) in TAKEN
+        results(admin.create_acls([binding]))
+        # The core of this client hears of it a moment later, and its route is decided anew.
+        denied = partial(client.publish, topic, b"x", 1)
+        until(lambda: denied() == Reason.NOT_AUTHORIZED, "it is denied", PATIENCE)
+        assert client.subscribe(topic + "/#") == [Reason.NOT_AUTHORIZED]
+        everything = AclBindingFilter(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.PREFIXED,
+            None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        assert results(admin.delete_acls([everything])) == [[binding]]
+        until(lambda: denied() in TAKEN, "it is taken again", PATIENCE)
 
 
 def test_kafka_python_administers(node: Node) -> None:
