@@ -62,12 +62,14 @@ class Member:
         """How often it was assigned partitions."""
         self.partitions: set[int] = set()
         self.errors: list[str] = []
+        is_classic = settings.get("group.protocol") != "consumer"
         config: Mapping[str, Any] = {
             "bootstrap.servers": address,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "reconnect.backoff.max.ms": 500,
+            **({"heartbeat.interval.ms": 200} if is_classic else {}),
             **settings,
         }
         self.consumer = confluent_kafka.Consumer(dict(config))

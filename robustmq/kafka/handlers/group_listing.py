@@ -29,6 +29,9 @@ from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.rights import Operation, Resource
 from robustmq.kafka.schema import Message
 
+_AT_ONCE = 64
+"""Pages that a ListGroups reads at a time."""
+
 _FIRST_THAT_MISSES = 6
 """From this version of DescribeGroups on a group that is not there is an error."""
 
@@ -177,19 +180,34 @@ class _Listing:
         others: set[tuple[int, int]],
     ) -> None:
         self._kafka = kafka
+        self._coordinator = coordinator
         self._call = call
         self._found: list[ListedGroup] = []
         self._error = ErrorCode.NONE
         self._open = len(mine) + len(others) + 1
-        tenant = call.principal.tenant
-        for group_id in mine:
-            coordinator.look(tenant, group_id, partial(self._looked, group_id))
+        self._mine = mine
+        self._looking = 0
+        self._is_asking = False
         for place in others:
             api, newest = ApiKey.LIST_GROUPS, 5
             kafka.coordination.ask(place, api, newest, call.principal, call.request, self._answered)
+        self._look()
         self._close_one()
 
+    def _look(self) -> None:
+        """Look at the next groups, a few at a time."""
+        if self._is_asking:
+            return
+        self._is_asking = True
+        tenant = self._call.principal.tenant
+        while self._mine and self._looking < _AT_ONCE:
+            group_id = self._mine.pop()
+            self._looking += 1
+            self._coordinator.look(tenant, group_id, partial(self._looked, group_id))
+        self._is_asking = False
+
     def _looked(self, group_id: str, page: GroupPage | None) -> None:
+        self._looking -= 1
         if page is not None and self._is_seen(group_id):
             is_classic = isinstance(page, ClassicPage)
             self._found.append(
@@ -200,6 +218,7 @@ class _Listing:
                     group_type="classic" if is_classic else "consumer",
                 )
             )
+        self._look()
         self._close_one()
 
     def _is_seen(self, group_id: str) -> bool:

@@ -9,7 +9,8 @@ const kafka = new kafkajs.Kafka({ brokers: [address], logLevel: kafkajs.logLevel
 const groupId = "kafkajs";
 
 async function member(seen) {
-  const consumer = kafka.consumer({ groupId, sessionTimeout: 10_000, rebalanceTimeout: 10_000 });
+  const times = { sessionTimeout: 10_000, rebalanceTimeout: 10_000, heartbeatInterval: 200 };
+  const consumer = kafka.consumer({ groupId, ...times });
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   await consumer.run({

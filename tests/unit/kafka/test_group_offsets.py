@@ -408,6 +408,27 @@ def test_how_groups_are_described_and_listed() -> None:
     assert listed() == [second]
 
 
+def test_many_groups_are_listed_a_few_at_a_time() -> None:
+    world = GroupWorld()
+    for number in range(200):
+        request = committing(1)
+        request.group_id = f"g{number}"
+        commit(world, request)
+    world.restart()
+    answers = world.send(ApiKey.LIST_GROUPS, 5, ListGroupsRequest())
+    world.host.ledger.step()
+    assert len(world.host.ledger.asked) < 100
+    world.settle()
+    assert len(answers[0].groups) == 200
+    for number in range(100):
+        request = committing(1)
+        request.group_id = f"g{number}"
+        commit(world, request)
+    assert (
+        len(world.ask(ApiKey.LIST_GROUPS, 5, ListGroupsRequest(), ListGroupsResponse).groups) == 200
+    )
+
+
 def test_the_coordinator_is_found() -> None:
     world = GroupWorld()
     world.lead(1)
