@@ -17,6 +17,8 @@ _PAGE_BYTES: Final = 16_384
 _CONTROL: Final = 0b100000
 """Of a batch's attributes: its record is a marker, which ends a transaction."""
 _TRANSACTIONAL: Final = 0b010000
+_STAMPED: Final = 0b001000
+"""All records of the batch have its latest time, which is that of its append."""
 _MOST_BYTES: Final = 1 << 28
 """Bytes that the records of a compressed batch may take, to be looked into."""
 
@@ -173,13 +175,16 @@ class Compaction:
         oldest = now_ms - self._settings.tombstone_ms
         # An empty value of a client of Kafka is a value: it has others that delete.
         empty_deletes = self._settings.empty_deletes and producer_of(plain) >= OWN_PRODUCERS
+        header = header_at(plain, 0)
+        stamp = header.newest_ms if header.attributes & _STAMPED else None
         found = records(plain)
         keep = []
         for number, (_, time_ms, offset, key, value, _) in enumerate(found):
             if key is not None:
                 if self._latest.get(key, -1) > offset + shift:
                     continue
-                if (value is None or (not value and empty_deletes)) and time_ms < oldest:
+                deletes = value is None or (not value and empty_deletes)
+                if deletes and (time_ms if stamp is None else stamp) < oldest:
                     continue
             keep.append(number)
         self._count += len(keep)

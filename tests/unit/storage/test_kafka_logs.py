@@ -10,7 +10,7 @@ from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.memory_log import MemoryLog
 from robustmq.storage.segment_engine import SegmentEngine
 from robustmq.storage.segment_log import SegmentLog
-from tests.produced import TRANSACTIONAL, produced
+from tests.produced import TRANSACTIONAL, produced, restated
 from tests.unit.storage.batches import batch, keyed
 from tests.unit.storage.bench import SIZE, Bench, offsets, read_all
 from tests.unit.storage.disk import HandWriter
@@ -108,6 +108,16 @@ def test_what_is_young_is_left_alone() -> None:
     log.kept.clear()
     assert not compaction.step(4_100, 1 << 20)
     assert log.kept == {}, "nothing is new"
+
+
+def test_a_deletion_that_was_stamped_is_as_old_as_its_append() -> None:
+    stamped = restated(
+        produced(None, times=(1,), attributes=0b1000), 35, (5_000).to_bytes(8, "big")
+    )
+    for now_ms, stays in ((6_000, True), (6_001, False)):
+        log = Kept(produced(b"1"), stamped)
+        assert not Compaction(log, SETTINGS).step(now_ms, 1 << 20)
+        assert [kept is not None for kept in log.kept.values()] == [False, stays]
 
 
 def test_a_reader_hears_when_what_is_cold_is_in_memory() -> None:
