@@ -23,6 +23,14 @@ class HeldLog(MemoryLog):
             self._durable = self.end_offset
         return self._durable
 
+    @property
+    def is_fetching(self) -> bool:
+        return self._store.cold
+
+    def warm(self, offset: int, max_bytes: int) -> bool:
+        del offset, max_bytes
+        return not self._store.cold
+
     def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
         if self._store.refused is not None:
             raise Unwritable(self._store.refused)
@@ -38,10 +46,11 @@ class HeldLog(MemoryLog):
 
 
 class HeldLogs:
-    """A `LogStore` that can `hold` what is appended, refuse it, and crash."""
+    """A `LogStore` that can `hold` what is appended, refuse it, be `cold`, and crash."""
 
     def __init__(self) -> None:
         self.hold = False
+        self.cold = False
         self.refused: Refused | None = None
         self.logs: dict[int, HeldLog] = {}
         self.media: dict[int, Engine] = {}

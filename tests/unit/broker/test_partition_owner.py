@@ -130,6 +130,22 @@ def test_readers_are_woken_once_when_there_is_more(world: World) -> None:
     other.cancel()
 
 
+def test_a_reader_of_what_is_cold_is_woken_when_it_is_in_memory(world: World) -> None:
+    world.put(produced(b"a"))
+    held = world.node.held
+    held.cold = True
+    assert world.values() == []
+    woken: list[int] = []
+    world.owner.park(ONE, False, lambda: woken.append(1))
+    world.owner.park(ONE, True, lambda: woken.append(2))
+    world.settle()
+    assert (woken, world.node.parts.logs.is_active) == ([], True)
+    held.cold = False
+    world.settle()
+    assert (woken, world.node.parts.logs.is_active) == ([1, 2], False)
+    assert world.values() == [b"a"]
+
+
 def test_a_transaction_is_read_when_it_is_committed_and_told_when_it_is_aborted(
     world: World,
 ) -> None:
