@@ -36,6 +36,7 @@ from robustmq.settings.kafka_groups import KafkaGroups
 
 Beaten: TypeAlias = Callable[[ConsumerGroupHeartbeatResponse], None]
 
+_LONGEST_ID: Final = 256
 _JOIN: Final = 0
 _LEAVE: Final = -1
 _AWAY: Final = -2
@@ -127,7 +128,7 @@ class ConsumerGroup:
             return
         is_new = request.member_id not in self.members
         member = self._member(request)
-        member.client_id, member.client_host = client_id, client_host
+        member.client_id, member.client_host = client_id[:_LONGEST_ID], client_host
         before = (member.epoch, member.places, member.revoking)
         has_changed = self._subscribe(member, request) or is_new
         self._refresh(has_changed)
@@ -180,17 +181,26 @@ class ConsumerGroup:
             return ErrorCode.UNSUPPORTED_ASSIGNOR, (
                 f"there is no such assignor: take one of {', '.join(ASSIGNORS)}"
             )
-        is_join = request.member_epoch == _JOIN
-        is_known = request.member_id in self.members or request.instance_id in self._static
-        if is_join and not is_known and self._is_full():
-            return ErrorCode.GROUP_MAX_SIZE_REACHED, "the group has max_members members already"
+        is_growing = request.member_epoch == _JOIN or request.subscribed_topic_names is not None
+        if is_growing and self._is_full(request):
+            return ErrorCode.GROUP_MAX_SIZE_REACHED, (
+                "the group has max_members members, or max_page_bytes bytes, already"
+            )
         return None
 
-    def _is_full(self) -> bool:
-        """About 30 bytes a partition that somebody has, and is to have; about 400 a member."""
-        size = 400 * len(self.members) + 60 * sum(self._partitions.values())
-        is_large = size > self._settings.max_page_bytes
-        return is_large or len(self.members) >= self._settings.max_members
+    def _is_full(self, request: ConsumerGroupHeartbeatRequest) -> bool:
+        """Whether a member that subscribes is one too many, or its topics are.
+
+        A member takes about 400 bytes of the page beside its topics' names, a partition 60.
+        """
+        is_known = request.member_id in self.members or request.instance_id in self._static
+        if not is_known and len(self.members) >= self._settings.max_members:
+            return True
+        others = (each.topics for each in self.members.values() if each.id != request.member_id)
+        names = sum(len(name) for topics in others for name in topics)
+        names += sum(len(name) for name in request.subscribed_topic_names or ())
+        size = 400 * len(self.members) + 60 * sum(self._partitions.values()) + names
+        return size > self._settings.max_page_bytes
 
     def _check_epoch(self, request: ConsumerGroupHeartbeatRequest) -> tuple[ErrorCode, str] | None:
         """Whether it is the member that it says, and knows what it was told."""

@@ -128,7 +128,8 @@ def _wrong(request: ConsumerGroupHeartbeatRequest, version: int) -> str:
         return "an instance id or a rack id is not empty: leave it out"
     if not request.member_id and (version > 0 or epoch != 0):
         return "a member gives itself an id: send one"
-    if max(len(request.member_id), len(request.instance_id or "")) > _LONGEST_ID:
+    ids = (request.member_id, request.instance_id or "", request.rack_id or "")
+    if max(map(len, ids)) > _LONGEST_ID:
         return f"ids have at most {_LONGEST_ID} characters"
     if epoch < 0:
         if epoch == -1 or (epoch == -2 and request.instance_id is not None):

@@ -233,6 +233,7 @@ def test_a_coordinator_that_is_killed_is_not_noticed() -> None:
     [
         ({"member_id": ""}, ErrorCode.INVALID_REQUEST),
         ({"instance_id": ""}, ErrorCode.INVALID_REQUEST),
+        ({"rack_id": "r" * 300}, ErrorCode.INVALID_REQUEST),
         ({"rebalance_timeout_ms": -1}, ErrorCode.INVALID_REQUEST),
         ({"subscribed_topic_names": None}, ErrorCode.INVALID_REQUEST),
         ({"topic_partitions": [TopicPartitions(partitions=[1])]}, ErrorCode.INVALID_REQUEST),
@@ -275,6 +276,14 @@ def test_a_group_has_bounds() -> None:
     world = GroupWorld(settings=KafkaGroups(max_members=1))
     assert Client(world, "a").join().error_code == 0
     assert Client(world, "b").join().error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+    error = Client(world, "b").join(None, subscribed_topic_regex="t").error_code
+    assert error == ErrorCode.GROUP_MAX_SIZE_REACHED
+    world = GroupWorld(settings=KafkaGroups(max_page_bytes=2_000))
+    client = Client(world, "a")
+    assert client.join().error_code == 0
+    error = client.beat(subscribed_topic_names=["t" * 3_000]).error_code
+    assert error == ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert client.beat().error_code == 0
 
 
 def test_an_empty_group_may_change_its_protocol_and_one_with_members_not() -> None:
