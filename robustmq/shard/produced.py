@@ -17,6 +17,7 @@ STAMPED: Final = 0b001000
 NO_TIME: Final = -1
 """The timestamp of a record that has none."""
 
+_CODEC: Final = 0b111
 _FIELDS: Final = struct.Struct(">qiibIhiqqqhiI")
 _REST: Final = struct.Struct(">hiqq")
 _REST_AT: Final = 21
@@ -85,7 +86,7 @@ def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
         raise Unfit(Fault.INVALID_RECORD, sentence)
     _check_producer(attributes, producer_id, epoch, first)
     try:
-        codec = codec_of(batch)
+        codec = codec_of(batch) if attributes & _CODEC else Codec.NONE
         plain = _looked_into(batch, codec, terms)
     except UnknownCodec as error:
         raise Unfit(Fault.UNSUPPORTED_COMPRESSION, error.where) from error
@@ -96,7 +97,7 @@ def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
         newest = _check_records(plain, attributes, terms, now_ms)
         if terms.codec is not None and terms.codec is not codec:
             batch = compressed(plain, terms.codec)
-            attributes = attributes & ~0b111 | terms.codec
+            attributes = attributes & ~_CODEC | terms.codec
     elif not terms.stamps:
         _check_times(base_ms, newest_ms, attributes, terms, now_ms)
     stamp = NO_TIME
