@@ -116,7 +116,8 @@ class Storage(Struct, frozen=True, kw_only=True):
     open_files: Files of the segment engine that are held open for reading.
     segment_bytes: The segment engine begins a new file at this size; old messages go by files.
     segment_ms: Milliseconds after which it begins a new file anyway; 0: never.
-    preallocate_bytes: Bytes of disk that a file of the segment engine takes in advance.
+    preallocate_bytes: Bytes of disk that a file of the segment engine takes in advance, at most: as
+        much again as it has, at least 64 KiB.
     index_interval_bytes: Bytes between two entries of an index: fewer find faster and take more.
     retain_interval_ms: Milliseconds after which all logs are looked at for such messages again.
     max_topic_logs: Logs that a core keeps for topics whose rule asks for it.

@@ -16,7 +16,8 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     interval_ms: Milliseconds after which what was written is synced (`interval`).
     segment_bytes: Bytes of one segment file.
     segment_ms: Milliseconds after which a segment is closed although it has room.
-    preallocate_bytes: Bytes of disk that a segment takes in advance, again and again.
+    preallocate_bytes: Bytes of disk that a segment takes in advance, again and again: as much as it
+        has, at least 64 KiB, at most these.
     index_interval_bytes: Bytes between two entries of the sparse indexes.
     retention_ms: Milliseconds that a record is kept at least, not much longer.
     retention_bytes: Bytes that are kept at least, not many more.

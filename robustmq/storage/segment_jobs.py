@@ -10,6 +10,8 @@ from robustmq.storage.files import Files, write_small
 from robustmq.storage.segment import Segment
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LEAST_RESERVE: Final = 65_536
+"""Bytes that a file takes in advance when there is little in it."""
 START_FILE: Final = "start"
 """Where a closed log keeps its start offset, which may lie inside of a segment."""
 RESET_FILE: Final = "reset"
@@ -119,7 +121,9 @@ class Write:
 
     def _allocate(self, files: Files, fd: int, end: int) -> None:
         segment = self.segment
-        wanted = max(end, min(segment.allocated + self._preallocate, self._limit))
+        # As much again as there is: a log with little in it takes little.
+        reserve = min(self._preallocate, max(end, _LEAST_RESERVE))
+        wanted = max(end, min(segment.allocated + reserve, self._limit))
         try:
             files.allocate(fd, segment.allocated, wanted - segment.allocated)
         except OSError as error:

@@ -77,3 +77,25 @@ def test_the_segment_engine_on_real_files(tmp_path: Path) -> None:
     assert (log.start_offset, log.end_offset) == (50, 200)
     assert offsets(log) == list(range(50, 200, 2))
     again.close()
+
+
+def test_a_file_takes_as_much_in_advance_as_it_has(tmp_path: Path) -> None:
+    engine = SegmentEngine(str(tmp_path / "d"))
+    log = engine.open(4, LogSettings(flush="always", preallocate_bytes=1 << 20))
+    path = tmp_path / "d" / "4" / f"{0:020}.log"
+    taken: list[tuple[int, int]] = []
+    size = 0
+    while size < 3 << 20:
+        data = batch(1, b"x" * 20_000)
+        log.append(data, 1, 1_000)
+        engine.commit()
+        while log.durable_offset < log.end_offset:
+            assert select.select([engine.fileno()], [], [], PATIENCE)[0]
+            engine.completed()
+        size += len(data)
+        taken.append((size, path.stat().st_size))
+    engine.close()
+    assert taken[0][1] == 65_536
+    assert all(size <= there <= 2 * size + 65_536 for size, there in taken)
+    assert max(there - size for size, there in taken) <= 1 << 20
+    assert len({there for _, there in taken}) < 12
