@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -109,6 +110,8 @@ class Talk:
             epoch=self.epoch if epoch is None else epoch,
             first=first,
             attributes=TRANSACTIONAL,
+            # What is older than the topic keeps would be removed.
+            times=(time.time_ns() // 1_000_000,),
         )
         part = PartitionProduceData(index=partition, records=batch)
         request = ProduceRequest(
@@ -172,6 +175,7 @@ def test_what_belongs_to_no_transaction_is_refused(talk: Talk) -> None:
     assert talk.site.read(talk.site.target) == [b"good"]
 
 
+@pytest.mark.timeout(300)
 def test_a_partition_whose_core_has_died_hears_of_the_transaction_again(talk: Talk) -> None:
     talk.begin()
     for partition in range(4):

@@ -46,15 +46,16 @@ def test_what_is_read_is_copied_once(site: Site) -> None:
     assert not copying.faults
 
 
+@pytest.mark.timeout(400)
 def test_nothing_is_copied_twice_when_workers_are_killed(node: Node, site: Site) -> None:
-    values = site.fill(400)
+    values = site.fill(200)
     copying = Copying(site)
     try:
         for index in (0, 1):
-            until(partial(copying.is_beyond, copying.count + 1), "it goes on", PATIENCE)
+            until(partial(copying.is_beyond, copying.count + 1), "it goes on", 2 * PATIENCE)
             victim = node.children()[f"worker {index}"]
             os.kill(victim, signal.SIGKILL)
-        until(lambda: site.is_copied(values), "all is copied", PATIENCE)
+        until(lambda: site.is_copied(values), "all is copied", 2 * PATIENCE)
     finally:
         copying.end()
     assert site.committed() == len(values)
