@@ -6,7 +6,7 @@ acknowledged before arrives, in order, at QoS 2 once, as if nothing had happened
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robustmq.broker.api import Heir
@@ -131,6 +131,10 @@ def test_a_move_loses_nothing(count: int, limit: int, actions: list[tuple[object
 
 @settings(max_examples=50)
 @given(st.lists(operations, min_size=20, max_size=60), st.lists(operations, max_size=20))
+@example(
+    first=[*[("turn", 0, 100)] * 18, ("settle",), ("subscribe", 3, "a", 1)],
+    between=[("publish", 0, "a", 1), ("publish", 0, "a", 2), ("come", 3), ("subscribe", 3, "a", 2)],
+).via("a subscription gets a higher QoS before what was published has reached it")
 def test_several_moves_in_sequence(
     first: list[tuple[object, ...]], between: list[tuple[object, ...]]
 ) -> None:
