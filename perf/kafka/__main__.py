@@ -28,6 +28,7 @@ RESULTS: Final = Path(__file__).parent.parent / "results"
 BAR: Final = 0.6
 MEGA: Final = 1e6
 PACE: Final = 50e6
+SETTLE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,8 @@ def measure(scenario: Scenario, peer: str, number: int, options: argparse.Namesp
     try:
         with site(peer, options.workers, scenario.partitions, options.directory) as where:
             ends = _ends(scenario, where, seconds) if scenario.kind == "fetch" else []
+            # What a node does in its first seconds is none of the load's.
+            time.sleep(SETTLE_SECONDS)
             before = processes.cpu(where.broker.pid)
             if scenario.kind == "client":
                 report = _client(where.broker.port, seconds)
