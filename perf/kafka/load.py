@@ -265,7 +265,7 @@ class Consumers:
                     report.requests += 1
                     report.errors += found.errors
                     report.bytes += found.bytes
-                    if self._is_done(line):
+                    if found.errors or self._is_done(line):
                         open_lines.discard(line)
                     else:
                         line.send(traffic.fetch(self._offsets[line]), now)

@@ -1,6 +1,7 @@
 """The bytes that the load is made of: record batches, Produce and Fetch requests, and answers."""
 
 import struct
+import time
 from typing import Final, NamedTuple
 
 from robustmq._kernel.crc import crc32c
@@ -43,14 +44,18 @@ def _varint(value: int) -> bytes:
 
 
 def batch(records: int, value_bytes: int) -> bytes:
-    """A record batch (magic 2) of records without keys and headers, as librdkafka makes it."""
+    """A record batch (magic 2) of records without keys and headers, as librdkafka makes it.
+
+    It has the present time: a broker that keeps records for a week drops older ones.
+    """
     body = bytearray()
     value = bytes(index * 31 + (index >> 3) & 255 for index in range(value_bytes))
     for index in range(records):
         record = b"".join((b"\0\0", _varint(index), b"\1", _varint(len(value)), value, b"\0"))
         body += _varint(len(record)) + record
     length = _BATCH.size - 12 + len(body)
-    fields = (0, length, -1, 2, 0, 0, records - 1, 0, 0, -1, -1, -1, records)
+    now_ms = time.time_ns() // 1_000_000
+    fields = (0, length, -1, 2, 0, 0, records - 1, now_ms, now_ms, -1, -1, -1, records)
     whole = bytearray(_BATCH.pack(*fields) + body)
     struct.pack_into(">I", whole, 17, crc32c(bytes(whole[_CHECKED_AT:])))
     return bytes(whole)

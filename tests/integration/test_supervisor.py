@@ -453,9 +453,9 @@ def test_children_hold_nothing_that_is_the_supervisors(start: Start) -> None:
     for name, pid in node.children().items():
         held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
         listeners = [held_by for held_by in held if held_by.startswith("socket:")]
-        # A worker: its listener, its door, a sender to each, two channels; the server and the meta
-        # process: a channel to each of the others; all: two of asyncio's own.
-        assert len(listeners) <= 9, (name, held)
+        # A worker: its two listeners, its door, a sender to each, two channels; the server and the
+        # meta process: a channel to each of the others; all: two of asyncio's own.
+        assert len(listeners) <= 10, (name, held)
         assert sum("pidfd" in entry for entry in held) == 0, (name, held)
 
 
