@@ -178,7 +178,9 @@ def test_a_worker_that_recovers_has_the_time_that_it_needs(start: Start) -> None
     told = [line["seconds"] for line in node.seen("process reads what is stored")]
     assert len(told) >= 3
     assert max(after - before for before, after in itertools.pairwise(told)) < 1.5
-    assert not node.seen("process hangs and is killed")
+    # The server, which has much to load, may not have come in that time on a busy machine.
+    killed = [line["name"] for line in node.seen("process hangs and is killed")]
+    assert "worker 0" not in killed
 
 
 def test_a_worker_that_neither_recovers_nor_works_is_given_up(start: Start) -> None:
