@@ -1,5 +1,7 @@
 """The load of Kafka's measurements is what it says, and its answers are read as they are meant."""
 
+import time
+
 from perf.kafka import traffic
 from robustmq.kafka import codec
 from robustmq.kafka.api_keys import ApiKey
@@ -15,6 +17,7 @@ from robustmq.kafka.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
+from robustmq.message.batch import timestamp_of
 from robustmq.shard.produced import Terms, checked
 from robustmq.storage.header import placed
 
@@ -32,7 +35,10 @@ def answer(api: int, version: int, response: FetchResponse | ProduceResponse) ->
 
 def test_the_batch_is_one_that_a_partition_takes() -> None:
     payload = traffic.batch(970, 1024)
-    assert checked(payload, Terms(), 0).records == 970
+    now_ms = time.time_ns() // 1_000_000
+    assert checked(payload, Terms(), now_ms).records == 970
+    # As old as the measurement, so that retention leaves it alone.
+    assert abs(timestamp_of(payload) - now_ms) < 60_000
     asked = request(traffic.produce(payload, 7, -1))
     assert isinstance(asked, ProduceRequest)
     (data,) = asked.topic_data[0].partition_data
