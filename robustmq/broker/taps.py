@@ -236,6 +236,8 @@ class Taps:
 
     def run(self) -> None:
         """Hand on what is readable, of several topics in turn, while there is room for it."""
+        if not self._ready:
+            return
         for tap in list(islice(self._ready, _TAPS_PER_TURN)):
             if not self.busy:
                 return
