@@ -19,7 +19,6 @@ ENGINE: Final = "robustmq.engine"
 _TOLERATED: Final = "Kept for tools that set it; it has no effect here."
 _MAX_MESSAGE: Final = "max.message.bytes"
 _MAX_BYTES: Final = 268_435_460
-_NO_BOUND: Final = "-1"
 _CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
