@@ -54,7 +54,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     ring_bytes: Bytes of the ring from one core to another, a power of two from 64 KiB; 0: 256 MiB
         divided by the number of rings, at least 256 KiB, at most 4 MiB.
     heartbeat_timeout_ms: Milliseconds without a sign of life until a process is replaced.
-    start_timeout_ms: Milliseconds that a new process may take until its first sign of life.
+    start_timeout_ms: Milliseconds that a new process may do nothing, not even use the processor,
+        until its first sign of life.
     drain_timeout_ms: Milliseconds that workers may take to stop; then they are killed.
     restart_backoff_ms: Milliseconds until a process that ended is restarted; doubled each time.
     restart_backoff_max_ms: Milliseconds that the wait before a restart never exceeds.

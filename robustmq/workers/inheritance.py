@@ -54,8 +54,8 @@ class ServerInheritance:
     `ledger` has what the limits of the node count.
 
     A child writes time.monotonic_ns() to `heartbeat_ns` of its state at least four times per
-    `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; its first
-    beat may take `runtime.start_timeout_ms`.
+    `runtime.heartbeat_timeout_ms` as long as it lives, in recovery and drain too; until its first
+    beat it may be without any work for `runtime.start_timeout_ms`.
     """
 
     config: Config

@@ -96,6 +96,7 @@ class Supervisor:
         self._deadline_ns = 0
         self._clean = True
         self._looked_ns = time.monotonic_ns()
+        self._resumed_ns = 0
         self._poll = select.poll()
         self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -278,21 +279,25 @@ class Supervisor:
             return
         self._looked_ns = now_ns
         if since_ns > 2 * interval_ns:
-            # We were stopped ourselves, and so perhaps were they: let them beat first.
-            return
+            # We were stopped ourselves, and so perhaps were they: their time begins again.
+            self._resumed_ns = now_ns
         runtime = self._config.runtime
         for process in self._processes:
+            if not process.pid:
+                continue
             beat_ns = self._estate.region.state(process.endpoint).heartbeat_ns
             # While it loads its program it cannot beat: what it has is still our own time stamp.
             new = beat_ns == process.started_ns
-            if process.pid and self._phase_of(process) is Phase.RECOVERING:
-                # Nor can it while its database reads what it has: it lives as long as it works.
-                process.look(now_ns)
+            if self._phase_of(process) is Phase.RECOVERING:
+                # Nor can it while its database reads what it has.
                 new = True
                 self._tell_recovery(process, now_ns)
-            silent_ns = now_ns - max(beat_ns, process.worked_ns)
+            if new:
+                # On a busy machine both take as long as they take: it lives as long as it works.
+                process.look(now_ns)
+            silent_ns = now_ns - max(beat_ns, process.worked_ns, self._resumed_ns)
             timeout_ms = runtime.start_timeout_ms if new else runtime.heartbeat_timeout_ms
-            if process.pid and silent_ns > timeout_ms * _NS_PER_MS:
+            if silent_ns > timeout_ms * _NS_PER_MS:
                 _log.error(
                     "process hangs and is killed",
                     name=process.name,

@@ -16,19 +16,28 @@ from robustmq.shm.region import Phase
 from robustmq.workers import supervisor
 from robustmq.workers.inheritance import MQTT_TCP, Inheritance
 
+WORK_SECONDS = 3.5
+
+
+def work(seconds: float) -> None:
+    """Use the processor for so long, and show no other sign of life."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
 
 def run(inheritance: Inheritance) -> None:
-    """Live as a worker does; STANDIN in the environment (fail, raise, slow) prevents it."""
+    """Live as a worker does; STANDIN in the environment delays or prevents it."""
     match os.environ.get("STANDIN"):
         case "fail":
             raise SystemExit(3)
         case "slow":
             time.sleep(1000)
+        case "loads":
+            work(WORK_SECONDS)
         case "recovers":
             inheritance.enter(Phase.RECOVERING)
-            end = time.monotonic() + 4
-            while time.monotonic() < end:
-                pass
+            work(WORK_SECONDS)
         case "waits":
             inheritance.enter(Phase.RECOVERING)
             time.sleep(1000)

@@ -1,7 +1,6 @@
 """The real supervisor, server and workers; a stand-in for a worker where it has to misbehave."""
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -22,7 +21,9 @@ STANDIN = "tests.integration.standin"
 CONNECT = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c"
 CONNACK = b"\x20\x02\0\0"
 PATIENT = "runtime.drain_timeout_ms=60000"
-QUICK = ("runtime.heartbeat_timeout_ms=2000", "runtime.restart_backoff_ms=50")
+QUICK = ("runtime.restart_backoff_ms=50",)
+WATCHED = (*QUICK, "runtime.heartbeat_timeout_ms=2000")
+HURRIED = (*QUICK, "runtime.start_timeout_ms=1500")
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_killed_server_process_is_replaced(start: Start) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "stuck"])
 def test_a_hanging_worker_is_replaced(start: Start, how: str) -> None:
-    node = start(settings=QUICK, module=REAL if how == "stopped" else STANDIN).ready()
+    node = start(settings=WATCHED, module=REAL if how == "stopped" else STANDIN).ready()
     if how == "stopped":
         os.kill(node.children()["worker 1"], signal.SIGSTOP)
     else:
@@ -162,33 +163,27 @@ def test_a_hanging_worker_is_replaced(start: Start, how: str) -> None:
     assert restarts(node) == 1
 
 
-def test_a_worker_that_never_shows_life_is_given_up(start: Start) -> None:
-    settings = (*QUICK, "runtime.start_timeout_ms=1500")
+@pytest.mark.parametrize("stage", ["slow", "waits"])
+def test_a_worker_that_neither_works_nor_shows_life_is_given_up(start: Start, stage: str) -> None:
     sentence = refusal(
-        start(workers=1, settings=settings, environment={"STANDIN": "slow"}, module=STANDIN)
+        start(workers=1, settings=HURRIED, environment={"STANDIN": stage}, module=STANDIN)
     )
     assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
 
 
-def test_a_worker_that_recovers_has_the_time_that_it_needs(start: Start) -> None:
-    settings = (*QUICK, "runtime.start_timeout_ms=1500")
-    node = start(
-        workers=1, settings=settings, environment={"STANDIN": "recovers"}, module=STANDIN
-    ).ready()
+@pytest.mark.parametrize("stage", ["loads", "recovers"])
+def test_a_worker_that_works_has_the_time_that_it_needs(start: Start, stage: str) -> None:
+    node = start(workers=1, settings=HURRIED, environment={"STANDIN": stage}, module=STANDIN)
+    (ready,) = (
+        line for line in node.ready().seen("process is ready") if line["name"] == "worker 0"
+    )
+    assert ready["after_ms"] > 3_000
+    assert not node.seen("process ended")
     told = [line["seconds"] for line in node.seen("process reads what is stored")]
-    assert len(told) >= 3
-    assert max(after - before for before, after in itertools.pairwise(told)) < 1.5
-    # The server, which has much to load, may not have come in that time on a busy machine.
-    killed = [line["name"] for line in node.seen("process hangs and is killed")]
-    assert "worker 0" not in killed
-
-
-def test_a_worker_that_neither_recovers_nor_works_is_given_up(start: Start) -> None:
-    settings = (*QUICK, "runtime.start_timeout_ms=1500")
-    sentence = refusal(
-        start(workers=1, settings=settings, environment={"STANDIN": "waits"}, module=STANDIN)
-    )
-    assert sentence == "worker 0 ended 3 times before it was ready (signal SIGKILL)"
+    if stage == "recovers":
+        assert told[-1] > 1.5
+    else:
+        assert not told
 
 
 @pytest.mark.parametrize("what", ["node", "core", "unreadable"])
@@ -228,7 +223,7 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_line(start: Start, tmp_pa
 
 
 def test_a_supervisor_that_was_stopped_itself_kills_nobody(start: Start) -> None:
-    node = start(settings=QUICK).ready()
+    node = start(settings=WATCHED).ready()
     before = node.children()
     for pid in (node.process.pid, *before.values()):
         os.kill(pid, signal.SIGSTOP)
