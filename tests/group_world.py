@@ -271,6 +271,8 @@ class GroupWorld:
         assert self.leader is not None
         return self.hosts[self.leader]
 
+    version = 0
+
     def may(
         self, principal: Principal, operation: Operation, resource: Resource, name: str
     ) -> bool:

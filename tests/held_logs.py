@@ -31,7 +31,7 @@ class HeldLog(MemoryLog):
         del offset, max_bytes
         return not self._store.cold
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:
         if self._store.refused is not None:
             raise Unwritable(self._store.refused)
         return super().append(data, count, timestamp_ms)

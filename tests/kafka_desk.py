@@ -77,6 +77,8 @@ class Desk:
         )
         self.handlers: Mapping[int, Handler] = handlers(self.kafka)
 
+    version = 0
+
     def may(
         self, principal: Principal, operation: Operation, resource: Resource, name: str
     ) -> bool:

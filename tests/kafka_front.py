@@ -155,6 +155,8 @@ class Desk:
         del principal, client_id
         return self.allowance
 
+    version = 0
+
     def may(
         self, principal: Principal, operation: Operation, resource: Resource, name: str
     ) -> bool:

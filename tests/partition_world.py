@@ -77,14 +77,17 @@ class Owner:
             self.ends[partition] = next_offset(log[-1]) if log else 0
 
     def append(
-        self, partition: Partition, batch: bytes, done: Callable[[Appended], None] | None
+        self,
+        partition: Partition,
+        batch: bytes | memoryview,
+        done: Callable[[Appended], None] | None,
     ) -> None:
         """Append with the next commit."""
         assert done is not None
         if partition in self.faults:
             done(Appended(self.faults[partition]))
         else:
-            self._undone.append((partition, batch, done))
+            self._undone.append((partition, bytes(batch), done))
 
     def commit(self) -> None:
         """Answer what was appended, and wake who waits for it."""

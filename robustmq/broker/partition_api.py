@@ -7,6 +7,7 @@ asked in the same way. No call waits; every answer comes once, to the callable g
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from robustmq.message.batch import Buffer
 from robustmq.shard.fault import Fault
 
 __all__ = [
@@ -207,7 +208,7 @@ class Partitions(Protocol):
     """The partitions of all topics."""
 
     def append(
-        self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
+        self, partition: Partition, batch: Buffer, reply: Callable[[Appended], None] | None
     ) -> None:
         """Append a record batch as its producer made it; answered when it may be acknowledged."""
 

@@ -24,6 +24,7 @@ from robustmq.broker.partition_api import (
     Sought,
     Wanted,
 )
+from robustmq.message.batch import Buffer
 
 _CALL: Final = struct.Struct("<BBQ")
 _APPEND: Final = struct.Struct("<BBQII")
@@ -85,7 +86,7 @@ _answered: Final[dict[Question, msgspec.msgpack.Decoder[Any]]] = {
 }
 
 
-def append(call: int, partition: Partition, batch: bytes) -> bytes:
+def append(call: int, partition: Partition, batch: Buffer) -> bytes:
     """Ask for a batch to be appended."""
     head = _APPEND.pack(Kind.APPEND, 0, call, partition.number, len(partition.topic))
     return b"".join((head, partition.topic, batch))

@@ -27,6 +27,7 @@ from robustmq.broker.partition_terms import default_terms, terms_of
 from robustmq.broker.topic_log import Nowhere, Parking, TopicLog, Waiting
 from robustmq.broker.topic_logs import TopicLogs
 from robustmq.errors import Corrupt, Refusal
+from robustmq.message.batch import Buffer
 from robustmq.policy.topic_rules import log_name, own_log
 from robustmq.settings.kafka import KafkaRuntime
 from robustmq.shard.fault import Fault
@@ -141,7 +142,7 @@ class PartitionOwner:
     # ------------------------------------------------------------------ appending
 
     def append(
-        self, partition: Partition, batch: bytes, done: Callable[[Appended], None] | None
+        self, partition: Partition, batch: Buffer, done: Callable[[Appended], None] | None
     ) -> None:
         """Append a batch as its producer made it; `done` when it may be acknowledged.
 

@@ -35,6 +35,7 @@ from robustmq.broker.partition_ways import Ways
 from robustmq.broker.placement import Placement
 from robustmq.broker.router import Fabric
 from robustmq.broker.timers import Timer, Timers
+from robustmq.message.batch import Buffer
 
 _EPOCH_SHIFT: Final = 40
 _HARD: Final = 4
@@ -45,7 +46,7 @@ class Owner(Source, Oracle, Protocol):
     """The partitions of this core (`partition_owner`); what it is asked it answers itself."""
 
     def append(
-        self, partition: Partition, batch: bytes, done: Callable[[Appended], None] | None
+        self, partition: Partition, batch: Buffer, done: Callable[[Appended], None] | None
     ) -> None:
         """Append a batch; answered when it is below the high watermark, or at once."""
 
@@ -127,7 +128,7 @@ class Partitions:
     # ------------------------------------------------------------------ appending
 
     def append(
-        self, partition: Partition, batch: bytes, reply: Callable[[Appended], None] | None
+        self, partition: Partition, batch: Buffer, reply: Callable[[Appended], None] | None
     ) -> None:
         """See `partition_api.Partitions.append`."""
         self._ways.look()

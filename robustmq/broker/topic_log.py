@@ -8,7 +8,7 @@ from robustmq.broker.log_rows import Listed
 from robustmq.config import Engine, TopicRule
 from robustmq.shard.shard import Shard
 
-_NOTE_BYTES: Final = 1 << 18
+_NOTE_BYTES: Final = 1 << 22
 _NOTE_TIMES: Final = 4
 
 

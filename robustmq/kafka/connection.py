@@ -9,17 +9,18 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from robustmq import metrics
+from robustmq._kernel.framing import Framing
 from robustmq._kernel.outbox import Outbox
 from robustmq.broker.api import Login, Peer, Principal, Timer
 from robustmq.errors import ProtocolError, Refused
 from robustmq.kafka import codec
 from robustmq.kafka.api_keys import ApiKey
 from robustmq.kafka.call import Call
-from robustmq.kafka.framing import Frame, Framing
 from robustmq.kafka.schema import Message
 
 if TYPE_CHECKING:
     from robustmq.kafka.front import Allowance, Front
+    from robustmq.kafka.produce_route import BatchSlot, ProduceRoutes
     from robustmq.kafka.sasl import Dialogue
 
 _SIZE_BYTES: Final = 4
@@ -131,18 +132,20 @@ class Connection:
         self.stream: Stream | None = None
         self.outbox = Outbox(turn)
         self.dialogue: Dialogue | None = None
+        self.routes: ProduceRoutes | None = None
         self._turn = turn
         self._pause = 0
         self._is_working = False
         self._is_finishing = False
-        self._framing = Framing()
         settings = front.kafka.settings
-        self._most = settings.max_request_bytes
+        most = settings.max_request_bytes
         if settings.sasl.enabled:
-            self._most = min(self._most, settings.max_unauthenticated_bytes)
+            most = min(most, settings.max_unauthenticated_bytes)
+        self.framing = Framing(most)
+        """Where what comes is put; whoever does it by itself calls `arrived`."""
         self._unfinished = 0
-        self._put_off: Frame | None = None
-        self._slots: deque[Slot] = deque()
+        self._put_off: bytes | None = None
+        self._slots: deque[Slot | BatchSlot] = deque()
         self._large = 0
         self._held = 0
         self._heard_ms = turn.now_ms
@@ -164,19 +167,25 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Take what the client has sent."""
-        self._turn.row[metrics.BYTES_RECEIVED] += len(data)
+        if not self.ended:
+            self.framing.feed(data)
+        self.arrived(len(data))
+
+    def arrived(self, size: int) -> None:
+        """So many bytes have been put into the framing."""
+        self._turn.row[metrics.BYTES_RECEIVED] += size
         if self.ended:
+            self.framing.clear()
             return
-        self._framing.feed(data)
         self._heard_ms = self._turn.now_ms
         self._work()
-        if self._framing.held or self._unfinished:
+        if self.framing.held or self._unfinished:
             self._count_unfinished()
 
     def lost(self) -> None:
         """The client is gone: what it asked for is of no use."""
         self._pause |= _ENDED
-        self._framing.clear()
+        self.framing.clear()
         self._count_unfinished()
         self._put_off = None
         self.stream = None
@@ -185,6 +194,8 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._muting = self._looking = None
+        if self.routes is not None:
+            self.routes.close()
         slots, self._slots = self._slots, deque()
         for slot in slots:
             slot.is_done = True
@@ -198,7 +209,7 @@ class Connection:
 
     def _count_unfinished(self) -> None:
         """Count what has come of requests that are not whole; the core bounds what all have."""
-        held = self._framing.held
+        held = self.framing.held
         grown, self._unfinished = held - self._unfinished, held
         if not self.front.keep_unfinished(grown) and grown > 0:
             self.fail("too much has come of requests that are not whole (max_unfinished_bytes)")
@@ -208,10 +219,10 @@ class Connection:
         if self._is_working:
             return
         self._is_working = True
-        framing = self._framing
+        framing = self.framing
         try:
             while not self._pause:
-                frame, self._put_off = self._put_off or framing.next(self._most), None
+                frame, self._put_off = self._put_off or framing.next(), None
                 if frame is None:
                     break
                 self._take(frame)
@@ -220,17 +231,23 @@ class Connection:
         finally:
             self._is_working = False
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: bytes) -> None:
         dialogue = self.dialogue
         if dialogue is not None and dialogue.takes_tokens:
-            dialogue.token(frame.data[frame.at :])
+            dialogue.token(frame)
             return
-        header = codec.decode_request_header(frame.data, frame.at)
+        routes = self.routes
+        if (
+            routes is not None
+            and (dialogue is None or not dialogue.is_over(self._turn.now_ms))
+            and routes.take(frame)
+        ):
+            return
+        header = codec.decode_request_header(frame)
         if header.api == _LARGE and self._large:
             self._put_off = frame
             self._pause |= _TURN
             return
-        self._turn.row[metrics.KAFKA_REQUESTS] += 1
         self._admit(header)
         if header.api != ApiKey.API_VERSIONS:
             self.front.check(header.api, header.version)
@@ -270,26 +287,30 @@ class Connection:
     def _never(decided: Principal | Refused) -> None:
         raise AssertionError(f"{decided}: it was to be decided at once")
 
-    def _start(self, header: codec.RequestHeader, frame: Frame) -> None:
-        front, size = self.front, frame.size
-        slot = Slot(self, header, size)
-        self._slots.append(slot)
-        if len(self._slots) >= front.kafka.settings.max_inflight_requests:
-            self._pause |= _INFLIGHT
-        self._held += size
-        if front.hold(self, size):
-            self._pause |= _PRESSURE
+    def _start(self, header: codec.RequestHeader, frame: bytes) -> None:
+        slot = Slot(self, header, len(frame))
+        self.place(slot)
         if header.api == _LARGE:
             self._large += 1
         try:
-            front.start(self, slot, header, frame)
+            self.front.start(self, slot, header, frame)
         except ProtocolError:
             slot.settle(None)
             raise
 
+    def place(self, slot: "Slot | BatchSlot") -> None:
+        """A request is under way, behind those before it."""
+        self._turn.row[metrics.KAFKA_REQUESTS] += 1
+        self._slots.append(slot)
+        if len(self._slots) >= self.front.kafka.settings.max_inflight_requests:
+            self._pause |= _INFLIGHT
+        self._held += slot.size
+        if self.front.hold(self, slot.size):
+            self._pause |= _PRESSURE
+
     # ------------------------------------------------------------------ answers
 
-    def settled(self, slot: Slot, wait_ms: int) -> None:
+    def settled(self, slot: "Slot | BatchSlot", wait_ms: int) -> None:
         """A request has its answer: it leaves when those before it have left."""
         self._held -= slot.size
         self.front.release(self, slot.size)
@@ -356,7 +377,9 @@ class Connection:
         """The client is known from now on."""
         is_new = self.principal is None
         self.principal = principal
-        self._most = self.front.kafka.settings.max_request_bytes
+        # What was decided was decided for somebody else.
+        self.routes = None
+        self.framing.most = self.front.kafka.settings.max_request_bytes
         if is_new:
             self.front.opened(self)
             self._look_at(self._turn.now_ms + self.front.kafka.settings.idle_timeout_ms)
@@ -425,7 +448,7 @@ class Connection:
         if not self.ended:
             self._pause |= _ENDED
             self._is_finishing = True
-            self._framing.clear()
+            self.framing.clear()
             self._count_unfinished()
             if not self._slots or any(slot.is_parked for slot in self._slots):
                 self._close()

@@ -13,12 +13,13 @@ from robustmq.kafka.connection import Connection, Slot
 from robustmq.kafka.coordination import Coordination
 from robustmq.kafka.coordinator_keys import COORDINATED
 from robustmq.kafka.dispatch import ADMINISTRATIVE, Handler
-from robustmq.kafka.framing import Frame
 from robustmq.kafka.messages.connection import (
     ApiVersionsRequest,
     SaslAuthenticateRequest,
     SaslHandshakeRequest,
 )
+from robustmq.kafka.messages.produce import ProduceRequest
+from robustmq.kafka.produce_route import ProduceRoutes
 from robustmq.kafka.protocol import Kafka
 from robustmq.kafka.sasl import Dialogue
 from robustmq.kafka.schema import Message
@@ -35,6 +36,9 @@ class Allowance(Protocol):
 
 class Quotas(Protocol):
     """How much clients may use."""
+
+    version: int
+    """Another number whenever others hold."""
 
     def of(self, principal: Principal, client_id: str | None) -> Allowance | None:
         """Return the allowance of a client; None where there is no limit."""
@@ -140,13 +144,18 @@ class Front:
 
     # ------------------------------------------------------------------ requests
 
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Another value whenever topics, leaders, rights or quotas are other than they were."""
+        return self.kafka.catalog.version, self.kafka.rules, self._quotas.version
+
     def check(self, api: int, version: int) -> None:
         """Raise ProtocolError for a request that is not offered in this version."""
         if not self._versions.takes(api, version):
             raise ProtocolError(0, f"{self._versions.name(api)} version {version} is not offered")
 
     def start(
-        self, connection: Connection, slot: Slot, header: codec.RequestHeader, frame: Frame
+        self, connection: Connection, slot: Slot, header: codec.RequestHeader, frame: bytes
     ) -> None:
         """Let a request be handled; its slot is answered. Raises ProtocolError."""
         api, version = header.api, header.version
@@ -158,7 +167,7 @@ class Front:
         most = settings.max_request_elements
         if api in ADMINISTRATIVE:
             most = min(most, settings.max_admin_elements)
-        request = codec.decode_request(api, version, frame.data, header.body_at, most)
+        request = codec.decode_request(api, version, frame, header.body_at, most)
         if api in OWN:
             self._answer(connection, slot, header, request)
         else:
@@ -180,7 +189,7 @@ class Front:
         connection: Connection,
         slot: Slot,
         header: codec.RequestHeader,
-        frame: Frame,
+        frame: bytes,
         request: Message,
     ) -> None:
         principal = connection.principal
@@ -194,7 +203,7 @@ class Front:
             self._turn.now_ms,
             slot.answer,
             listener=connection.peer.listener,
-            size=frame.size,
+            size=len(frame),
         )
         call.hang_up = connection.fail
         slot.call = call
@@ -204,12 +213,28 @@ class Front:
         key = key_of(principal.tenant, request) if key_of is not None else None
         if key is None:
             self._handlers[header.api](call)
+            if header.api == ApiKey.PRODUCE and slot.allowance is None:
+                self._learn(connection, header, frame, request)
         else:
-            data = memoryview(frame.data)[frame.at :]
-            self.coordination.pass_on(key, call, data, slot.settle)
+            self.coordination.pass_on(key, call, memoryview(frame), slot.settle)
         if slot.begun_ns:
             slot.busy_ns = self._clock_ns() - slot.begun_ns
             slot.begun_ns = 0
+
+    def _learn(
+        self,
+        connection: Connection,
+        header: codec.RequestHeader,
+        frame: bytes,
+        request: Message,
+    ) -> None:
+        """Remember the way of a Produce that nothing limits."""
+        assert isinstance(request, ProduceRequest)
+        if connection.ended or not ProduceRoutes.suits(request):
+            return
+        if connection.routes is None:
+            connection.routes = ProduceRoutes(connection, self.kafka)
+        connection.routes.learn(header, frame, request)
 
     def charge(self, slot: Slot, pieces: list[bytes] | None) -> int:
         """Take what a request has used from its client's allowance; return the ms to wait."""

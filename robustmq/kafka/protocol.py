@@ -108,6 +108,11 @@ class Kafka:
             return True
         return self._authority.may(principal, operation, resource, name or CLUSTER_NAME)
 
+    @property
+    def rules(self) -> int:
+        """Another number whenever somebody may do other things than before."""
+        return self._authority.version
+
     def granted(self, principal: Principal, resource: Resource, name: str = "") -> int:
         """Return what somebody may do to something, as clients are told: a bit per operation."""
         may = (each for each in OPERATIONS[resource] if self.may(principal, each, resource, name))

@@ -72,6 +72,10 @@ OPERATIONS: Final[Mapping[Resource, Sequence[Operation]]] = MappingProxyType(
 class Authority(Protocol):
     """Who decides what somebody may do."""
 
+    @property
+    def version(self) -> int:
+        """Another number whenever it may decide otherwise than before."""
+
     def may(
         self, principal: Principal, operation: Operation, resource: Resource, name: str
     ) -> bool:

@@ -13,6 +13,9 @@ HEADER: Final = 61
 Fields: TypeAlias = tuple[int, int, int, bytes | None, bytes | None, bytes]
 """Attributes, timestamp, offset, key, value, header block (see `_kernel.batch.records`)."""
 
+Buffer: TypeAlias = bytes | memoryview
+"""A batch as it lies somewhere: of its own, or as part of what it came in."""
+
 OWN_PRODUCERS: Final = 1 << 62
 """Producer ids from here on are those of cores (`shard.producer_state`); no client gets one."""
 

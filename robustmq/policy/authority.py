@@ -18,6 +18,11 @@ class Authority:
         self._version = access.version
         self._known: dict[tuple[Principal, int, int, str], bool] = {}
 
+    @property
+    def version(self) -> int:
+        """Another number whenever it may decide otherwise than before."""
+        return self._access.version
+
     def may(self, principal: Principal, operation: int, resource: int, name: str) -> bool:
         """Say whether it is allowed; the numbers are those of `grants`."""
         if not self._access.denies:

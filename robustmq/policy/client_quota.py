@@ -70,6 +70,8 @@ class ClientQuotas:
         self._most_ms = most_ms
         self.by_entity: dict[_Entity, Mapping[str, float]] = {}
         """By whom they are for: pairs of USER or CLIENT and a name, None: the default."""
+        self.version = 0
+        """Another number whenever others hold."""
         self._named: dict[str, _Entity] = {}
         self._known: dict[tuple[str, str], Allowance | None] = {}
         # By name: the clients of one user share what is for the user.
@@ -107,6 +109,7 @@ class ClientQuotas:
 
     def _forget(self) -> None:
         """Decide anew for everybody, who may then take a second's worth at once."""
+        self.version += 1
         self._known.clear()
         self._rates.clear()
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from robustmq._kernel.batch import survey
 from robustmq._kernel.crc import crc32c
 from robustmq.errors import Corrupt
-from robustmq.message.batch import HEADER
+from robustmq.message.batch import HEADER, Buffer
 from robustmq.message.compression import Codec, UnknownCodec, codec_of, compressed, decompressed
 from robustmq.shard.fault import Fault
 from robustmq.shard.marker import CONTROL, TRANSACTIONAL
@@ -60,7 +60,7 @@ class Produced(NamedTuple):
     `timestamp_ms` is the time that all of its records were stamped with; -1: they have their own.
     """
 
-    data: bytes
+    data: Buffer
     records: int
     producer_id: int
     epoch: int
@@ -69,7 +69,7 @@ class Produced(NamedTuple):
     timestamp_ms: int
 
 
-def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
+def checked(batch: Buffer, terms: Terms, now_ms: int) -> Produced:
     """Check a batch as its producer made it, and give it the time and codec that the topic wants.
 
     Nothing is copied of a batch that stays as it is. Raises Unfit.
@@ -86,7 +86,7 @@ def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
         raise Unfit(Fault.INVALID_RECORD, sentence)
     _check_producer(attributes, producer_id, epoch, first)
     try:
-        codec = codec_of(batch) if attributes & _CODEC else Codec.NONE
+        codec = codec_of(bytes(batch[:HEADER])) if attributes & _CODEC else Codec.NONE
         plain = _looked_into(batch, codec, terms)
     except UnknownCodec as error:
         raise Unfit(Fault.UNSUPPORTED_COMPRESSION, error.where) from error
@@ -96,7 +96,7 @@ def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
     if plain is not None:
         newest = _check_records(plain, attributes, terms, now_ms)
         if terms.codec is not None and terms.codec is not codec:
-            batch = compressed(plain, terms.codec)
+            batch = compressed(bytes(plain), terms.codec)
             attributes = attributes & ~_CODEC | terms.codec
     elif not terms.stamps:
         _check_times(base_ms, newest_ms, attributes, terms, now_ms)
@@ -110,7 +110,7 @@ def checked(batch: bytes, terms: Terms, now_ms: int) -> Produced:
     return Produced(batch, count, producer_id, epoch, first, transactional, stamp)
 
 
-def _check_frame(batch: bytes, size: int, magic: int, crc: int, terms: Terms) -> None:
+def _check_frame(batch: Buffer, size: int, magic: int, crc: int, terms: Terms) -> None:
     if magic != _MAGIC:
         raise Unfit(Fault.INVALID_RECORD, f"record format {magic} is not taken, only {_MAGIC}")
     if HEADER <= size < len(batch):
@@ -139,16 +139,16 @@ def _check_producer(attributes: int, producer_id: int, epoch: int, first: int) -
         raise Unfit(Fault.INVALID_RECORD, reason)
 
 
-def _looked_into(batch: bytes, codec: Codec, terms: Terms) -> bytes | None:
+def _looked_into(batch: Buffer, codec: Codec, terms: Terms) -> Buffer | None:
     """The batch as it is without compression; None when it need not be looked into."""
     if codec is Codec.NONE:
         return batch
     if not terms.checks_compressed and terms.codec in {None, codec} and not terms.needs_keys:
         return None
-    return decompressed(batch, terms.most_bytes)
+    return decompressed(bytes(batch), terms.most_bytes)
 
 
-def _check_records(plain: bytes, attributes: int, terms: Terms, now_ms: int) -> int:
+def _check_records(plain: Buffer, attributes: int, terms: Terms, now_ms: int) -> int:
     """Look at every record; returns the latest time of them."""
     try:
         oldest_ms, newest_ms, keyless = survey(plain)
@@ -176,7 +176,7 @@ def _check_times(
         raise Unfit(Fault.INVALID_TIMESTAMP, f"{sentence} (message.timestamp.after.max.ms)")
 
 
-def _restated(batch: bytes, attributes: int, delta: int, base_ms: int, newest_ms: int) -> bytes:
+def _restated(batch: Buffer, attributes: int, delta: int, base_ms: int, newest_ms: int) -> bytes:
     """The batch with other attributes and another latest time, and its checksum."""
     fields = _REST.pack(attributes, delta, base_ms, newest_ms)
     view = memoryview(batch)

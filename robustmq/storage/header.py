@@ -35,7 +35,7 @@ class Header(NamedTuple):
     records: int
 
 
-def header_at(buffer: bytes, at: int) -> Header:
+def header_at(buffer: bytes | memoryview, at: int) -> Header:
     """Return the header at `at`, of which `buffer` holds at least HEADER bytes."""
     base, length, magic, crc, attributes, delta, newest, count = _FIELDS.unpack_from(buffer, at)
     size = length + _LENGTH_SKIPS
@@ -66,7 +66,7 @@ def is_whole(buffer: bytes, at: int, header: Header) -> bool:
     return crc32c(view) == header.crc
 
 
-def check(data: bytes, count: int) -> Header:
+def check(data: bytes | memoryview, count: int) -> Header:
     """Return the header of a batch that is to be appended; Corrupt when it is none."""
     if len(data) < HEADER:
         raise Corrupt("record batch: shorter than its header")
@@ -77,12 +77,14 @@ def check(data: bytes, count: int) -> Header:
     return header
 
 
-def placed(data: bytes, base_offset: int, leader_epoch: int) -> tuple[bytes, memoryview]:
+def placed(
+    data: bytes | memoryview, base_offset: int, leader_epoch: int
+) -> tuple[bytes, memoryview]:
     """Return the batch in two pieces, the first with its place patched in; nothing is copied.
 
     The checksum does not cover these fields.
     """
-    return _HEAD.pack(base_offset, data[8:12], leader_epoch), memoryview(data)[_HEAD.size :]
+    return _HEAD.pack(base_offset, bytes(data[8:12]), leader_epoch), memoryview(data)[_HEAD.size :]
 
 
 def rebuilt(data: bytes, raw: list[bytes]) -> bytes:

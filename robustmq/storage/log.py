@@ -119,7 +119,7 @@ class Log(Protocol):
     def configure(self, settings: LogSettings) -> None:
         """Keep what is there, and what comes, by other settings from now on."""
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record.
 
         `timestamp_ms` is now. Raises Unwritable, and Corrupt when `data` is no record batch.

@@ -62,10 +62,10 @@ class MemoryLog:
         self._max_age_ms = settings.retention_ms
         self._bounded = bool(self._max_records or self._max_bytes or self._max_age_ms)
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record."""
         base = self._end
-        self._batches.append(StoredBatch(base, count, data))
+        self._batches.append(StoredBatch(base, count, bytes(data)))
         self._times.append(timestamp_ms)
         self._bytes += len(data)
         self._end = base + count

@@ -129,9 +129,9 @@ class RocksdbLog:
         """Changes when what waits for a sync is no longer how far the log is."""
         return self._generation
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:  # noqa: ARG002
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:  # noqa: ARG002
         """Append a batch; retention and look-up go by the times of its records."""
-        header = check(data, count)
+        header = check(data := bytes(data), count)
         self._owner.admit(len(data))
         base = self._end
         newest_ms = max(self._newest_ms, header.newest_ms)

@@ -24,6 +24,7 @@ from robustmq.storage.segment_jobs import SPARSE_FILE, Forget, Job, Unlink, Writ
 from robustmq.storage.segment_log import SegmentLog
 from robustmq.storage.segment_reader import SegmentReader
 from robustmq.storage.segment_recovery import SegmentRecovery, load, number_in
+from robustmq.storage.segment_sync import SegmentSyncs
 from robustmq.storage.writer import Writer, WriterThread
 
 FORMAT: Final = 1
@@ -61,6 +62,7 @@ class SegmentEngine:
         files: Files | None = None,
         writer: Writer | None = None,
         fetcher: Writer | None = None,
+        syncer: Writer | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.recovery = Recovery()
@@ -79,7 +81,11 @@ class SegmentEngine:
         self._queue: deque[Job | Mark] = deque()
         self._marks: list[Mark | Written] = []
         self._unsynced: dict[Segment, float] = {}
+        self._strict: dict[Segment, None] = {}
+        # A writer that is handed in syncs by itself, unless it is given company.
+        syncer = syncer or (WriterThread("sync") if writer is None else None)
         self._writer = writer or WriterThread("storage")
+        self._syncs = SegmentSyncs(self._files, self._writer.wake, syncer)
         self._fetches = SegmentFetches(self._files, self._writer.ring, fetcher)
         self._now = self._writer.now
         self._writer.start(self._work)
@@ -207,6 +213,7 @@ class SegmentEngine:
             log.finish()
         self.commit()
         self._fetches.close()
+        self._syncs.close()
         self._writer.stop()
         self.reader.close()
         self._logs.clear()
@@ -216,6 +223,7 @@ class SegmentEngine:
         while self._inbox:
             self._queue += self._inbox.popleft()
         try:
+            self._finish_syncs()
             self._run_queue()
             wait = self._sync_due()
         except Exception as error:
@@ -238,27 +246,53 @@ class SegmentEngine:
             job = self._queue[0]
             if isinstance(job, Mark):
                 self._marks.append(job)
+            elif not isinstance(job, Write) and self._syncs.is_under_way(job.segment):
+                # The writer is woken when its sync is done.
+                break
             elif job.outlives or not job.segment.dropped:
                 job.run(self._files)
                 if isinstance(job, Written):
                     self._marks.append(job)
                 elif isinstance(job, Write) and job.size and job.sync_within is not None:
-                    self._unsynced.setdefault(job.segment, self._now() + job.sync_within)
+                    if job.sync_within:
+                        self._unsynced.setdefault(job.segment, self._now() + job.sync_within)
+                    else:
+                        self._strict[job.segment] = None
             self._queue.popleft()
+
+    def _finish_syncs(self) -> None:
+        segment = self._syncs.finish()
+        if segment is not None:
+            # What was written since is not on the disk either.
+            self._strict[segment] = None
 
     def _sync_due(self) -> float | None:
         """Sync what must not wait any longer; returns the seconds until the next has to be."""
-        now = self._now()
-        for segment in [each for each, due in self._unsynced.items() if due <= now]:
+        while self._strict:
+            segment = next(iter(self._strict))
             sync(self._files, segment)
+            del self._strict[segment]
+            self._unsynced.pop(segment, None)
+        now = self._now()
+        due = [
+            segment
+            for segment, due in self._unsynced.items()
+            if due <= now and not self._syncs.is_under_way(segment)
+        ]
+        for segment in due:
+            self._syncs.begin((segment,))
             del self._unsynced[segment]
-        return max(min(self._unsynced.values()) - now, 0.0) if self._unsynced else None
+        waits = [
+            due for segment, due in self._unsynced.items() if not self._syncs.is_under_way(segment)
+        ]
+        return max(min(waits) - now, 0.0) if waits else None
 
     def _make_room(self) -> None:
         """Do at once what gives disk back: it may be what the failed job needs."""
         hurried: list[Job | Mark] = []
         for job in self._queue:
-            if isinstance(job, Unlink) and job.may_hurry:
+            is_free = not isinstance(job, Mark) and not self._syncs.is_under_way(job.segment)
+            if isinstance(job, Unlink) and job.may_hurry and is_free:
                 hurried.append(job)
         for job in hurried:
             assert isinstance(job, Unlink)

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from robustmq.errors import Corrupt
 from robustmq.storage.compaction import Compaction
@@ -29,6 +29,7 @@ from robustmq.storage.segment_jobs import (
 )
 from robustmq.storage.segment_reader import HEADERS_WINDOW, Damage, SegmentReader
 from robustmq.storage.segment_recovery import damaged_until
+from robustmq.storage.unwritten import Unwritten
 
 READ_WINDOW: Final = 1 << 20
 """Bytes that one system call reads at most, larger batches apart."""
@@ -52,14 +53,6 @@ class Owner(Protocol):
 
     def damaged(self, what: Quarantined) -> None:
         """Reading has found damage."""
-
-
-class Unwritten(NamedTuple):
-    """A batch, as it came, that is not surely in its file yet, and the position behind it there."""
-
-    batch: StoredBatch
-    segment: Segment
-    stop: int
 
 
 class SegmentLog:
@@ -138,7 +131,7 @@ class SegmentLog:
             self.unswept()
             self._compaction = None
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:
         """Append a batch of `count` records; returns the offset of its first record.
 
         `timestamp_ms` is for the age of segments; retention goes by the times of the records.
@@ -162,7 +155,7 @@ class SegmentLog:
             write = self._write(active, at)
             self._jobs.append(write)
         write.add(len(data), *placed(data, base, self.leader_epoch))
-        self._unwritten.append(Unwritten(StoredBatch(base, count, data), active, active.size))
+        self._unwritten.append(Unwritten(base, count, data, active, active.size))
         self._owner.touch(self, len(data))
         return base
 
@@ -171,7 +164,7 @@ class SegmentLog:
         offset = max(offset, self._start)
         out: list[StoredBatch] = []
         room = max_bytes
-        written = self._unwritten[0].batch.base_offset if self._unwritten else self._end
+        written = self._unwritten[0].base_offset if self._unwritten else self._end
         number = self._number_of(offset)
         while offset < written and number < len(self._segments) and (room > 0 or not out):
             segment = self._segments[number]
@@ -184,13 +177,13 @@ class SegmentLog:
             if full:
                 return out
             number += 1
-        for batch, _, _ in self._unwritten:
-            if batch.next_offset <= offset:
+        for each in self._unwritten:
+            if each.next_offset <= offset:
                 continue
-            if out and len(batch.data) > room:
+            if out and len(each.data) > room:
                 break
-            out.append(batch)
-            room -= len(batch.data)
+            out.append(each.batch)
+            room -= len(each.data)
         return out
 
     def _read_segment(
@@ -216,7 +209,7 @@ class SegmentLog:
     def warm(self, offset: int, max_bytes: int) -> bool:
         """Say whether `read` would find its bytes in memory; if not, begin to fetch them."""
         offset = max(offset, self._start)
-        if offset >= (self._unwritten[0].batch.base_offset if self._unwritten else self._end):
+        if offset >= (self._unwritten[0].base_offset if self._unwritten else self._end):
             return True
         segment = self._segments[self._number_of(offset)]
         position = segment.place_of(offset).position
@@ -256,7 +249,7 @@ class SegmentLog:
             self._start = self._end
             self._jobs.append(Note(segment, START_FILE, self._start))
         self._durable = min(self._durable, self._end)
-        while self._unwritten and self._unwritten[-1].batch.base_offset >= self._end:
+        while self._unwritten and self._unwritten[-1].base_offset >= self._end:
             self._unwritten.pop()
         self._generation += 1
         if self._compaction is not None:
@@ -357,9 +350,9 @@ class SegmentLog:
         """The writer has done all jobs up to `end`; says whether the durable offset moved."""
         if generation != self._generation:
             return False
-        while self._unwritten and self._unwritten[0].batch.next_offset <= end:
-            _, segment, stop = self._unwritten.popleft()
-            segment.readable = max(segment.readable, stop)
+        while self._unwritten and self._unwritten[0].next_offset <= end:
+            written = self._unwritten.popleft()
+            written.segment.readable = max(written.segment.readable, written.stop)
         moved = end > self._durable
         self._durable = max(self._durable, end)
         return moved
@@ -461,11 +454,11 @@ class SegmentLog:
                     break
                 except Damage as damage:
                     self._quarantine(segment, damage)
-            for batch, unwritten_in, stop in self._unwritten:
-                if unwritten_in is segment and stop > segment.readable:
-                    header = header_at(batch.data, 0)
-                    here = Place(stop - header.size, batch.base_offset)
-                    yield here, batch.next_offset, header.newest_ms, header.records
+            for each in self._unwritten:
+                if each.segment is segment and each.stop > segment.readable:
+                    header = header_at(each.data, 0)
+                    here = Place(each.stop - header.size, each.base_offset)
+                    yield here, each.next_offset, header.newest_ms, header.records
 
     def _first_from(self, offset: int) -> tuple[int, Place] | None:
         """Where the first kept batch begins that lies from `offset` on, and in which segment."""
@@ -484,9 +477,9 @@ class SegmentLog:
         if length < 0:
             length = segment.readable - position
             after = segment.end
-            for batch, unwritten_in, _ in self._unwritten:
-                if unwritten_in is segment:
-                    after = batch.base_offset
+            for each in self._unwritten:
+                if each.segment is segment:
+                    after = each.base_offset
                     break
         else:
             after = header_at(rest, length).base_offset

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Building and walking record batches (Kafka message format v2); the twin is `pure/batch.py`."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -417,13 +418,20 @@ cdef bint are_headers(const uint8_t* p, const uint8_t* end) noexcept nogil:
     return p == end
 
 
-def survey(bytes batch not None):
+def survey(batch not None):
     """The earliest and the latest timestamp (-1: none), and how many records have no key.
 
     Corrupt unless the records are numbered from 0 on and, with their headers, fill the batch.
     """
-    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
-    cdef const uint8_t* end = p + PyBytes_GET_SIZE(batch)
+    cdef Py_buffer view
+    PyObject_GetBuffer(batch, &view, PyBUF_SIMPLE)
+    try:
+        return survey_raw(<const uint8_t*>view.buf, <const uint8_t*>view.buf + view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef tuple survey_raw(const uint8_t* p, const uint8_t* end):
     cdef RecordView view
     cdef uint32_t i, count
     cdef int64_t base, timestamp, oldest = -1, newest = -1

@@ -1,6 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from robustmq._kernel.fast.framing cimport Framing
 from robustmq._kernel.fast.intake cimport Intake
 from robustmq._kernel.fast.outbox cimport Outbox
 from robustmq._kernel.fast.turn cimport Turn
@@ -21,6 +22,8 @@ cdef class Watch:
 
 cdef class Stream(Watch):
     cdef Intake intake
+    cdef Framing framing
+    cdef size_t ahead
     cdef object sink
     cdef readonly Outbox outbox
     cdef object on_lost
@@ -31,6 +34,7 @@ cdef class Stream(Watch):
 
     cdef int readable(self, bint ending) except -1
     cdef bint is_paused(self) except -1
+    cdef ssize_t receive(self, size_t* full) except? -2
     cdef int feed(self, size_t length) except -1
     cdef int flush_raw(self) except -1
     cdef int finish(self) except -1

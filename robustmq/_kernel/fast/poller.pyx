@@ -52,9 +52,20 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/socket.h>
+    #include <string.h>
+    #include <sys/uio.h>
     #include <time.h>
     #include <stdint.h>
     int accept4(int, struct sockaddr *, socklen_t *, int);
+    static ssize_t receive_two(int fd, void *first, size_t ahead, void *second, size_t length) {
+        struct iovec parts[2] = {{first, ahead}, {second, length}};
+        struct msghdr message;
+        if (!ahead) return recv(fd, second, length, MSG_DONTWAIT);
+        memset(&message, 0, sizeof message);
+        message.msg_iov = parts;
+        message.msg_iovlen = 2;
+        return recvmsg(fd, &message, MSG_DONTWAIT);
+    }
     static int accept_nodelay(int fd) {
         int one = 1;
         int accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -78,6 +89,7 @@ cdef extern from *:
     }
     """
     int accept_nodelay(int fd) nogil
+    ssize_t receive_two(int fd, void* first, size_t ahead, void* second, size_t length) nogil
     int peer_name(int fd, char* name, size_t size) nogil
     int64_t clock_ns(int clock) nogil
     enum:
@@ -172,6 +184,8 @@ cdef class Stream(Watch):
         self.fd = fd
         self.sink = sink
         self.intake = <Intake>sink if isinstance(sink, Intake) else None
+        framing = getattr(sink, "framing", None)
+        self.framing = <Framing>framing if isinstance(framing, Framing) else None
         self.outbox = outbox
         self.on_lost = on_lost
         outbox.stream = self
@@ -191,6 +205,7 @@ cdef class Stream(Watch):
         some sink it is put off: the bytes that the sink handles lie in the buffer.
         """
         cdef ssize_t got
+        cdef size_t full = BUFFER
         cdef int reads
         if self.poller.reading:
             return self.poller.later(self)
@@ -198,7 +213,7 @@ cdef class Stream(Watch):
             if not self.finished and self.is_paused():
                 self.unread = True
                 return 0
-            got = recv(self.fd, self.poller.buffer, BUFFER, MSG_DONTWAIT)
+            got = self.receive(&full)
             if got < 0 and errno == EINTR:
                 continue
             if got < 0 and errno == EAGAIN:
@@ -212,14 +227,33 @@ cdef class Stream(Watch):
                 self.feed(got)
             finally:
                 self.poller.reading = False
-            if self.fd < 0 or (got < BUFFER and not ending):
+            if self.fd < 0 or (<size_t>got < full and not ending):
                 return 0
         return self.poller.later(self)
 
+    cdef ssize_t receive(self, size_t* full) except? -2:
+        """Read at most `full` bytes: those of a frame under way to where it is, then the rest."""
+        cdef uint8_t* frame = NULL
+        cdef size_t room = 0
+        if self.framing is not None and not self.finished:
+            room = self.framing.target_raw(&frame)
+        self.ahead = room
+        full[0] = room + BUFFER
+        return receive_two(self.fd, frame, room, self.poller.buffer, BUFFER)
+
     cdef int feed(self, size_t length) except -1:
         cdef Intake intake = self.intake
+        cdef size_t ahead
         if intake is not None:
             return intake.feed_raw(self.poller.buffer, length)
+        if self.framing is not None:
+            ahead = min(length, self.ahead)
+            if ahead:
+                self.framing.took_raw(ahead)
+            if length > ahead:
+                self.framing.feed_raw(self.poller.buffer, length - ahead)
+            self.sink.arrived(length)
+            return 0
         if self.sink is not None:
             self.sink.feed(self.poller.buffer[:length])
         return 0
@@ -289,7 +323,7 @@ cdef class Stream(Watch):
         self.fd = -1
         self.closing = True
         self.outbox.close()
-        self.sink = self.intake = None
+        self.sink = self.intake = self.framing = None
         self.on_lost = None
         if on_lost is not None:
             on_lost()

@@ -356,7 +356,7 @@ def max_qos(batch: bytes) -> int:
     return highest
 
 
-def survey(batch: bytes) -> tuple[int, int, int]:
+def survey(batch: bytes | memoryview) -> tuple[int, int, int]:
     """Walk all records of `batch`; return `(oldest, newest, keyless)`.
 
     The first two are the earliest and the latest timestamp in milliseconds, of those that are
@@ -364,6 +364,7 @@ def survey(batch: bytes) -> tuple[int, int, int]:
     the records are numbered from 0 on and they and their header blocks fill the batch exactly;
     the CRC is not looked at.
     """
+    batch = bytes(batch)
     count = count_of(batch)
     base_timestamp = int.from_bytes(batch[27:35], "big", signed=True)
     oldest = newest = -1

@@ -22,6 +22,8 @@ from robustmq.kafka.topic_access import endpoints_of, leader_of, topic_of
 from robustmq.kafka.transactional_append import TransactionalAppends
 
 _ALL: Final = -1
+_LEADERS_SINCE: Final = 10
+"""The version since which a response says who leads instead."""
 _REFUSALS: Final = {
     ErrorCode.TOPIC_AUTHORIZATION_FAILED: "not allowed to write to this topic",
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "there is no such topic; make it, or have it made by "
@@ -68,12 +70,7 @@ class _Produce:
     def _appended(
         self, where: Partition, slot: PartitionProduceResponse, outcome: Appended
     ) -> None:
-        fault, slot.base_offset, slot.log_append_time_ms, slot.log_start_offset, detail = outcome
-        slot.error_code = write_error(fault)
-        if fault:
-            slot.error_message = detail or None
-            if fault == Fault.NOT_LEADER and self._call.version >= 10:
-                slot.current_leader = leader_of(self._kafka, where)
+        fill(self._kafka, self._call.version, where, slot, outcome)
         self.settle()
 
     def settle(self) -> None:
@@ -95,15 +92,7 @@ class _Produce:
             call.answer(None)
             self._hang_up()
             return
-        if call.version >= 10:
-            leaders = [
-                slot.current_leader
-                for topic in self.response.responses
-                for slot in topic.partition_responses
-                if slot.current_leader is not None
-            ]
-            if leaders:
-                self.response.node_endpoints = endpoints_of(self._kafka, call.listener, leaders)
+        with_endpoints(self._kafka, call.version, call.listener, self.response)
         call.answer(self.response)
 
     def _hang_up(self) -> None:
@@ -137,7 +126,7 @@ class Produce:
         pending = _Produce(self._kafka, self._transactional, call)
         for data in request.topic_data:
             topic = whole or topic_of(self._kafka, call.principal, Operation.WRITE, data.name)
-            if not isinstance(topic, ErrorCode) and request.acks == _ALL and _wants_more(topic):
+            if not isinstance(topic, ErrorCode) and request.acks == _ALL and wants_more(topic):
                 topic = ErrorCode.NOT_ENOUGH_REPLICAS
             if isinstance(topic, ErrorCode):
                 slots = _refuse(data, topic)
@@ -162,7 +151,37 @@ class Produce:
         return None
 
 
-def _wants_more(topic: Topic) -> bool:
+def fill(
+    kafka: Kafka,
+    version: int,
+    where: Partition,
+    slot: PartitionProduceResponse,
+    outcome: Appended,
+) -> None:
+    """Write what became of a batch into the answer of its partition."""
+    fault, slot.base_offset, slot.log_append_time_ms, slot.log_start_offset, detail = outcome
+    slot.error_code = write_error(fault)
+    if fault:
+        slot.error_message = detail or None
+        if fault == Fault.NOT_LEADER and version >= _LEADERS_SINCE:
+            slot.current_leader = leader_of(kafka, where)
+
+
+def with_endpoints(kafka: Kafka, version: int, listener: str, response: ProduceResponse) -> None:
+    """Tell with an answer where the leaders are that it names (KIP-951)."""
+    if version < _LEADERS_SINCE:
+        return
+    leaders = [
+        slot.current_leader
+        for topic in response.responses
+        for slot in topic.partition_responses
+        if slot.current_leader is not None
+    ]
+    if leaders:
+        response.node_endpoints = endpoints_of(kafka, listener, leaders)
+
+
+def wants_more(topic: Topic) -> bool:
     """Say whether a topic wants more replicas in sync than there are."""
     return topic.settings.get("min.insync.replicas", "1") not in {"1", "0"}
 

@@ -75,7 +75,7 @@ class FullLog(MemoryLog):
     def durable_offset(self) -> int:
         return self.durable
 
-    def append(self, data: bytes, count: int, timestamp_ms: int) -> int:
+    def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:
         if self.full:
             raise Unwritable(Refused(Refusal.QUOTA_EXCEEDED, "full"))
         return super().append(data, count, timestamp_ms)
