@@ -1,12 +1,13 @@
 """Frames come out whole, however the stream is cut; the kernel and its twin agree."""
 
 import itertools
-from typing import Any
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustmq._kernel.framing import Framing
 from robustmq.errors import ProtocolError
 from tests.kernels import implementations
 
@@ -20,7 +21,7 @@ def _frame(body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def _drain(framing: Any) -> list[bytes]:
+def _drain(framing: Framing) -> list[bytes]:
     found = []
     while (frame := framing.next()) is not None:
         found.append(frame)
@@ -29,7 +30,9 @@ def _drain(framing: Any) -> list[bytes]:
 
 @EACH
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0, 400)))
-def test_any_cut_gives_the_same_frames(module: Any, bodies: list[bytes], cuts: list[int]) -> None:
+def test_any_cut_gives_the_same_frames(
+    module: ModuleType, bodies: list[bytes], cuts: list[int]
+) -> None:
     stream = b"".join(map(_frame, bodies))
     framing, found = module.Framing(MOST), []
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -47,7 +50,7 @@ def test_any_cut_gives_the_same_frames(module: Any, bodies: list[bytes], cuts: l
 
 @EACH
 @pytest.mark.parametrize("size", [-1, -(2**31), MOST + 1, 2**31 - 1])
-def test_a_size_that_is_not_allowed_ends_the_stream(module: Any, size: int) -> None:
+def test_a_size_that_is_not_allowed_ends_the_stream(module: ModuleType, size: int) -> None:
     framing = module.Framing(MOST)
     framing.feed(_frame(b"before") + size.to_bytes(4, "big", signed=True) + _frame(b"behind"))
     assert framing.held == 4 + len(b"before"), "what comes behind it is not kept"
@@ -60,7 +63,7 @@ def test_a_size_that_is_not_allowed_ends_the_stream(module: Any, size: int) -> N
 
 
 @EACH
-def test_how_much_is_allowed_may_change(module: Any) -> None:
+def test_how_much_is_allowed_may_change(module: ModuleType) -> None:
     framing = module.Framing(3)
     framing.feed(_frame(b"one"))
     framing.most = 4
@@ -69,7 +72,7 @@ def test_how_much_is_allowed_may_change(module: Any) -> None:
 
 
 @EACH
-def test_what_was_cleared_is_gone(module: Any) -> None:
+def test_what_was_cleared_is_gone(module: ModuleType) -> None:
     framing = module.Framing(MOST)
     framing.feed(_frame(b"whole") + _frame(b"gone")[:-1])
     framing.clear()
@@ -83,7 +86,7 @@ def test_what_was_cleared_is_gone(module: Any) -> None:
 
 
 @EACH
-def test_a_frame_may_be_larger_than_what_is_set_aside_for_it(module: Any) -> None:
+def test_a_frame_may_be_larger_than_what_is_set_aside_for_it(module: ModuleType) -> None:
     framing = module.Framing(1 << 30)
     body = bytes(range(256)) * 20_000
     stream = _frame(b"first") + _frame(body) + _frame(b"last")
