@@ -31,6 +31,14 @@ FORMAT: Final = 1
 """The format of the directory that this release writes, and the newest that it reads."""
 
 
+def _may_join(job: Job) -> bool:
+    """Say whether a job may be done to a file that is being synced.
+
+    What must be on the disk at once waits: of two syncs only one would hear of a failure.
+    """
+    return isinstance(job, Write) and job.sync_within != 0
+
+
 class Mark:
     """In the writer's queue behind a log's jobs: how far the log is when it comes here."""
 
@@ -246,7 +254,7 @@ class SegmentEngine:
             job = self._queue[0]
             if isinstance(job, Mark):
                 self._marks.append(job)
-            elif not isinstance(job, Write) and self._syncs.is_under_way(job.segment):
+            elif self._syncs.is_under_way(job.segment) and not _may_join(job):
                 # The writer is woken when its sync is done.
                 break
             elif job.outlives or not job.segment.dropped:
@@ -261,8 +269,7 @@ class SegmentEngine:
             self._queue.popleft()
 
     def _finish_syncs(self) -> None:
-        segment = self._syncs.finish()
-        if segment is not None:
+        for segment in self._syncs.finish():
             # What was written since is not on the disk either.
             self._strict[segment] = None
 

@@ -53,11 +53,15 @@ def sync(files: Files, segment: Segment) -> None:
     """
     if segment.dropped or segment.fd is None or segment.synced == segment.written:
         return
+    _sync_written(files, segment, segment.fd)
+
+
+def _sync_written(files: Files, segment: Segment, fd: int) -> None:
     if segment.suspect:
-        data = files.pread(segment.fd, segment.written - segment.synced, segment.synced)
-        files.pwritev(segment.fd, [data], segment.synced)
+        data = files.pread(fd, segment.written - segment.synced, segment.synced)
+        files.pwritev(fd, [data], segment.synced)
     segment.suspect = True
-    files.fdatasync(segment.fd)
+    files.fdatasync(fd)
     segment.suspect = False
     segment.synced = segment.written
 
@@ -176,9 +180,10 @@ class Cut:
         files.unlink(segment.index_path)
         files.sync_directory(segment.directory)
         files.ftruncate(fd, self._position)
-        segment.suspect = False
-        segment.allocated = segment.written = segment.synced = self._position
-        files.fdatasync(fd)
+        segment.allocated = segment.written = self._position
+        segment.synced = min(segment.synced, self._position)
+        # What lies before it may be what a failed sync has lost.
+        _sync_written(files, segment, fd)
 
 
 class Unlink:

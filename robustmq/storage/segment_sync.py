@@ -47,7 +47,7 @@ class SegmentSyncs:
     def begin(self, segments: Iterable[Segment]) -> None:
         """Sync segments none of which is under way. Raises OSError."""
         for segment in segments:
-            if self._syncer is None or segment.suspect:
+            if self._syncer is None or self._is_closing or segment.suspect:
                 # After a failure it is written anew first, which the writer alone may do.
                 sync(self._files, segment)
             elif not (segment.dropped or segment.fd is None or segment.synced == segment.written):
@@ -60,24 +60,26 @@ class SegmentSyncs:
                 self._syncer.start(self._work)
             self._syncer.wake()
 
-    def finish(self) -> Segment | None:
-        """Take notice of what has been synced; returns one that could not be, if any."""
+    def finish(self) -> list[Segment]:
+        """Take notice of what has been synced; returns those that could not be."""
         if self._is_closing:
             self._work()
+        failed: list[Segment] = []
         while self._done:
             done, error = self._done.popleft()
             segment = done.segment
             self._under_way.discard(segment)
             if error is not None:
-                return segment
+                failed.append(segment)
+                continue
             segment.suspect = False
             segment.synced = max(segment.synced, done.written)
-        return None
+        return failed
 
     def close(self) -> None:
         """End the thread; what is begun from now on is done by the writer itself."""
         self._is_closing = True
-        if self._syncer is not None and self._is_started:
+        if self._syncer is not None:
             self._syncer.stop()
 
     def _work(self) -> None:

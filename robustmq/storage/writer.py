@@ -21,7 +21,7 @@ class Writer(Protocol):
     """Calls the engine's work when asked to, and tells the loop when something is done."""
 
     def start(self, work: Work) -> None:
-        """Take the work, once."""
+        """Take the work, once; not if it is too late."""
 
     def wake(self) -> None:
         """Have the work called soon."""
@@ -39,7 +39,7 @@ class Writer(Protocol):
         """Seconds, never running back."""
 
     def stop(self) -> None:
-        """Have the work called a last time, and end."""
+        """Have the work, if there is any, called a last time, and end."""
 
 
 class WriterThread:
@@ -55,9 +55,11 @@ class WriterThread:
         self._work: Work | None = None
 
     def start(self, work: Work) -> None:
-        """Take the work and begin."""
-        self._work = work
-        self._thread.start()
+        """Take the work and begin; after `stop` nothing begins any more."""
+        with self._wanted:
+            if not self._stopping:
+                self._work = work
+                self._thread.start()
 
     def wake(self) -> None:
         """Have the work called soon."""

@@ -251,7 +251,8 @@ class HandWriter:
         return self.time
 
     def stop(self) -> None:
-        self.run()
+        if self.work is not None:
+            self.run()
 
     def run(self) -> float | None:
         assert self.work is not None
