@@ -321,11 +321,17 @@ class Core:
 class World:
     """`cores` cores and the links between them."""
 
-    def __init__(self, cores: int, partitions: int = 8, pressure_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        cores: int,
+        partitions: int = 8,
+        pressure_bytes: int = 1 << 20,
+        topics: Topics | None = None,
+    ) -> None:
         self.now_ms = START_MS
         self.pressure_bytes = pressure_bytes
         self.placement = Placement(cores)
-        self.topics = Topics(cores, partitions)
+        self.topics = topics or Topics(cores, partitions)
         self.lives = [1] * cores
         self.stalled: set[tuple[int, int]] = set()
         self.rings: dict[tuple[int, int], deque[tuple[int, int, bytes]]] = {

@@ -377,8 +377,9 @@ class Connection:
         """The client is known from now on."""
         is_new = self.principal is None
         self.principal = principal
-        # What was decided was decided for somebody else.
-        self.routes = None
+        if self.routes is not None:
+            # What was decided was decided for somebody else.
+            self.routes.forget()
         self.framing.most = self.front.kafka.settings.max_request_bytes
         if is_new:
             self.front.opened(self)

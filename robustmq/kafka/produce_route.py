@@ -17,9 +17,11 @@ from robustmq.kafka.api_keys import SPOKEN, ApiKey
 from robustmq.kafka.errors import ErrorCode
 from robustmq.kafka.handlers.produce import fill, wants_more, with_endpoints
 from robustmq.kafka.messages.produce import (
+    PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
+    TopicProduceData,
     TopicProduceResponse,
 )
 from robustmq.kafka.protocol import Kafka
@@ -134,9 +136,13 @@ class ProduceRoutes:
             return
         is_flexible = SPOKEN[ApiKey.PRODUCE].is_flexible(version)
         length = _prefix(len(frame), len(batch.records), is_flexible=is_flexible)
+        if frame[:length] != _plain(header, request):
+            # Something is in it, or behind it, that the messages do not show.
+            return
         self._look()
-        if len(self._routes) >= _ROUTES or len(self._lengths) >= _LENGTHS:
-            self._forget()
+        is_new = length not in self._lengths
+        if len(self._routes) >= _ROUTES or (is_new and len(self._lengths) >= _LENGTHS):
+            self.forget()
         head, tail = _response(version, data.name, batch.index)
         route = _Route(
             Partition(topic.name, batch.index), data.name, version, is_flexible,
@@ -201,9 +207,10 @@ class ProduceRoutes:
         stamp = self.connection.front.stamp
         if stamp != self._stamp:
             self._stamp = stamp
-            self._forget()
+            self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Decide all anew; what is under way stays so."""
         self._routes.clear()
         self._lengths.clear()
 
@@ -221,13 +228,27 @@ class ProduceRoutes:
             if slot.due_ms <= now_ms:
                 slot.appended(Appended(Fault.UNAVAILABLE))
         self._pending = deque(slot for slot in self._pending if not slot.is_done)
-        if self._pending and self._timer is None:
+        if self._pending:
+            # The answers may have let others begin, which wait until later than these.
             self._wait(min(slot.due_ms for slot in self._pending))
 
 
 def _key(frame: bytes, length: int) -> bytes:
     """All that comes before the batch's size but for the request's number."""
     return frame[:_NUMBER_AT] + frame[_NAME_AT:length]
+
+
+def _plain(header: codec.RequestHeader, request: ProduceRequest) -> bytes:
+    """What comes before the batch's size in such a request as clients write it."""
+    (data,) = request.topic_data
+    (batch,) = data.partition_data
+    alone = PartitionProduceData(index=batch.index, records=b"")
+    topic = TopicProduceData(name=data.name, partition_data=[alone])
+    empty = ProduceRequest(acks=request.acks, timeout_ms=request.timeout_ms, topic_data=[topic])
+    number, client_id = header.correlation_id, header.client_id
+    pieces = codec.encode_request(ApiKey.PRODUCE, header.version, number, client_id, empty)
+    # A size of four bytes, or one of one byte and the tags.
+    return b"".join(pieces)[:-_SIZE_BYTES]
 
 
 def _prefix(size: int, batch: int, *, is_flexible: bool) -> int:
