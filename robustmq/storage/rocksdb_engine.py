@@ -294,8 +294,9 @@ class RocksdbEngine:
         """
         self._writer.hush()
         if self._may_reopen:
-            self._may_reopen = False
             self._reopen()
+            # Taken back behind it: what the writer saw meanwhile must not close what is open now.
+            self._may_reopen = False
         # A turn that has begun is written by its commit: as a whole.
         if not self._is_midway and not self._table.is_midway:
             self._write()
@@ -335,7 +336,8 @@ class RocksdbEngine:
         While there is an error the database is the loop's alone.
         """
         if self._gate.error is not None:
-            if self.store.has_room(self._gate.pending):
+            # While it is opened again the room that a look takes could be missing.
+            if not self._may_reopen and self.store.has_room(self._gate.pending):
                 self._may_reopen = True
                 self._writer.ring()
             return self._settings.retry_ms / 1_000 * min(1 << self._failures, BACKOFF_MAX)

@@ -140,9 +140,13 @@ class RocksdbStore:
 
     def has_room(self, size: int) -> bool:
         """Say whether the disk has room for `size` bytes and for what opening writes."""
-        logs = sum(each.stat().st_size for each in Path(self._path).glob("*.log"))
         probe = Path(self._path) / "probe"
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            # The database may be removing a log meanwhile; a full disk may not even take a name.
+            logs = sum(each.stat().st_size for each in Path(self._path).glob("*.log"))
+            fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError:
+            return False
         try:
             os.posix_fallocate(fd, 0, logs + size + _SPARE_BYTES)
         except OSError as error:

@@ -14,7 +14,7 @@ from robustmq.storage.log import Log, Unwritable
 from robustmq.storage.log_settings import LogSettings
 from robustmq.storage.rocksdb_engine import STALL_SECONDS, RocksdbEngine
 from robustmq.storage.rocksdb_rows import KEY
-from robustmq.storage.rocksdb_store import DATA, INDEX, Stalled
+from robustmq.storage.rocksdb_store import DATA, INDEX, RocksdbStore, Stalled
 from tests.unit.storage.batches import batch, keyed
 from tests.unit.storage.bench import offsets, read_all
 from tests.unit.storage.disk import HandWriter
@@ -321,6 +321,45 @@ def test_after_a_failed_write_the_database_is_opened_again(
     assert rock.engine.completed() == [log]
     assert log.durable_offset == 3
     assert offsets(log) == [0, 1, 2]
+
+
+def test_a_database_that_is_open_again_is_not_opened_once_more(
+    rock: Rock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reopen, opened = rock.engine.store, rock.engine.store.reopen, []
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def slowly() -> None:
+        # Its time to look again comes while the database is being opened.
+        rock.writer.run()
+        reopen()
+        opened.append(rock.writer.run())
+
+    fill(rock.log(), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", fail)
+        rock.engine.commit()
+    monkeypatch.setattr(store, "reopen", slowly)
+    rock.writer.run()
+    for _ in range(3):
+        rock.engine.completed()
+        rock.writer.run()
+    assert rock.failure() is None
+    assert len(opened) == 1
+
+
+def test_a_disk_that_takes_no_name_has_no_room(tmp_path: Path) -> None:
+    store = RocksdbStore(str(tmp_path / "db"), 1 << 20, 1 << 20)
+    assert store.has_room(1)
+    (tmp_path / "db" / "probe").mkdir()
+    assert not store.has_room(1)
+    (tmp_path / "db" / "probe").rmdir()
+    # A log that was removed since the directory was read.
+    (tmp_path / "db" / "gone.log").symlink_to("nothing")
+    assert not store.has_room(1)
+    store.close()
 
 
 def test_compaction_keeps_the_latest_of_each_key(rock: Rock) -> None:
