@@ -4,12 +4,14 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from robustmq._kernel.turn import Turn
 from robustmq.broker.catalog_api import Configured, Leader, Topic
 from robustmq.broker.partition_api import (
+    Append,
     Appended,
     EpochEnd,
     Fault,
@@ -88,6 +90,10 @@ class Owner:
             done(Appended(self.faults[partition]))
         else:
             self._undone.append((partition, bytes(batch), done))
+
+    def appender(self, partition: Partition) -> Append | None:
+        """Append to one."""
+        return partial(self.append, partition)
 
     def commit(self) -> None:
         """Answer what was appended, and wake who waits for it."""

@@ -5,7 +5,7 @@ asked in the same way. No call waits; every answer comes once, to the callable g
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from robustmq.message.batch import Buffer
 from robustmq.shard.fault import Fault
@@ -15,6 +15,7 @@ __all__ = [
     "LATEST",
     "NEWEST",
     "Aborted",
+    "Append",
     "Appended",
     "EpochEnd",
     "Fault",
@@ -57,6 +58,10 @@ class Appended(NamedTuple):
     timestamp_ms: int = -1
     start_offset: int = -1
     detail: str = ""
+
+
+Append: TypeAlias = Callable[[Buffer, Callable[[Appended], None]], None]
+"""Appends a batch of one partition; the second argument gets what became of it."""
 
 
 class Wanted(NamedTuple):
@@ -211,6 +216,9 @@ class Partitions(Protocol):
         self, partition: Partition, batch: Buffer, reply: Callable[[Appended], None] | None
     ) -> None:
         """Append a record batch as its producer made it; answered when it may be acknowledged."""
+
+    def appender(self, partition: Partition) -> Append:
+        """Return what appends to one partition, for as long as the catalog's version stays."""
 
     def read(
         self,

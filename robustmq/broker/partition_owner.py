@@ -11,6 +11,7 @@ from robustmq.broker.partition_api import (
     LATEST,
     NEWEST,
     Aborted,
+    Append,
     Appended,
     EpochEnd,
     Found,
@@ -153,6 +154,14 @@ class PartitionOwner:
         if isinstance(handle, Fault):
             done(Appended(handle))
             return
+        self._append(handle, batch, done)
+
+    def appender(self, partition: Partition) -> Append | None:
+        """As `append` to one partition until the catalog is another; None: it is not led here."""
+        handle = self._handle(partition)
+        return None if isinstance(handle, Fault) else partial(self._append, handle)
+
+    def _append(self, handle: _Handle, batch: Buffer, done: Callable[[Appended], None]) -> None:
         if handle.topic.is_shared:
             sentence = "the topic stands for what MQTT clients publish: publish it there"
             done(Appended(Fault.INVALID_RECORD, detail=sentence))

@@ -12,6 +12,7 @@ from robustmq._kernel.turn import Turn
 from robustmq.broker import partition_frames as frames
 from robustmq.broker.catalog_api import Catalog
 from robustmq.broker.partition_api import (
+    Append,
     Appended,
     EpochEnd,
     Fault,
@@ -49,6 +50,9 @@ class Owner(Source, Oracle, Protocol):
         self, partition: Partition, batch: Buffer, done: Callable[[Appended], None] | None
     ) -> None:
         """Append a batch; answered when it is below the high watermark, or at once."""
+
+    def appender(self, partition: Partition) -> Append | None:
+        """As `append` to one partition until the catalog is another; None: it is not led here."""
 
     def moved(self) -> None:
         """Wake who waits for what is not led here any more."""
@@ -148,6 +152,29 @@ class Partitions:
         call = self._next_call()
         self._appends[call] = _Append(core, size, reply)
         self._fabric.send(core, frames.append(call, partition, batch))
+
+    def appender(self, partition: Partition) -> Append:
+        """See `partition_api.Partitions.appender`."""
+        self._ways.look()
+        core, fault = self._ways.core_of(partition)
+        append = self._owner.appender(partition) if core == self._core and not fault else None
+        if append is None:
+            return partial(self.append, partition)
+        return partial(self._append, partition, append)
+
+    def _append(
+        self,
+        partition: Partition,
+        append: Append,
+        batch: Buffer,
+        reply: Callable[[Appended], None],
+    ) -> None:
+        if self._unanswered > _HARD * self._pressure_bytes:
+            reply(Appended(Fault.BUSY))
+            return
+        size = len(batch)
+        self._unanswered += size
+        append(batch, self.appending(partition, partial(self._appended, size, reply)))
 
     def _appended(
         self, size: int, reply: Callable[[Appended], None] | None, outcome: Appended

@@ -131,7 +131,8 @@ class TopicLog:
 
     def notice(self) -> bool:
         """Wake the parked if it has moved since it was last looked at; says whether it has."""
-        reached, stable = self.high_watermark, self.stable_offset
+        reached = self.high_watermark
+        stable = min(self.shard.stable_offset, reached)
         if reached == self._reached and stable == self._stable:
             return False
         is_stable_moved = stable != self._stable

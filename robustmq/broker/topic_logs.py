@@ -272,6 +272,7 @@ class TopicLogs:
         if not self._moving:
             return False
         found = False
+        refusals: dict[Engine, Refused | None] = {}
         for log in list(self._moving):
             reached = log.shard.high_watermark
             waiting = log.waiting
@@ -279,7 +280,10 @@ class TopicLogs:
                 waiting.popleft().reply(0)
                 found = True
             if waiting and log.engine is not None:
-                found |= self._give_up(log, self._store.refusal(log.engine))
+                if log.engine not in refusals:
+                    refusals[log.engine] = self._store.refusal(log.engine)
+                if refusals[log.engine] is not None:
+                    found |= self._give_up(log, refusals[log.engine])
             if log.note is not None and log.note.offset <= reached:
                 self._state.put(log_rows.note_key(log.shard.number), log.note.value)
                 log.note = None

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from robustmq.broker.api import Timer
-from robustmq.broker.partition_api import Appended, Fault, Partition
+from robustmq.broker.partition_api import Append, Appended, Fault, Partition
 from robustmq.kafka import codec
 from robustmq.kafka.api_keys import SPOKEN, ApiKey
 from robustmq.kafka.errors import ErrorCode
@@ -53,6 +53,7 @@ class _Route(NamedTuple):
     """A way to a partition; `head` and `tail` are the response around its numbers."""
 
     partition: Partition
+    append: Append
     name: str
     version: int
     is_flexible: bool
@@ -143,9 +144,10 @@ class ProduceRoutes:
         is_new = length not in self._lengths
         if len(self._routes) >= _ROUTES or (is_new and len(self._lengths) >= _LENGTHS):
             self.forget()
+        where = Partition(topic.name, batch.index)
         head, tail = _response(version, data.name, batch.index)
         route = _Route(
-            Partition(topic.name, batch.index), data.name, version, is_flexible,
+            where, self._kafka.partitions.appender(where), data.name, version, is_flexible,
             max(request.timeout_ms, 0), head, tail,
         )  # fmt: skip
         self._routes[_key(frame, length)] = route
@@ -180,8 +182,7 @@ class ProduceRoutes:
         pending.append(slot)
         if self._timer is None or due_ms < self._due_ms:
             self._wait(due_ms)
-        batch = memoryview(frame)[begin:end]
-        self._kafka.partitions.append(route.partition, batch, slot.appended)
+        route.append(memoryview(frame)[begin:end], slot.appended)
         return True
 
     def close(self) -> None:

@@ -66,15 +66,15 @@ def is_whole(buffer: bytes, at: int, header: Header) -> bool:
     return crc32c(view) == header.crc
 
 
-def check(data: bytes | memoryview, count: int) -> Header:
-    """Return the header of a batch that is to be appended; Corrupt when it is none."""
+def check(data: bytes | memoryview, count: int) -> int:
+    """Return the newest time in a batch that is to be appended; Corrupt when it is none."""
     if len(data) < HEADER:
         raise Corrupt("record batch: shorter than its header")
-    header = header_at(data, 0)
-    span = header.next_offset - header.base_offset
-    if header.size != len(data) or span != count or fault_of(header, header.base_offset, True):
+    _, length, magic, _, _, delta, newest_ms, records = _FIELDS.unpack_from(data)
+    is_whole = length + _LENGTH_SKIPS == len(data) and magic == _MAGIC
+    if not (is_whole and count == delta + 1 > 0 and 0 <= records <= count):
         raise Corrupt("record batch: its header does not describe it")
-    return header
+    return int(newest_ms)
 
 
 def placed(

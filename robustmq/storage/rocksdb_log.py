@@ -131,10 +131,10 @@ class RocksdbLog:
 
     def append(self, data: bytes | memoryview, count: int, timestamp_ms: int) -> int:  # noqa: ARG002
         """Append a batch; retention and look-up go by the times of its records."""
-        header = check(data := bytes(data), count)
+        newest_ms = check(data := bytes(data), count)
         self._owner.admit(len(data))
         base = self._end
-        newest_ms = max(self._newest_ms, header.newest_ms)
+        newest_ms = max(self._newest_ms, newest_ms)
         if self._taken - self._indexed >= self.settings.index_interval_bytes:
             key = INDEX_KEY.pack(self.shard, self._newest_ms, base)
             self._operations.append((INDEX, key, INDEX_VALUE.pack(self._taken)))

@@ -29,6 +29,8 @@ from robustmq.storage.writer import Writer, WriterThread
 
 FORMAT: Final = 1
 """The format of the directory that this release writes, and the newest that it reads."""
+_SYNC_BYTES: Final = 1 << 24
+"""So much of a segment is not left to wait for its interval: the disk is kept busy evenly."""
 
 
 def _may_join(job: Job) -> bool:
@@ -263,7 +265,9 @@ class SegmentEngine:
                     self._marks.append(job)
                 elif isinstance(job, Write) and job.size and job.sync_within is not None:
                     if job.sync_within:
-                        self._unsynced.setdefault(job.segment, self._now() + job.sync_within)
+                        is_much = job.segment.written - job.segment.synced >= _SYNC_BYTES
+                        due = self._now() + (0.0 if is_much else job.sync_within)
+                        self._unsynced[job.segment] = min(self._unsynced.get(job.segment, due), due)
                     else:
                         self._strict[job.segment] = None
             self._queue.popleft()

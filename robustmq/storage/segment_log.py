@@ -136,7 +136,7 @@ class SegmentLog:
 
         `timestamp_ms` is for the age of segments; retention goes by the times of the records.
         """
-        header = check(data, count)
+        newest_ms = check(data, count)
         self._owner.admit(len(data))
         settings = self.settings
         active = self._segments[-1]
@@ -147,7 +147,7 @@ class SegmentLog:
             active = self._roll()
         base = self._end
         self._end = base + count
-        at = active.add(self._end, len(data), header.newest_ms, settings.index_interval_bytes)
+        at = active.add(self._end, len(data), newest_ms, settings.index_interval_bytes)
         if at == 0:
             active.first_ms = timestamp_ms
         write = self._jobs[-1] if self._jobs else None

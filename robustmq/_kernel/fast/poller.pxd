@@ -54,6 +54,7 @@ cdef class Poller:
     cdef set watches
     cdef list dead
     cdef bint reading
+    cdef size_t taken
 
     cdef int forget(self, Watch watch) noexcept
     cdef int later(self, Watch watch) except -1

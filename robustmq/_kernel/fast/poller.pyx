@@ -13,6 +13,7 @@ cdef enum:
     EVENTS = 512
     FOREVER_MS = 3600000
     READS = 4
+    ROUND = 262144
     PEEKED = 4096
     SLEW = 64
 
@@ -210,6 +211,8 @@ cdef class Stream(Watch):
         if self.poller.reading:
             return self.poller.later(self)
         for reads in range(READS):
+            if self.framing is not None and self.poller.taken >= ROUND and not ending:
+                break
             if not self.finished and self.is_paused():
                 self.unread = True
                 return 0
@@ -252,6 +255,7 @@ cdef class Stream(Watch):
                 self.framing.took_raw(ahead)
             if length > ahead:
                 self.framing.feed_raw(self.poller.buffer, length - ahead)
+            self.poller.taken += length
             self.sink.arrived(length)
             return 0
         if self.sink is not None:
@@ -454,6 +458,7 @@ cdef class Poller:
         """Tell every watch of the round; whoever fails is ended and reported."""
         cdef int i
         cdef Watch watch
+        self.taken = 0
         for i in range(count):
             watch = <Watch>self.events[i].data.ptr
             if watch.fd < 0:

@@ -402,7 +402,7 @@ def test_a_note_spares_a_restart_to_read_the_log() -> None:
     ((key, note),) = node.core.state.walk(b"P", b"Q")
     assert int.from_bytes(note[:8], "big") == 1
     for _ in range(30):
-        node.publish("own/1", "x" * 10_000, 1)
+        node.publish("own/1", "x" * 160_000, 1)
         fabric.settle()
     ((again, later),) = node.core.state.walk(b"P", b"Q")
     assert again == key
