@@ -36,6 +36,7 @@ Change: TypeAlias = tuple[int, Wanted | None]
 """A place, and what is wanted there."""
 
 
+@enum.unique
 class Kind(enum.IntEnum):
     """What a frame asks for or answers; its first byte."""
 
@@ -47,7 +48,7 @@ class Kind(enum.IntEnum):
     ASK = 69
     ANSWER = 70
     FORGET = 71
-    KEPT = 71
+    KEPT = 72
 
 
 class Question(enum.IntEnum):
