@@ -126,6 +126,7 @@ KAFKA_GROUPS_LOST: Final = 107
 KAFKA_TRANSACTIONS_COMMITTED: Final = 108
 KAFKA_TRANSACTIONS_ABORTED: Final = 109
 KAFKA_TRANSACTIONS_EXPIRED: Final = 110
+CLUSTER_MESSAGES_HELD: Final = 111
 
 TABLE: Final[tuple[Metric, ...]] = (
     Metric("mqtt_bytes_received", "counter", "Bytes read from MQTT clients."),
@@ -400,6 +401,11 @@ TABLE: Final[tuple[Metric, ...]] = (
     Metric("kafka_transactions_aborted", "counter", "Transactions that were aborted, likewise."),
     Metric(
         "kafka_transactions_expired", "counter", "Transactions aborted as they were open too long."
+    ),
+    Metric(
+        "cluster_messages_held",
+        "counter",
+        "Messages that waited until sessions of a node that was lost had been adopted.",
     ),
 )
 RAFT_REQUESTS: Final = 0

@@ -24,7 +24,7 @@ def check_books(fabric: Fabric) -> None:
         assert not interests.awaited
         assert not interests._unconfirmed
         assert not node.router.blocked
-        assert not any(peer.calls or peer.unanswered for peer in node.router._peers.values())
+        assert not any(peer.calls or peer.size for peer in node.router._peers.values())
         wanted: dict[bytes, list[int]] = {}
         for peer in fabric.nodes:
             for topic_filter in peer.subscriptions.filters():

@@ -39,6 +39,7 @@ __all__ = [
     "Logins",
     "Meter",
     "Options",
+    "Orphans",
     "Peer",
     "Portion",
     "Principal",
@@ -218,6 +219,13 @@ class Portion(NamedTuple):
     after: int | None
 
 
+class Orphans(Protocol):
+    """Sessions of nodes that are gone: what they may be owed is held until others have them."""
+
+    def settled(self, is_settled: bool) -> None:
+        """Say whether this core has all sessions that are its own, with all that they want."""
+
+
 class Estates(Protocol):
     """What this core owes to sessions that other nodes have by now, by the sessions' numbers."""
 
@@ -287,6 +295,10 @@ class Broker(Protocol):
     @property
     def estates(self) -> Estates:
         """What is owed to sessions that have left."""
+
+    @property
+    def orphans(self) -> Orphans:
+        """What sessions may be owed that other nodes had, while it is not known who has them."""
 
     @property
     def legacies(self) -> Legacies:

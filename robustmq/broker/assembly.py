@@ -16,6 +16,7 @@ from robustmq.broker.interests import Interests
 from robustmq.broker.kept_logs import KeptLogs
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.orphans import Orphans
 from robustmq.broker.partition_frames import Kind
 from robustmq.broker.partition_owner import PartitionOwner
 from robustmq.broker.partitions import Partitions
@@ -105,7 +106,15 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
     log_parts = LogParts(site.rules, site.placement, site.core, node=config.broker_id)
     interests = Interests(mqtt.protocol.route_cache, log_parts.core_of)
     catalog = log_parts.catalog = _catalog(site, interests)
-    router = _router(site, interests, log_parts)
+    orphans = Orphans(
+        turn,
+        core=site.core,
+        placement=site.placement,
+        interests=interests,
+        state=state,
+        send=site.fabric.send,
+    )
+    router = _router(site, interests, orphans, log_parts)
     access = Access(
         config.acl,
         mqtt.auth.default_permission,
@@ -138,6 +147,7 @@ def _parts(site: _Site, describe: Describe, log_store: LogStore) -> Parts:
         admission=admission,
         topics=Topics(mqtt, site.rules),
         interests=interests,
+        orphans=orphans,
         router=router,
         retained=retained,
         scans=_scans(site, retained),
@@ -206,7 +216,7 @@ def _partitions(site: _Site, logs: TopicLogs, catalog: Catalog, taps: Taps) -> P
     return partitions
 
 
-def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:
+def _router(site: _Site, interests: Interests, orphans: Orphans, log_parts: LogParts) -> Router:
     runtime = site.config.runtime
     return Router(
         site.turn,
@@ -215,6 +225,7 @@ def _router(site: _Site, interests: Interests, log_parts: LogParts) -> Router:
         placement=site.placement,
         fabric=site.fabric,
         interests=interests,
+        orphans=orphans,
         log_parts=log_parts,
         state=site.state,
         stores_qos0=site.rules.store_qos0,

@@ -55,6 +55,7 @@ class Core:
         self.exclusives = parts.exclusives
         self.estates = parts.estates
         self.legacies = parts.legacies
+        self.orphans = parts.orphans
         self.timers = Timers()
         self._core = core
         self._placement = placement
@@ -118,6 +119,7 @@ class Core:
         return (
             self.exclusives.handlers
             | self.partitions.handlers
+            | self.orphans.handlers
             | {
                 Kind.STORE: self._on_store,
                 Kind.RETAIN: self._on_retain,

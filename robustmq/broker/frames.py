@@ -38,6 +38,7 @@ class Number(NamedTuple):
     call: int
 
 
+@enum.unique
 class Kind(enum.IntEnum):
     """What a frame asks for or answers; its first byte."""
 
@@ -64,6 +65,7 @@ class Kind(enum.IntEnum):
     CLAIMED = 21
     RELEASE = 22
     LOOK = 23
+    SETTLED = 24
 
 
 DELIVER_HEAD: Final = bytes((Kind.DELIVER,))
@@ -82,6 +84,20 @@ def read_store(frame: bytes) -> tuple[Number, bool, bytes]:
     """Return (number, is owed, batch)."""
     _, is_owed, epoch, call = _STORE.unpack_from(frame)
     return Number(epoch, call), bool(is_owed), frame[_STORE.size :]
+
+
+def settled(digest: int) -> bytes:
+    """Say that this core has the sessions that are its own by these nodes, and their interest.
+
+    `digest` is that of the nodes (`Placement.digest`).
+    """
+    return _CALL.pack(Kind.SETTLED, 0, digest)
+
+
+def read_settled(frame: bytes) -> int:
+    """Return the digest of `settled`."""
+    _, _, digest = _CALL.unpack(frame)
+    return int(digest)
 
 
 def told(position: int, digest: int) -> bytes:

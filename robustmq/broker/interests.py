@@ -43,6 +43,8 @@ class Interests:
         self._route_cache = route_cache
         self._unconfirmed: dict[int, set[bytes]] = {}
         self._awaited: set[int] = set()
+        self._orphaned: set[bytes] = set()
+        self._wild_orphaned: Trie[bytes] = Trie()
 
     @property
     def awaited(self) -> bool:
@@ -69,11 +71,34 @@ class Interests:
         self._unconfirmed[core] = self._wanted_by(core)
 
     def departed(self, core: int) -> None:
-        """Core `core` is gone, and nothing is wanted there."""
+        """Core `core` is gone, and nothing is wanted there; its durable filters are orphaned."""
         self._awaited.discard(core)
         self._unconfirmed.pop(core, None)
         for topic_filter in self._wanted_by(core):
+            if core | DURABLE in self._filters[topic_filter]:
+                self._orphan(topic_filter)
             self.unwant(core, topic_filter)
+
+    def _orphan(self, topic_filter: bytes) -> None:
+        if topic_filter not in self._orphaned:
+            self._orphaned.add(topic_filter)
+            if is_wildcard(topic_filter):
+                self._wild_orphaned.add(topic_filter, topic_filter)
+
+    @property
+    def has_orphans(self) -> bool:
+        """Whether durable sessions of cores that are gone may be owed something."""
+        return bool(self._orphaned)
+
+    def is_orphaned(self, topic: bytes) -> bool:
+        """Say whether a durable session of a core that is gone may want a topic."""
+        return topic in self._orphaned or bool(self._wild_orphaned.match(topic))
+
+    def adopted(self) -> None:
+        """All that is wanted by sessions whose core has gone is wanted by their new cores."""
+        self._orphaned.clear()
+        self._wild_orphaned = Trie()
+        self._wanted.clear()
 
     def _wanted_by(self, core: int) -> set[bytes]:
         durable = core | DURABLE
@@ -107,6 +132,7 @@ class Interests:
             if len(self._wanted) >= self._route_cache:
                 self._wanted.clear()
             wanted = any(not target & LOGGED for target in self._resolve(topic))
+            wanted = wanted or self.is_orphaned(topic)
             self._wanted[topic] = wanted
         return wanted
 

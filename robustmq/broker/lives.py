@@ -55,6 +55,7 @@ class Lives:
             interests.await_from([MEMBERSHIP])
         for core in others:
             self._parts.router.joined(core)
+        self._parts.orphans.begin()
         for topic_filter in subscriptions.filters():
             interests.want(self._core, topic_filter, subscriptions.is_durable(topic_filter))
         self._parts.shares.start()
@@ -75,6 +76,7 @@ class Lives:
         self._parts.exclusives.tell(core)
         self._parts.kept_logs.tell(core)
         self._send_told(core)
+        self._parts.orphans.tell(core)
 
     def _send_told(self, core: int) -> None:
         told = frames.told(self._parts.router.retained, self._placement.digest)
@@ -87,6 +89,7 @@ class Lives:
         if not self._placement.is_live(core):
             return
         self._digests.pop(core, None)
+        self._parts.orphans.forget(core)
         self._parts.interests.replaced(core)
         self._parts.scans.drop_core(core)
         self._fetches.drop_core(core)
@@ -127,9 +130,11 @@ class Lives:
         is_new = known is None or known.incarnation != life.incarnation
         if is_new:
             interests.await_from(now)
+            self._parts.orphans.begin()
             self._parts.estates.begin()
         if placement.digest != digest:
             self._place([core for core in now if core not in before])
+            self._parts.orphans.placed()
         interests.told(MEMBERSHIP)
         if interests.awaited:
             self._parts.router.hold()
@@ -137,6 +142,7 @@ class Lives:
     def _departed(self, core: int) -> None:
         """Core `core` is gone with its node: what it had to answer is answered."""
         self._digests.pop(core, None)
+        self._parts.orphans.forget(core)
         self._deposits.departed(core)
         self._parts.interests.departed(core)
         self._parts.scans.drop_core(core)

@@ -13,6 +13,7 @@ from robustmq.broker.interests import Interests
 from robustmq.broker.kept_logs import KeptLogs
 from robustmq.broker.legacies import Legacies
 from robustmq.broker.log_parts import LogParts
+from robustmq.broker.orphans import Orphans
 from robustmq.broker.partitions import Partitions
 from robustmq.broker.retained import Retained
 from robustmq.broker.retained_scans import RetainedScans
@@ -33,6 +34,7 @@ class Parts(NamedTuple):
     admission: Admission
     topics: Topics
     interests: Interests
+    orphans: Orphans
     router: Router
     retained: Retained
     scans: RetainedScans

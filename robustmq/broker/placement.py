@@ -12,6 +12,9 @@ from robustmq.message.topic import is_wildcard, stable_hash
 MEMBERSHIP: Final = -1
 """In the place of a core that is waited for: this node is not yet, or not any more, live."""
 
+ADOPTION: Final = -2
+"""The same: not all cores have said that they have the sessions that are their own."""
+
 
 class Life(NamedTuple):
     """A node that is live: its incarnation, higher with every life and fence, and its cores."""

@@ -2,22 +2,25 @@
 
 Here a message is accepted: its publisher is told when every core that has to keep it has it.
 Rows: `O` epoch, call -> a batch that must reach those cores once, also when this one dies.
+`J` epoch, call -> one that waits for the adoption of sessions, and was sent to nobody yet.
 """
 
 import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from robustmq import metrics
 from robustmq._kernel.batch import Acks, BatchBuilder, gather
 from robustmq._kernel.turn import Turn
 from robustmq.broker import frames
+from robustmq.broker.appends import Append, Call, PutOff, Unanswered
 from robustmq.broker.frames import Kind, Number
 from robustmq.broker.interests import CORE, DURABLE, LOGGED, Interests
 from robustmq.broker.log_parts import LogPart, LogParts
-from robustmq.broker.placement import Placement
+from robustmq.broker.orphans import Orphans
+from robustmq.broker.placement import ADOPTION, Placement
 from robustmq.broker.replicas import Proposals
 from robustmq.broker.state import State
 from robustmq.errors import Refusal, Refused
@@ -50,77 +53,6 @@ class Fabric(Protocol):
         """The number of the life that a core is in."""
 
 
-class _Append:
-    """A batch that some cores have not confirmed; `code` is the first refusal among them.
-
-    It is numbered by `epoch` and `call` in this core's stream. `forget` is called at the end.
-    What `is_owed` may have been acknowledged in an earlier life: no core may refuse it. What is
-    not `stored` (messages of QoS 0) no durable session is owed. What `is_read` was read from a
-    log, and goes into none.
-    """
-
-    __slots__ = (
-        "acks", "call", "code", "epoch", "forget", "is_owed", "is_read", "owing", "stored",
-        "unmatched",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        acks: Acks,
-        epoch: int,
-        call: int,
-        *,
-        is_owed: bool = False,
-        is_read: bool = False,
-        stored: bool = True,
-    ) -> None:
-        self.is_owed = is_owed
-        self.is_read = is_read
-        self.stored = stored
-        self.acks = acks
-        self.unmatched: list[tuple[int, int]] = []
-        self.epoch = epoch
-        self.call = call
-        self.owing = 1
-        self.code = 0
-        self.forget: Callable[[], None] | None = None
-
-    def confirm(self, code: int) -> None:
-        """One core less; the publishers hear of it when it was the last."""
-        self.code = self.code or code
-        self.owing -= 1
-        if not self.owing:
-            if self.forget is not None:
-                self.forget()
-            self.acks.settle(self.code, self.unmatched)
-
-
-class _Call(NamedTuple):
-    """A part that waits for its answer, to be sent again when its core is replaced."""
-
-    append: _Append
-    frame: bytes
-
-
-class _PutOff(NamedTuple):
-    """A batch that is written before it is sent (`once`), or that waits behind such a one."""
-
-    append: _Append
-    batch: bytes
-    retained: bool
-    once: bool
-
-
-class _Peer:
-    """What one core has been asked to keep and has not answered, by call, in order."""
-
-    def __init__(self) -> None:
-        self.calls: dict[int, _Call] = {}
-        self.unanswered = 0
-        self.retained = 0
-        """The position of the retained messages that were sent to it last."""
-
-
 class Router:
     """Appends, once a turn, what this core's publishers have sent (ADR 0015).
 
@@ -133,6 +65,9 @@ class Router:
     of it leaves, and is asked of every core that wants it, live or not: the next life asks again
     for what was not confirmed. Parts are numbered, and a core takes each number once. `stream` is
     the epoch of these numbers, never the same in two lives, unlike the fabric's `epoch`.
+
+    What sessions of a node that is gone may want is held until their adoption is told (`orphans`):
+    it has no number before that, and what must come `once` has a row of its own meanwhile.
     """
 
     def __init__(
@@ -144,6 +79,7 @@ class Router:
         placement: Placement,
         fabric: Fabric,
         interests: Interests,
+        orphans: Orphans,
         log_parts: LogParts,
         state: State,
         stores_qos0: bool,
@@ -156,17 +92,18 @@ class Router:
         self._placement = placement
         self._fabric = fabric
         self._interests = interests
+        self._orphans = orphans
         self._log_parts = log_parts
         self._state = state
         self._stores_qos0 = stores_qos0
         self._stream = state.next_number(b"stream", 1)
-        self._put_off: deque[_PutOff] = deque()
+        self._put_off: deque[PutOff] = deque()
         self._ready: set[int] = set()
         self._replays: list[tuple[bytes, bytes]] = []
         self._once: list[int] = []
         """Which records of the batch that is being built are to be delivered once."""
         self._pressure_bytes = pressure_bytes
-        self._peers = {number: _Peer() for number in range(placement.workers)}
+        self._peers = {number: Unanswered() for number in range(placement.workers)}
         self._behind: set[int] = set()
         self._last_call = 0
         self.sent = Number(0, 0)
@@ -193,7 +130,7 @@ class Router:
     @property
     def busy(self) -> bool:
         """Whether there is something to append, or publishers may go on."""
-        if self.builder.count and not self._interests.awaited:
+        if (self.builder.count or self._orphans.are_adopted) and not self._interests.awaited:
             return True
         return bool(self._behind) and all(map(self._has_caught_up, self._behind))
 
@@ -237,6 +174,8 @@ class Router:
         if self._replays:
             self._replay()
         self._send_ready()
+        if self._orphans.are_adopted:
+            self._release()
         while self.builder.count:
             # Whoever is answered by this may publish again.
             self._append(self.builder)
@@ -257,18 +196,19 @@ class Router:
         cells[metrics.SHARD_APPENDS] += 1
         cells[metrics.SHARD_RECORDS] += count
         cells[metrics.SHARD_BYTES] += len(batch)
-        self._last_call += 1
-        append = _Append(acks, self._stream, self._last_call, stored=stored)
-        self._go(append, batch, retained, once)
+        self._go(self._next(acks, stored=stored), batch, retained, once)
 
     def hand_on(self, batch: bytes, acks: Acks, qos: int) -> None:
         """Send what was read from a log to whom wants it; not while `is_held`."""
-        self._last_call += 1
         stored = bool(qos) or self._stores_qos0
-        append = _Append(acks, self._stream, self._last_call, is_read=True, stored=stored)
-        self._go(append, batch, False, [])
+        self._go(self._next(acks, is_read=True, stored=stored), batch, False, [])
 
-    def _go(self, append: _Append, batch: bytes, retained: bool, once: list[int]) -> None:
+    def _go(self, append: Append, batch: bytes, retained: bool, once: list[int]) -> None:
+        if self._orphans.are_open:
+            batch, once = self._hold_back(append, batch, retained, once)
+            if not batch:
+                append.confirm(0)
+                return
         if not (once or self._put_off):
             self._send(append, batch, retained)
             return
@@ -279,15 +219,55 @@ class Router:
             self._state.put(key, only(batch, once))
             append.forget = partial(self._state.delete, key)
         # What follows waits behind it: the messages of a publisher keep their order.
-        waiting = _PutOff(append, batch, retained, bool(once))
+        waiting = PutOff(append, batch, retained, bool(once))
         self._put_off.append(waiting)
         self._state.then(partial(self._may_go, waiting), partial(self._give_up, waiting))
 
-    def _may_go(self, waiting: _PutOff) -> None:
+    def _hold_back(
+        self, append: Append, batch: bytes, retained: bool, once: list[int]
+    ) -> tuple[bytes, list[int]]:
+        """Hold what orphans may be owed; returns the others, b"" for none, and which come once."""
+        self._last_call += 1
+        key = ONCE_KEY.pack(b"J", self._stream, self._last_call)
+        others = self._orphans.hold(append, batch, retained, once, key)
+        if self._orphans.held_bytes > self._pressure_bytes:
+            self._behind.add(ADOPTION)
+            self.builder.blocked = True
+        return others
+
+    def _release(self) -> None:
+        """Append what was held, in its order: it is known who wants it."""
+        for whole, batch, retained, once, key in self._orphans.release():
+            if once:
+                self._state.delete(key)
+            append = self._next(Acks(), is_read=whole.is_read, stored=whole.stored, whole=whole)
+            self._go(append, batch, retained, once)
+
+    def _next(
+        self,
+        acks: Acks,
+        *,
+        stored: bool,
+        is_owed: bool = False,
+        is_read: bool = False,
+        whole: Append | None = None,
+    ) -> Append:
+        self._last_call += 1
+        return Append(
+            acks,
+            self._stream,
+            self._last_call,
+            is_owed=is_owed,
+            is_read=is_read,
+            stored=stored,
+            whole=whole,
+        )
+
+    def _may_go(self, waiting: PutOff) -> None:
         self._ready.add(waiting.append.call)
         self._send_ready()
 
-    def _give_up(self, waiting: _PutOff, code: int) -> None:
+    def _give_up(self, waiting: PutOff, code: int) -> None:
         """Writing fails: refuse what was to be written first, and let go what waits behind it.
 
         It goes when nothing before it waits any more: a core takes no number after a higher one.
@@ -310,7 +290,7 @@ class Router:
             self._ready.discard(append.call)
             self._send(append, batch, retained)
 
-    def _send(self, append: _Append, batch: bytes, retained: bool) -> None:
+    def _send(self, append: Append, batch: bytes, retained: bool) -> None:
         self.sent = Number(append.epoch, append.call)
         # What is to come once is told from its replay by its number, also where it is live only.
         split = self._interests.split_by_core if append.forget else self._interests.split
@@ -335,7 +315,7 @@ class Router:
 
     def restore(self) -> None:
         """After a restart: take up what was to be delivered once and is not confirmed."""
-        self._replays = list(self._state.walk(b"O", b"P"))
+        self._replays = [*self._state.walk(b"O", b"P"), *self._state.walk(b"J", b"K")]
         for key, _ in self._replays:
             self._last_call = max(self._last_call, ONCE_KEY.unpack(key)[2])
 
@@ -343,17 +323,23 @@ class Router:
         """Ask again for what the last life had not heard to be kept; who has it says so."""
         replays, self._replays = self._replays, []
         for key, batch in replays:
-            _, epoch, call = ONCE_KEY.unpack(key)
-            append = _Append(Acks(), epoch, call, is_owed=True)
+            kind, epoch, call = ONCE_KEY.unpack(key)
+            if kind == b"J":
+                # Nobody has seen it: it is as what is published now, but for its publisher.
+                self._state.delete(key)
+                append = self._next(Acks(), stored=True, is_owed=True)
+                self._go(append, batch, True, [*range(count_of(batch))])
+                continue
+            append = Append(Acks(), epoch, call, is_owed=True)
             append.forget = partial(self._state.delete, key)
             self._send(append, batch, True)
 
-    def _keep(self, append: _Append, batch: bytes) -> None:
+    def _keep(self, append: Append, batch: bytes) -> None:
         """Ask cores to keep records in logs; a log takes each number once, as a core does."""
         for part in self._log_parts.parts(batch, append.epoch, append.call):
             self._keep_part(append, part)
 
-    def _keep_part(self, append: _Append, part: LogPart) -> None:
+    def _keep_part(self, append: Append, part: LogPart) -> None:
         core = part.core
         if core is not None and core in self._peers:
             self._last_call += 1
@@ -367,11 +353,11 @@ class Router:
             append.owing += 1
             self.later(partial(self._keep_late, append, part))
 
-    def _keep_late(self, append: _Append, part: LogPart) -> None:
+    def _keep_late(self, append: Append, part: LogPart) -> None:
         self._keep_part(append, part._replace(core=self._log_parts.core_of_log(part)))
         append.confirm(0)
 
-    def _retain(self, append: _Append, batch: bytes) -> None:
+    def _retain(self, append: Append, batch: bytes) -> None:
         """Send the retained records to the cores that keep their topics."""
         if self.proposals is not None:
             append.owing += 1
@@ -397,7 +383,7 @@ class Router:
         self.proposals = proposals
         self.retained = self._stream << EPOCH_SHIFT
 
-    def _propose(self, append: _Append, batch: bytes, proposals: Proposals) -> None:
+    def _propose(self, append: Append, batch: bytes, proposals: Proposals) -> None:
         def decided(code: int) -> None:
             if code and append.is_owed:
                 self.later(partial(self._propose, append, batch, proposals))
@@ -410,11 +396,11 @@ class Router:
             self._behind.add(_GROUPS)
             self.builder.blocked = True
 
-    def _ask(self, core: int, append: _Append, call: int, frame: bytes) -> None:
+    def _ask(self, core: int, append: Append, call: int, frame: bytes) -> None:
         append.owing += 1
         peer = self._peers[core]
-        peer.calls[call] = _Call(append, frame)
-        peer.unanswered += len(frame)
+        peer.calls[call] = Call(append, frame)
+        peer.size += len(frame)
         self._send_frame(core, frame)
         self._watch(core)
 
@@ -433,7 +419,7 @@ class Router:
                 self.later(partial(self._ask_again, core, call))
                 return
             del peer.calls[call]
-            peer.unanswered -= len(answered.frame)
+            peer.size -= len(answered.frame)
             answered.append.confirm(code)
 
     def _ask_again(self, core: int, call: int) -> None:
@@ -444,7 +430,7 @@ class Router:
 
     def joined(self, core: int) -> None:
         """A core of another node is there, and can be asked."""
-        self._peers.setdefault(core, _Peer())
+        self._peers.setdefault(core, Unanswered())
 
     def departed(self, core: int) -> None:
         """A core is gone with its node, and nobody knows whether it has kept what it was asked to.
@@ -457,7 +443,7 @@ class Router:
         self._behind.discard(core)
         for append, frame in peer.calls.values():
             self._turn.row[metrics.CLUSTER_PARTS_LOST] += 1
-            is_once = append.forget is not None
+            is_once = append.is_once
             if is_once and frame[0] == Kind.KEEP:
                 _, name, batch = frames.read_keep(frame)
                 self._keep_part(append, LogPart(None, name, batch))
@@ -487,7 +473,7 @@ class Router:
     def _watch(self, core: int) -> None:
         if (
             self._fabric.backlog(core) > self._pressure_bytes
-            or self._peers[core].unanswered > self._pressure_bytes
+            or self._peers[core].size > self._pressure_bytes
         ):
             self._behind.add(core)
             self.builder.blocked = True
@@ -496,4 +482,6 @@ class Router:
         half = self._pressure_bytes // 2
         if core == _GROUPS:
             return self.proposals is None or self.proposals.unanswered <= half
-        return self._fabric.backlog(core) <= half and self._peers[core].unanswered <= half
+        if core == ADOPTION:
+            return self._orphans.held_bytes <= half
+        return self._fabric.backlog(core) <= half and self._peers[core].size <= half

@@ -6,7 +6,7 @@ messages that waited on the node's disk are not there; what is published from th
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from robustmq import metrics
@@ -26,7 +26,7 @@ from robustmq.mqtt.session_table import SessionTable
 class Adoption:
     """Takes over a core's share of the sessions of nodes that are gone.
 
-    `changed()` hears when `is_settled` may have become true.
+    `changed()` hears when `is_settled` or `is_complete` may have become true.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class Adoption:
         self._undecided: set[str] = set()
         self._proposed: set[str] = set()
         """Sessions of which is not known yet whether they are ours, whoever is back meanwhile."""
+        self._opening = 0
+        """Sessions whose interest not all cores know yet."""
         self._is_returning = True
         self._held: list[Callable[[], None]] = []
         """What was heard of before `restored` is asked again: rows on their way may not have it
@@ -60,6 +62,11 @@ class Adoption:
     def is_settled(self) -> bool:
         """Whether this core has its share of the sessions of all nodes that are gone."""
         return not (self._shares or self._proposed or self._undecided)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is settled, and no message to a session that was opened is missed any more."""
+        return self.is_settled and not self._opening
 
     @property
     def knows_own(self) -> bool:
@@ -154,13 +161,20 @@ class Adoption:
     def _open(self, row: SessionRecord, ready: Callable[[], None]) -> None:
         """Open a session offline; `ready()` when no message to it is missed any more."""
         session = self._sessions.adopt(row)
-        wanted = row.subscriptions if session.is_durable else []
+        self._opening += 1
+        self._subscribe_all(session, row.subscriptions if session.is_durable else [], ready)
+
+    def _subscribe_all(
+        self, session: Session, wanted: Collection[SubscriptionRecord], ready: Callable[[], None]
+    ) -> None:
         owing = [len(wanted) + 1]
 
         def settled() -> None:
             owing[0] -= 1
             if not owing[0]:
+                self._opening -= 1
                 ready()
+                self._changed()
 
         for subscription in wanted:
             self._subscribe(session, subscription, settled)

@@ -46,6 +46,7 @@ class Roaming:
     ) -> None:
         self.bring = bring
         self.passages: set[Connection] = set()
+        self._broker = broker
         self._sessions = sessions
         self._is_isolated = False
         self._is_restored = False
@@ -102,6 +103,8 @@ class Roaming:
 
     def look(self) -> None:
         """Something has changed that somebody may wait for, such as the cluster's version."""
+        is_known = self._is_restored and not self._is_isolated
+        self._broker.orphans.settled(is_known and self.adoption.is_complete)
         self.seeker.look()
 
     def run(self) -> None:
@@ -150,6 +153,7 @@ class Roaming:
         nodes change while it is gone: it is shared out anew.
         """
         self.adoption.fenced(node)
+        self.look()
         self.seeker.begin_again()
 
     def adopt(self, node: int, rows: Iterable[SessionRecord]) -> None:
@@ -169,6 +173,7 @@ class Roaming:
         self._is_isolated = True
         self._is_restored = False
         self.adoption.isolated()
+        self.look()
         self.seeker.refuse_all(_ISOLATED)
 
     def rejoined(self, was_fenced: bool) -> None:

@@ -114,9 +114,10 @@ class MetaService:
             if node is not None and node.state == "live":
                 for group in self._closings(node):
                     self._propose(group, data.encode(data.Close(node.number, node.incarnation)))
-        self._adopt()
         self.feed.stand(is_isolated or not self.is_member)
         self.feed.flush()
+        # Who is asked to adopt has heard by then of the nodes that are gone.
+        self._adopt()
 
     def _catch_up(self) -> None:
         """Learn what the cluster has decided before anybody is told anything."""

@@ -126,3 +126,26 @@ def test_what_was_owed_on_a_lost_node_comes_when_the_node_is_back(three: Cluster
     assert heir.message().payload == b"newer"
     heir.bye()
     publisher.bye()
+
+
+def test_what_is_acknowledged_while_a_session_moves_reaches_it(three: Cluster) -> None:
+    """From the fence of its node on, also before another node has adopted the session."""
+    three.settled()
+    kept = peer(three, 3, "mover").hello(clean=False, properties=lasting(600))
+    kept.subscribe("mover/#", 1)
+    kept.drop()
+    publisher = back(three, 1, "persistent")
+    three.kill(3)
+    # What waits for the node that is lost is refused with its fence.
+    while publisher.publish("mover/a", b"undecided", qos=1) < 0x80:
+        pass
+    promised: list[bytes] = []
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        promised.append(b"%d" % len(promised))
+        assert publisher.publish("mover/a", promised[-1], qos=1) < 0x80
+    mover = back(three, 2, "mover")
+    assert [message.payload for message in mover.messages(len(promised))] == promised
+    mover.bye()
+    publisher.bye()
+    three.start(3)

@@ -160,6 +160,7 @@ class Core:
         else:
             self.broker.start()
         self.mqtt.sessions.resume()
+        self.broker.orphans.settled(True)
 
     @property
     def now_ms(self) -> int:

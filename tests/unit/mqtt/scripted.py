@@ -136,6 +136,16 @@ class NoLegacies:
         raise AssertionError((window, source, estate))
 
 
+class ScriptedOrphans:
+    """What is said of the sessions that the core has: `is_settled` is what was said last."""
+
+    def __init__(self) -> None:
+        self.is_settled = False
+
+    def settled(self, is_settled: bool) -> None:
+        self.is_settled = is_settled
+
+
 class ScriptedBroker:
     """The port, with a table behind it and nothing else: `refusals` says no to topics and filters.
 
@@ -151,6 +161,7 @@ class ScriptedBroker:
         self.exclusives = ScriptedExclusives()
         self.estates: Estates = NoEstates()
         self.legacies: Legacies = NoLegacies()
+        self.orphans = ScriptedOrphans()
         self.position = 1
         self.durable: dict[int, int | None] = {}
         self.restored: list[tuple[int, bytes, Options, int]] = []
