@@ -55,6 +55,8 @@ class Orphans:
         """The size of what is held."""
         self.are_adopted = False
         """Whether what is held can go."""
+        self.is_due = False
+        """Whether there is something to `say`."""
 
     @property
     def handlers(self) -> dict[int, Callable[[int, bytes], None]]:
@@ -71,7 +73,7 @@ class Orphans:
     def settled(self, is_settled: bool) -> None:
         """Learn whether this core has all sessions that are its own, with all that they want."""
         self._is_settled = is_settled
-        self._say()
+        self._see()
 
     def begin(self) -> None:
         """Its node has another life: others may have adopted what was its own."""
@@ -81,7 +83,7 @@ class Orphans:
     def placed(self) -> None:
         """Other nodes are live: all say it by these."""
         self.are_adopted = False
-        self._say()
+        self._see()
         self._look()
 
     def tell(self, core: int) -> None:
@@ -94,13 +96,17 @@ class Orphans:
         self._heard.pop(core, None)
         self.are_adopted = False
 
-    def _say(self) -> None:
-        digest = self._placement.digest
-        if not self._is_settled or self._placement.node is None or self._said == digest:
-            return
-        if not self._placement.nodes:
-            return
-        self._said = digest
+    def _see(self) -> None:
+        is_news = bool(self._placement.nodes) and self._said != self._placement.digest
+        self.is_due = self._is_settled and is_news
+
+    def say(self) -> None:
+        """Once a turn, when it is due: say that this core has the sessions that are its own.
+
+        Not earlier: a node may be gone and back at once, and has its sessions itself then.
+        """
+        self.is_due = False
+        digest = self._said = self._placement.digest
         for core in self._placement.cores:
             if core != self._core:
                 self._send(core, frames.settled(digest))

@@ -130,7 +130,10 @@ class Router:
     @property
     def busy(self) -> bool:
         """Whether there is something to append, or publishers may go on."""
-        if (self.builder.count or self._orphans.are_adopted) and not self._interests.awaited:
+        orphans = self._orphans
+        if (self.builder.count or orphans.are_adopted) and not self._interests.awaited:
+            return True
+        if orphans.is_due:
             return True
         return bool(self._behind) and all(map(self._has_caught_up, self._behind))
 
@@ -166,6 +169,8 @@ class Router:
 
     def flush(self) -> None:
         """Append what this turn has gathered, and let publishers go on when all have caught up."""
+        if self._orphans.is_due:
+            self._orphans.say()
         if self._interests.awaited:
             if self._once:
                 # The rows that were put with it are written now, and so must it be.

@@ -177,6 +177,11 @@ class Feed:
                 self._tell_retained(group, rows)
             self._retained = {}
 
+    def is_untold(self, member: Member) -> bool:
+        """Whether a process that runs has not been told all that was decided."""
+        is_there = bool(member.life) and member.life == member.line.epoch
+        return is_there and member.told != self._told
+
     def drained(self, endpoint: int) -> None:
         """What waited for a process is sent: tell it what it was not told meanwhile."""
         member = self.members[endpoint]

@@ -156,11 +156,13 @@ class MetaService:
     # ------------------------------------------------------------------ sessions of others
 
     def _adopt(self) -> None:
-        for member in self.feed.members[: self._workers]:
+        workers = self.feed.members[: self._workers]
+        for member in workers:
             if self._lives.get(member.endpoint, member.life) != member.life:
                 self.adoption.replaced(member.endpoint)
             self._lives[member.endpoint] = member.life
-        if not self.is_member:
+        if not self.is_member or any(map(self.feed.is_untold, workers)):
+            # Who does not know yet that a node is gone would not know what it is asked.
             return
         for task in self.adoption.turn(self.nodes, self._now_ms):
             member = self.feed.members[task.core]

@@ -85,6 +85,8 @@ class Account:
         self.is_durable: Callable[[str], bool]
         self.away: set[str] = set()
         """Clients of nodes that are not live, or of which not everybody has heard again."""
+        self.is_held: Callable[[str, str], bool] = lambda _publisher, _client: False
+        """Whether what a client publishes now waits for the session of another that is away."""
         self.shares: Callable[[], bool] = lambda: False
         """Whether the shared group has a member for good, and all know who leads it."""
         self.was_moved = False
@@ -154,10 +156,11 @@ class Account:
                 for topic_filter, subscription in filters.items()
                 if subscription.granted and matches(topic_filter, message.topic)
             ]
-            if client in self.away:
+            is_durable = self.is_durable(client)
+            if client in self.away and not (is_durable and self.is_held(message.publisher, client)):
                 continue
             if message.payload and message.qos and any(min(asked) for asked in granted):
-                message.promised[client] = self.is_durable(client)
+                message.promised[client] = is_durable
         message.is_shared = message.topic in SHARED_TOPICS and message.qos > 0 and self.shares()
         self.messages.append(message)
 

@@ -11,7 +11,8 @@ class Cluster(World):
     """A seed's nodes, clients and account.
 
     A node that dies may be back before anybody notices. When it is fenced, its clients are
-    promised nothing until all know it again.
+    promised nothing until all know it again; in every second history their durable sessions are
+    promised what is published by who knows of the fence, for nobody says that he has adopted them.
     """
 
     def _machine(self, config: Config, room: int) -> Machine:
@@ -24,7 +25,12 @@ class Cluster(World):
         """Whether not everybody knows yet who leads what."""
         delays = rng.choice(((0,), (0, 1, 5), (5, 20, 300)))
         network = Network(rng, delays)
-        return Machine(config, workers, room, self._watch, nodes, network)
+        machine = Machine(config, workers, room, self._watch, nodes, network)
+        machine.adopts = rng.random() < 0.5
+        self._fenced: dict[int, int] = {}
+        """By node: the image by which it was fenced last."""
+        self.account.is_held = self._is_held
+        return machine
 
     # ------------------------------------------------------------------ what happens
 
@@ -99,8 +105,20 @@ class Cluster(World):
         self.fences += 1
         self.moving = self.account.was_moved = True
         self.machine.network.change(node, None)
+        self._fenced[node] = len(self.machine.network.images) - 1
         self.account.departs({client.name for client in self._clients_of(node)})
         self.account.lets_go(self.clients)
+
+    def _is_held(self, publisher: str, client: str) -> bool:
+        """Whether what a client publishes now must reach the session of one whose node is gone.
+
+        Its core must have heard of that: before, it has waited for the node, and is refused.
+        """
+        core = self.machine.cores.get(self.machine.home_of(publisher))
+        fenced = self._fenced.get(self.machine.home_of(client) // self.machine.workers)
+        if self.machine.adopts or core is None or fenced is None:
+            return False
+        return core.heard >= fenced
 
     def _return(self, node: int) -> None:
         self.trace(f"node {node} returns")
@@ -135,7 +153,7 @@ class Cluster(World):
         for node in gone:
             if node in self.machine.network.images[-1]:
                 self._fence(node)
-        if gone:
+        if gone and self.machine.adopts:
             self.trace(f"without nodes {gone}")
             away = {client.name for node in gone for client in self._clients_of(node)}
             there = [client for name, client in self.clients.items() if name not in away]

@@ -15,7 +15,7 @@ from robustmq.broker.placement import Life, Placement
 from robustmq.broker.shares import KEY_SHIFT
 from robustmq.config import Config
 from robustmq.errors import Refusal, Refused
-from robustmq.message.core_number import FIRST_REMOTE, global_core
+from robustmq.message.core_number import FIRST_REMOTE, global_core, node_of
 from robustmq.message.topic import stable_hash
 from robustmq.metrics import CELLS
 from robustmq.mqtt.connection import Connection
@@ -160,7 +160,7 @@ class Core:
         else:
             self.broker.start()
         self.mqtt.sessions.resume()
-        self.broker.orphans.settled(True)
+        self.broker.orphans.settled(machine.adopts or self._is_whole)
 
     @property
     def now_ms(self) -> int:
@@ -169,12 +169,28 @@ class Core:
 
     def hear(self, number: int) -> None:
         """Learn of an image of the cluster."""
+        images = self._machine.network.images
+        image, passed = images[number], images[self.heard : number] if self.heard >= 0 else []
         self.heard = number
-        image = self._machine.network.images[number]
         again = self._lines.hear(image)
+        fenced = {node for node in image if not all(node in each for each in passed)}
+        self.broker.orphans.settled(False)
+        if passed and fenced:
+            # Who was gone and is back is gone in one update, and there again in the next.
+            own = {self.node}
+            stayed = own if self.node in fenced else image.keys() - fenced
+            self.broker.update({node: image[node] for node in stayed})
         self.broker.update(image)
         for core in again:
-            self.broker.replaced(core)
+            if not fenced & {node_of(core), self.node}:
+                self.broker.replaced(core)
+        self.broker.orphans.settled(self._machine.adopts or self._is_whole)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all nodes are live, as far as it has heard."""
+        images = self._machine.network.images
+        return self.heard >= 0 and len(images[self.heard]) == self._machine.nodes
 
     def isolate(self) -> None:
         """The node has lost its lease: this core knows before anybody else decides anything."""
@@ -300,6 +316,9 @@ class Machine:
         self.config = config
         self.watch = watch
         self.now_ms = START_MS
+        self.adopts = True
+        """Whether others have the sessions of a node that is gone at once, else not before it is
+        back: cores say that they have all that is their own."""
         self.workers = workers
         self.nodes = nodes
         self.network = network or Network(Random(0), (0,))

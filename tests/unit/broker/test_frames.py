@@ -72,6 +72,7 @@ def test_handovers(epoch: int, number: int, member: int, key: bytes, batch: byte
 @given(calls, names, names)
 def test_groups(member: int, key: bytes, batch: bytes) -> None:
     assert frames.read_joined(frames.joined(member)) == member
+    assert frames.read_settled(frames.settled(member)) == member
     assert frames.read_assign(frames.assign(member, key, batch)) == (member, key, batch)
     assert frames.read_give_back(frames.give_back(key, batch)) == (key, batch)
 
@@ -101,5 +102,6 @@ def test_kinds_differ_in_the_first_byte() -> None:
         frames.claimed(1, True),
         frames.release(1, b"a"),
         frames.look(1, [], [], b"a"),
+        frames.settled(1),
     ]
     assert [frame[0] for frame in written] == list(Kind)

@@ -1,11 +1,13 @@
 """Sessions of a node that is gone, where what became of a proposal is heard late or never."""
 
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from robustmq.message.session_record import SessionChange, SessionHead
+from robustmq.broker.api import Kept
+from robustmq.message.session_record import SessionChange, SessionHead, SubscriptionRecord
 from robustmq.meta.data import Batch
 from robustmq.storage.memory_table import MemoryTable
 from tests.simulation.cluster_memory import LONGEST_MS, Memory
@@ -159,3 +161,31 @@ def test_nothing_is_adopted_before_the_own_rows_were_read(scene: Scene) -> None:
     scene.pass_ms(2 * LONGEST_MS)
     assert scene.memory.owned(GONE) == []
     assert scene.site.mqtt.sessions.get("other") is not None
+
+
+def test_others_hear_that_all_is_adopted_when_they_know_what_is_wanted(scene: Scene) -> None:
+    """Not when the rows are this node's: what is published meanwhile would miss the session."""
+    broker = scene.site.broker
+    scene.pass_ms(2 * LONGEST_MS)
+    scene.site.roaming.settled(GONE)
+    assert broker.orphans.is_settled
+    head = SessionHead(durable=True, expiry=60, ended_ms=NOW_MS, version=5)
+    scene.memory.welcome(GONE, 2)
+    change = SessionChange("other", GONE, 1, 1, 0, head, [SubscriptionRecord(b"t/#", 1)])
+    scene.memory.apply(Batch(GONE, 2, [change]))
+    scene.memory.fence(GONE, 3)
+    asked: list[Callable[[list[Kept]], None]] = []
+    broker.subscribe = lambda *said: asked.append(said[-1])  # type: ignore[method-assign]
+    said = []
+    scene.site.learn(3, {MINE: Seen(1, True), GONE: Seen(3, False)})
+    scene.site.roaming.fenced(GONE)
+    said.append(broker.orphans.is_settled)
+    scene.site.adopt(GONE, scene.memory.owned(GONE))
+    scene.pass_ms(2 * LONGEST_MS)
+    scene.site.roaming.settled(GONE)
+    said.append(broker.orphans.is_settled)
+    (answer,) = asked
+    answer([])
+    assert [*said, broker.orphans.is_settled] == [False, False, True]
+    scene.site.mqtt.isolated()
+    assert not broker.orphans.is_settled

@@ -15,8 +15,9 @@ from robustmq.meta.machine import Applied, Machine, Outcome
 from robustmq.meta.metadata import Metadata
 from robustmq.meta.records import Record, encoded
 from robustmq.workers import meta_messages as messages
+from robustmq.workers.feed import BACKLOG_BYTES
 from robustmq.workers.inherited_records import FILE
-from robustmq.workers.meta_messages import Adopt, Hello, Snapshot, Standing
+from robustmq.workers.meta_messages import Adopt, Hello, Records, Snapshot, Standing
 from robustmq.workers.meta_service import MetaService
 from tests.unit.meta.memory_store import MemoryStore
 
@@ -163,6 +164,31 @@ def test_sessions_of_a_fenced_node_are_asked_for_by_one_each(three: World) -> No
     assert three.nodes[2].is_isolated()
     three.run(2_500)
     assert three.nodes[0].adopting() == asked[0] * 2
+
+
+def test_a_worker_hears_who_is_gone_before_it_is_asked_to_adopt(tmp_path: Path) -> None:
+    """It would wait for the adoption of an earlier node's sessions for ever otherwise."""
+    world = World(tmp_path, 4)
+    world.decide(Found("c"))
+    for number in range(4):
+        world.decide(Register(number, f"s{number}", "c"))
+    world.run(300)
+    line = world.nodes[0].line
+    for number in (3, 2):
+        line.told.clear()
+        world.decide(Fence(number, 1))
+        world.fold("data_0", data.encode(data.Open(number, 2)))
+        if number == 2:
+            line.backlog_bytes = BACKLOG_BYTES
+            world.run(300)
+            assert line.told == []
+            line.backlog_bytes = 0
+            world.nodes[0].service.feed.drained(0)
+        world.run(300)
+        kinds = [type(told) for told in line.told if isinstance(told, Records | Snapshot | Adopt)]
+        assert kinds[0] in {Records, Snapshot}
+    last = [told.node for told in line.told if isinstance(told, Adopt) and told.is_last]
+    assert sorted(last) == [2, 3]
 
 
 def test_a_node_that_is_back_has_what_nobody_adopted(three: World) -> None:
