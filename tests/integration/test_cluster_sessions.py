@@ -135,17 +135,31 @@ def test_what_is_acknowledged_while_a_session_moves_reaches_it(three: Cluster) -
     kept.subscribe("mover/#", 1)
     kept.drop()
     publisher = back(three, 1, "persistent")
+
+    def is_taken(payload: bytes) -> bool:
+        nonlocal publisher
+        try:
+            return publisher.publish("mover/a", payload, qos=1) < 0x80
+        except Closed:
+            # Without a leader a node has no clients for a while.
+            three.until(1, lambda s: s["nodes"]["3"]["state"] == "fenced", "fenced")
+            publisher = back(three, 1, "persistent")
+            return False
+
     three.kill(3)
     # What waits for the node that is lost is refused with its fence.
-    while publisher.publish("mover/a", b"undecided", qos=1) < 0x80:
+    while is_taken(b"undecided"):
         pass
-    promised: list[bytes] = []
+    tried, promised = 0, [b""]
     end = time.monotonic() + 2
-    while time.monotonic() < end:
-        promised.append(b"%d" % len(promised))
-        assert publisher.publish("mover/a", promised[-1], qos=1) < 0x80
+    while time.monotonic() < end or len(promised) < 2:
+        tried += 1
+        if is_taken(b"%d" % tried):
+            promised.append(b"%d" % tried)
     mover = back(three, 2, "mover")
-    assert [message.payload for message in mover.messages(len(promised))] == promised
+    heard = [b""]
+    while heard[-1] != promised[-1]:
+        heard.append(mover.message().payload)
+    assert [each for each in heard if each in {*promised}] == promised
     mover.bye()
     publisher.bye()
-    three.start(3)
