@@ -174,15 +174,15 @@ class Core:
         self.heard = number
         again = self._lines.hear(image)
         fenced = {node for node in image if not all(node in each for each in passed)}
+        if self.node in fenced:
+            fenced = set()
         self.broker.orphans.settled(False)
-        if passed and fenced:
+        if fenced:
             # Who was gone and is back is gone in one update, and there again in the next.
-            own = {self.node}
-            stayed = own if self.node in fenced else image.keys() - fenced
-            self.broker.update({node: image[node] for node in stayed})
+            self.broker.update({node: image[node] for node in image.keys() - fenced})
         self.broker.update(image)
         for core in again:
-            if not fenced & {node_of(core), self.node}:
+            if node_of(core) not in fenced:
                 self.broker.replaced(core)
         self.broker.orphans.settled(self._machine.adopts or self._is_whole)
 
