@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -9,7 +10,7 @@ import msgspec
 
 from robustmq.broker.api import Gate, Peer, Principal
 from robustmq.broker.catalog_api import Topic
-from robustmq.broker.partition_api import Appended, Partition, Partitions
+from robustmq.broker.partition_api import Append, Appended, Partition, Partitions
 from robustmq.broker.timers import Timer
 from robustmq.kafka import codec
 from robustmq.kafka.api_keys import SPOKEN, ApiKey
@@ -96,6 +97,10 @@ class Script:
             reply(self.at_once)
         else:
             self.waiting.append(reply)
+
+    def appender(self, partition: Partition) -> Append:
+        """As `append`, of one."""
+        return partial(self.append, partition)
 
     def answer(self, outcome: Appended, which: int = 0) -> None:
         """Say what became of one of those that wait, if there is any."""
