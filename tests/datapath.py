@@ -16,7 +16,7 @@ Kernel: TypeAlias = Any
 
 MODULES = (
     "turn", "outbox", "batch", "alias", "run", "window", "fanout", "interest", "intake", "poller",
-    "meter",
+    "meter", "framing",
 )  # fmt: skip
 SIDES = [str(parameter.id) for parameter in implementations("window")]
 
