@@ -357,6 +357,23 @@ def fuzz_kafka_connection(data: bytes) -> None:
     assert len(desk.calls) == asked
 
 
+def fuzz_kafka_framing(data: bytes) -> None:
+    """The kernel and its twin give out the same frames, and hold as much at any time."""
+    framings = [module.Framing(_PACKET_MAX) for module in modules("framing")]
+    for number, piece in enumerate(_halves(data)):
+        found = []
+        for framing in framings:
+            framing.feed(piece)
+            frame, fault = None, ""
+            if number % 2:
+                try:
+                    frame = framing.next()
+                except ProtocolError as error:
+                    fault = error.detail
+            found.append((frame, fault, framing.held))
+        assert all(each == found[0] for each in found)
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     name.removeprefix("fuzz_"): target
     for name, target in list(globals().items())
@@ -469,5 +486,9 @@ SEEDS: Final[Mapping[str, list[bytes]]] = {
     ],
     "kafka_codec": _kafka_seeds(),
     "kafka_connection": _kafka_streams(),
+    "kafka_framing": [
+        b"\3" + b"\0\0\0\3abc\0\0\0\0\0\0\1\0" + bytes(90),
+        b"\4\0\0\0\x09" + bytes(9) + b"\xff\xff\xff\xff",
+    ],
     "scram": [b"n,,n=user,r=client\nc=biws,r=clientserver,p=AAAA", b"y,a=u,n=u,r=x\nc=eSw="],
 }

@@ -110,12 +110,16 @@ def test_garbage_behind_a_header(garbage: bytes, count: int, start: int) -> None
 
 
 def survey(side: Side, batch: bytes) -> tuple[int, int, int] | None:
-    """What a survey finds; None: the batch is damaged."""
-    try:
-        oldest, newest, keyless = side.survey(batch)
-    except Corrupt:
-        return None
-    return oldest, newest, keyless
+    """What a survey finds, wherever the batch lies; None: it is damaged."""
+    found: list[tuple[int, int, int] | None] = []
+    for each in (batch, memoryview(b"\x02" * 5 + batch + b"\x02" * 7)[5:-7]):
+        try:
+            oldest, newest, keyless = side.survey(each)
+            found.append((oldest, newest, keyless))
+        except Corrupt:
+            found.append(None)
+    assert found[0] == found[1]
+    return found[0]
 
 
 @pytest.mark.parametrize("kind", SIDES)
