@@ -277,3 +277,29 @@ def test_shared_logs_of_a_rule_are_read_and_not_produced_to() -> None:
     assert world.values() == [b"x"]
     (answer,) = world.append(produced(b"y"))
     assert (answer.fault, "MQTT" in answer.detail) == (Fault.INVALID_RECORD, True)
+
+
+def test_an_appender_does_what_append_does_and_is_none_of_what_is_not_led_here(
+    world: World,
+) -> None:
+    append = world.owner.appender(ONE)
+    assert append is not None
+    answers: list[Appended] = []
+    for batch in (produced(b"a", b"b"), b"garbage", produced(b"c")):
+        append(memoryview(b"frame" + batch)[5:], answers.append)
+        world.settle()
+        answers += world.put(batch)
+    faults = [each.fault for each in answers]
+    assert faults == [0, 0, Fault.CORRUPT, Fault.CORRUPT, 0, 0]
+    assert [each.base_offset for each in answers if not each.fault] == [0, 2, 4, 5]
+    assert world.values() == [b"a", b"b", b"a", b"b", b"c", b"c"]
+    assert world.owner.appender(Partition(TOPIC, 9)) is None
+    world.remove()
+    assert world.owner.appender(ONE) is None
+    world.make(number=2)
+    append = world.owner.appender(ONE)
+    assert append is not None
+    append(produced(b"anew"), answers.append)
+    world.settle()
+    assert answers[-1] == Appended(0, 0, -1, 0)
+    assert world.values() == [b"anew"]

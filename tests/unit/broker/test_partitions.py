@@ -396,3 +396,26 @@ def test_who_follows_goes_where_a_partition_is_led() -> None:
     world.topics.version += 1
     assert follower.read() == {0: [], 1: Fault.UNKNOWN}
     assert world.cores[0].owner.parked == 0
+
+
+@pytest.mark.parametrize("partition", [FIRST, SECOND, Partition(TOPIC, 99)])
+def test_an_appender_is_answered_as_append_is(partition: Partition) -> None:
+    found = []
+    for is_appender in (False, True):
+        world = World(2, pressure_bytes=200)
+        router = world.cores[0].router
+        answers: list[Appended] = []
+        for _ in range(2):
+            # A batch of these is more than half of what may be unanswered.
+            for number in range(3):
+                batch = memoryview(b"frame" + batch_of(bytes(400 + number)))[5:]
+                if is_appender:
+                    router.appender(partition)(batch, answers.append)
+                else:
+                    router.append(partition, batch, answers.append)
+            world.settle()
+        found.append((answers, [core.owner.logs for core in world.cores]))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 6
+    known = partition.number < 9
+    assert (Fault.BUSY in {each.fault for each in found[0][0]}) == known

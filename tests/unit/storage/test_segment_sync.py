@@ -120,6 +120,27 @@ def test_two_intervals_in_a_row_are_two_syncs() -> None:
     assert bench.survivors() == [0, 1]
 
 
+def test_much_is_synced_at_once_and_so_is_what_comes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("robustmq.storage.segment_engine._SYNC_BYTES", 2 * SIZE)
+    bench = Pair(LATER)
+    bench.append(100)
+    bench.settle()
+    assert not bench.is_begun()
+    bench.append(100)
+    bench.settle()
+    assert bench.is_begun()
+    bench.append(100)
+    bench.settle()
+    assert bench.log.durable_offset == 3
+    assert bench.syncs(bench.synced) == 1
+    assert bench.is_begun(), "it was much, when it was written"
+    assert bench.syncs(bench.synced) == 1
+    assert not bench.is_begun()
+    assert bench.survivors() == [0, 1, 2]
+
+
 def test_the_writer_sleeps_until_the_next_is_due() -> None:
     bench = Pair(LATER)
     bench.begin()
