@@ -22,7 +22,7 @@ from robustmq.settings.cluster import Cluster
 from robustmq.workers.peer_line import PeerNode
 from robustmq.workers.peers import Peers
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
 SETTINGS: Final = Cluster(
     peer_keepalive_ms=50,
     peer_timeout_ms=400,

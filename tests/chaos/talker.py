@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 3, 4, 9, 11, 13, 14
 
 

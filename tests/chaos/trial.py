@@ -19,7 +19,7 @@ from tests.chaos.plant import Plant
 from tests.integration.homes import name_on
 
 TOPICS: Final = tuple(f"chaos/{number}/{leaf}" for number in range(4) for leaf in ("x", "y"))
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds without any progress after which what is missing is lost."""
 QUIET: Final = 0.5
 RATE: Final = 120.0

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 PORTS = ("tcp", "tls", "websocket", "websockets", "quic")
 
 
@@ -115,7 +115,8 @@ class Node:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the HTTP server; return status and body."""
         try:
-            with urllib.request.urlopen(f"http://{self.facts['http']}{path}", timeout=5) as answer:
+            address = f"http://{self.facts['http']}{path}"
+            with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -273,7 +273,7 @@ def test_a_bridge_says_what_is_wrong(start: Start, other: Mosquitto) -> None:
     def told() -> list[dict[str, object]]:
         host, port = node.address("http")
         url = f"http://{host}:{port}/api/mqtt/bridge/list"
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             found = json.loads(answer.read())
         return list(found["data"]["data"])
 

@@ -12,7 +12,7 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from tests.integration.homes import PLACES, name_on, topic_on
 from tests.integration.supervised import Node
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 MANY = 10_000
 LARGE = b"0123456789abcdef" * (5 * 65_536)
 

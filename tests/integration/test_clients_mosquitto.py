@@ -11,7 +11,7 @@ import pytest
 from tests.integration.homes import PLACES, name_on, topic_on
 from tests.integration.supervised import Node, until
 
-PATIENCE: Final = 30
+PATIENCE: Final = 60
 VERSIONS: Final = ("31", "311", "5")
 MANY: Final = 10_000
 LARGE: Final = bytes(range(256)) * (5 * 4_096)

@@ -21,7 +21,7 @@ V31, V311, V5 = (
     MQTTProtocolVersion.MQTTv5,
 )
 VERSIONS = (V31, V311, V5)
-PATIENCE = 30.0
+PATIENCE = 60.0
 MANY = 10_000
 LARGE = 5 * 1024 * 1024
 

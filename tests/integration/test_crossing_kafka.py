@@ -28,7 +28,7 @@ from tests.integration.supervised import Node, until
 from tests.integration.test_clients_paho import V5, V311, Client, block
 from tests.integration.wire_client import Client as Wire
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 RULES = """
 [[topic_rules]]
 filter = "plant/#"

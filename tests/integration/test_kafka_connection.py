@@ -99,14 +99,14 @@ def test_who_breaks_the_rules_is_sent_away_and_nobody_else(node: Node, data: byt
 
 def test_clients_find_the_brokers(node: Node) -> None:
     servers = "{}:{}".format(*node.address("kafka_tcp"))
-    listed = AdminClient({"bootstrap.servers": servers}).list_topics(timeout=20)
+    listed = AdminClient({"bootstrap.servers": servers}).list_topics(timeout=60)
     assert {each.id: each.port for each in listed.brokers.values()} == _brokers(node)
     admin = KafkaAdminClient(bootstrap_servers=servers)
     described = admin.describe_cluster()
     admin.close()
     assert {each["broker_id"]: each["port"] for each in described["brokers"]} == _brokers(node)
     shown = subprocess.run(
-        ["kcat", "-L", "-b", servers], capture_output=True, text=True, timeout=30, check=True
+        ["kcat", "-L", "-b", servers], capture_output=True, text=True, timeout=60, check=True
     )
     assert "2 brokers" in shown.stdout
 
@@ -169,4 +169,4 @@ def test_a_node_that_stops_closes_its_connections_at_once(node: Node) -> None:
         node.send(signal.SIGTERM)
         with pytest.raises(Ended):
             wire.frame()
-    assert node.process.wait(timeout=30) == 0
+    assert node.process.wait(timeout=60) == 0

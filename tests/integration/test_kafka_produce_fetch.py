@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.integration.supervised import Node
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 PARTITIONS: Final = 12
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 SCENARIO: Final = Path(__file__).parent / "js" / "kafka.mjs"

@@ -92,7 +92,7 @@ def _token(**claims: object) -> str:
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_confluent_kafka(node: Node, mechanism: str) -> None:
-    assert _as(node, mechanism, "alice", "pencil").list_topics(timeout=20).brokers
+    assert _as(node, mechanism, "alice", "pencil").list_topics(timeout=60).brokers
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -137,7 +137,7 @@ def test_kcat(node: Node, mechanism: str) -> None:
     }
     given = [part for name, value in options.items() for part in ("-X", f"{name}={value}")]
     command = ["kcat", "-L", "-b", _servers(node), *given]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "1 brokers" in shown.stdout
 
 
@@ -147,7 +147,7 @@ def test_a_token_lets_its_bearer_in(node: Node) -> None:
 
     admin = _confluent(node, mechanism="OAUTHBEARER", oauth_cb=bring)
     admin.poll(0)
-    assert admin.list_topics(timeout=20).brokers
+    assert admin.list_topics(timeout=60).brokers
 
 
 def _failure(node: Node, login: Callable[[Callable[..., None]], AdminClient]) -> str:
@@ -255,7 +255,7 @@ def test_a_user_is_made_and_removed_by_an_administrator(node: Node) -> None:
     admin = _as(node, "PLAIN", "alice", "pencil")
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4_096)
     made = UserScramCredentialUpsertion("bob", info, b"secret", b"a salt")
-    admin.alter_user_scram_credentials([made])["bob"].result(timeout=20)
+    admin.alter_user_scram_credentials([made])["bob"].result(timeout=60)
 
     def comes() -> bool:
         try:
@@ -265,15 +265,15 @@ def test_a_user_is_made_and_removed_by_an_administrator(node: Node) -> None:
 
     until(comes, "bob is known to all cores")
     futures: Any = admin.describe_user_scram_credentials(["bob"])
-    told = futures["bob"].result(timeout=20)
+    told = futures["bob"].result(timeout=60)
     (credential,) = told.scram_credential_infos
     assert (credential.mechanism, credential.iterations) == (ScramMechanism.SCRAM_SHA_256, 4_096)
     gone = UserScramCredentialDeletion("bob", ScramMechanism.SCRAM_SHA_256)
-    admin.alter_user_scram_credentials([gone])["bob"].result(timeout=20)
+    admin.alter_user_scram_credentials([gone])["bob"].result(timeout=60)
     configured = UserScramCredentialUpsertion("alice", info, b"secret", b"a salt")
     refused = admin.alter_user_scram_credentials([configured])["alice"]
     with pytest.raises(KafkaException, match="configuration"):
-        refused.result(timeout=20)
+        refused.result(timeout=60)
 
 
 def test_a_secret_that_is_too_short_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -285,6 +285,6 @@ def test_a_secret_that_is_too_short_is_refused_at_the_start(tmp_path: Path) -> N
         f'kafka_runtime.oauth.key_files=["{path}"]',
     )
     node = Node(tmp_path / "data", module="robustmq.cli.supervisor", settings=settings)
-    assert node.process.wait(timeout=30) != 0
+    assert node.process.wait(timeout=60) != 0
     assert f"{path} is neither PEM" in node.errors()
     node.close()

@@ -99,7 +99,7 @@ def test_kcat_over_tls_with_a_proof(node: Node, directory: Path) -> None:
     }
     given = [part for name, value in options.items() for part in ("-X", f"{name}={value}")]
     command = ["kcat", "-L", "-b", _servers(node), *given]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert f"localhost:{node.address('kafka_tls')[1]}" in shown.stdout
 
 

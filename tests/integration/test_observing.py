@@ -74,7 +74,7 @@ def _post(node: Node, path: str, body: object) -> tuple[int, Any]:
         {"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -167,7 +167,7 @@ def test_it_is_seen_who_comes_and_goes(node: Node) -> None:
 
         def visit() -> bool:
             # What other cores know of a subscription, they know a moment later.
-            subprocess.run([*visitor, "-m", "x"], check=True, timeout=20)
+            subprocess.run([*visitor, "-m", "x"], check=True, timeout=60)
             return heard.keys() == {*wanted, "$SYS/events"}
 
         until(visit, "the visitor is seen")

@@ -17,7 +17,7 @@ def test_a_node_of_a_cluster_listens_for_cores_and_sends_strangers_away(tmp_path
         code, text = node.get("/api/cluster/links")
         assert (code, json.loads(text)["data"]["data"]) == (200, [])
         for words in (b"GET / HTTP/1.0\r\n", preamble(0) + bytes(64), preamble(1) + bytes(64)):
-            with socket.create_connection(node.address("peer"), timeout=20) as stranger:
+            with socket.create_connection(node.address("peer"), timeout=60) as stranger:
                 stranger.sendall(words)
                 # Closed, with or without regard for what was not read.
                 with contextlib.suppress(ConnectionResetError):

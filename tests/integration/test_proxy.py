@@ -112,7 +112,7 @@ def test_the_header_comes_before_websocket(node: Node, header: bytes, core: int)
 def test_the_header_comes_before_tls(node: Node, directory: Path, header: bytes) -> None:
     host, port = node.address("mqtt_tls")
     for core in range(WORKERS):
-        plain = socket.create_connection((host, port), timeout=20)
+        plain = socket.create_connection((host, port), timeout=60)
         plain.sendall(header)
         with context(directory).wrap_socket(plain, server_hostname="localhost") as tls:
             name = name_on(core, "s").encode()

@@ -404,7 +404,7 @@ def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=30,
+        timeout=60,
         env={**os.environ, **environment},
     )
 

@@ -22,7 +22,7 @@ from tests.integration.secure import VERSIONS, TlsClient, TlsWire, connect, cont
 from tests.integration.supervised import Node, until
 from tests.integration.wire_client import Wire, serve
 
-PATIENCE: Final = 30
+PATIENCE: Final = 60
 REFUSED: Final = "mqtt_connections_refused_total"
 
 
