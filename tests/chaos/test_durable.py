@@ -18,7 +18,7 @@ from tests.chaos.plant import MosquittoPlant, Plant, RobustPlant
 from tests.chaos.trial import Trial
 
 KILLS: Final = int(os.environ.get("ROBUSTMQ_CHAOS_KILLS", "52"))
-SECONDS: Final = 100 + 4 * KILLS
+SECONDS: Final = 240 + 4 * KILLS
 FEW: Final = 6
 
 Build = Callable[[Plant], Plant]

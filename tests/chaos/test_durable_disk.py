@@ -24,7 +24,7 @@ MESSAGES: Final = 800
 LATER: Final = 100
 MOST: Final = 12_000
 SETTINGS: Final = ("storage.retry_ms=100", "mqtt_runtime.inbox.max_bytes=1073741824")
-SECONDS: Final = 100.0
+SECONDS: Final = 240.0
 
 
 @contextlib.asynccontextmanager
@@ -52,7 +52,7 @@ async def published(publisher: Publisher, stream: Stream, count: int) -> None:
 async def until_taken(publisher: Publisher, stream: Stream) -> None:
     """Publish one by one until a message is taken, as after a full disk."""
     before = publisher.ledger.verdict().acknowledged
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while publisher.ledger.verdict().acknowledged == before:
             await published(publisher, stream, 1)
             await asyncio.sleep(0.05)

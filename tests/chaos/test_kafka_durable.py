@@ -22,7 +22,7 @@ from tests.integration.mosquitto import fixed_port
 from tests.integration.supervised import until
 
 KILLS: Final = int(os.environ.get("ROBUSTMQ_CHAOS_KILLS", "4"))
-SECONDS: Final = 120 + 4 * KILLS
+SECONDS: Final = 240 + 4 * KILLS
 PATIENCE: Final = 60.0
 TOPIC: Final = "durable"
 PARTITIONS: Final = 6

@@ -12,7 +12,7 @@ import pytest
 KILLS = 12
 PROCESS = [sys.executable, "-m", "tests.chaos.storage_process"]
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 100
+TIMEOUT = 200
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 every_engine = pytest.mark.parametrize("kind", ["segment", "rocksdb", "rows"])

@@ -20,7 +20,7 @@ from tests.integration.supervised import Node, until
 Start = Callable[..., Node]
 KILLS: Final = 20
 BACK_OFF: Final = ("runtime.restart_backoff_ms=50", "runtime.restart_backoff_max_ms=100")
-LONG_DEATH: Final = ("runtime.restart_backoff_ms=1500", "runtime.restart_backoff_max_ms=1500")
+LONG_DEATH: Final = ("runtime.restart_backoff_ms=4000", "runtime.restart_backoff_max_ms=4000")
 SUPERVISOR: Final = "robustmq.cli.supervisor"
 
 
@@ -40,7 +40,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def run(scenario: Coroutine[None, None, None]) -> None:
     """Run a scenario; no scenario takes longer than this."""
-    asyncio.run(asyncio.wait_for(scenario, 100))
+    asyncio.run(asyncio.wait_for(scenario, 240))
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:
@@ -257,7 +257,7 @@ def test_shared_groups_recover(start: Start) -> None:
 
 
 def test_a_stopped_worker_is_replaced(start: Start) -> None:
-    node = start(*BACK_OFF, "runtime.heartbeat_timeout_ms=1500")
+    node = start(*BACK_OFF, "runtime.heartbeat_timeout_ms=4000")
 
     async def scenario() -> None:
         address = node.address()

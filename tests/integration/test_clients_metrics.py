@@ -109,7 +109,7 @@ def test_the_sums_are_what_happened(node: Node) -> None:
             },
         )
 
-    asyncio.run(asyncio.wait_for(scenario(lambda wanted: settled(node, wanted)), 90))
+    asyncio.run(asyncio.wait_for(scenario(lambda wanted: settled(node, wanted)), 240))
 
 
 def retain(talker: Talker, topic: str, payload: bytes = b"kept") -> None:

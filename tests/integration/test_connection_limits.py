@@ -45,7 +45,7 @@ def test_one_client_more_is_refused_until_another_leaves(node: Node) -> None:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Node]:
-    yield from serve(tmp_path / "data", "mqtt_runtime.listener.tcp.max_connection_rate=5")
+    yield from serve(tmp_path / "data", "mqtt_runtime.listener.tcp.max_connection_rate=2")
 
 
 def test_too_many_in_a_second_are_refused(slow: Node) -> None:

@@ -137,10 +137,11 @@ def test_a_quota_holds_for_whom_it_is(node: Node) -> None:
 
 
 def test_connections_are_counted(node: Node) -> None:
+    until(lambda: node.sum("kafka_connections") == 0, "those of others are gone")
     before = node.sum("kafka_requests_total")
     with KafkaWire(node) as wire:
         wire.ask(ApiKey.METADATA, 12, NO_TOPICS)
-        until(lambda: node.sum("kafka_connections") == 1, "the others are gone")
+        assert node.sum("kafka_connections") == 1
     until(lambda: node.sum("kafka_connections") == 0, "this one is gone")
     assert node.sum("kafka_requests_total") == before + 1
 

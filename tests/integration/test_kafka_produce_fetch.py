@@ -143,7 +143,7 @@ def test_a_record_that_is_too_large_is_refused_and_the_rest_is_not(
 
 def test_a_reader_that_waits_hears_of_what_comes(address: str, topic: str) -> None:
     consumer = Consumer(
-        {"bootstrap.servers": address, "group.id": "g", "fetch.wait.max.ms": 20_000}
+        {"bootstrap.servers": address, "group.id": "g", "fetch.wait.max.ms": 50_000}
     )
     consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
     assert consumer.poll(0.5) is None
@@ -156,7 +156,7 @@ def test_a_reader_that_waits_hears_of_what_comes(address: str, topic: str) -> No
         message = consumer.poll(PATIENCE)
         assert message is not None
         assert message.partition() == number
-        assert time.monotonic() - begin < 15, "it came only when its time was over"
+        assert time.monotonic() - begin < 40, "it came only when its time was over"
         while consumer.poll(0.2) is not None:
             pass
     consumer.close()

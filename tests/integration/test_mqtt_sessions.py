@@ -161,7 +161,7 @@ def test_a_session_ends_with_its_connection_by_default(node: Node, expiry: int |
 
 def test_a_session_expires(node: Node) -> None:
     client_id, topic = name_on(0, "expires"), topic_on(1, "expires/{}")
-    with Client(node, client_id, clean=False, properties=expiring(1)) as client:
+    with Client(node, client_id, clean=False, properties=expiring(FOR_EVER)) as client:
         client.subscribe(topic, 1)
         client.drop()
     with Client(node, client_id, clean=False, properties=expiring(1)) as client:
@@ -169,12 +169,11 @@ def test_a_session_expires(node: Node) -> None:
         # A session does not expire under its client.
         time.sleep(1.5)
         client.ping()
+        begin = time.monotonic()
         client.drop()
     with Client(node, name_on(1, "p")) as says:
-        waited = until(
-            lambda: says.publish(topic, b"x", 1) == Reason.NO_MATCHING_SUBSCRIBERS, "expiry"
-        )
-        assert waited > 0.8
+        until(lambda: says.publish(topic, b"x", 1) == Reason.NO_MATCHING_SUBSCRIBERS, "expiry")
+        assert time.monotonic() - begin > 0.8
     with Client(node, client_id, clean=False, properties=expiring(1)) as client:
         assert not client.connack.session_present
 
@@ -275,9 +274,9 @@ def test_the_server_has_the_last_word_on_keep_alive(
 def test_silence_ends_a_connection_and_any_packet_is_none(node: Node, version: int) -> None:
     topic = topic_on(0, "silence/{}").encode()
     with (
-        Client(node, name_on(0, "silent"), version, keep_alive=1) as silent,
-        Client(node, name_on(0, "talks"), version, keep_alive=1) as talks,
-        Client(node, name_on(1, "halves"), version, keep_alive=1) as halves,
+        Client(node, name_on(0, "silent"), version, keep_alive=2) as silent,
+        Client(node, name_on(0, "talks"), version, keep_alive=2) as talks,
+        Client(node, name_on(1, "halves"), version, keep_alive=2) as halves,
     ):
         begin = time.monotonic()
         packet = b"\x30\x80\x01\x00" + bytes((len(topic),)) + topic
@@ -290,11 +289,11 @@ def test_silence_ends_a_connection_and_any_packet_is_none(node: Node, version: i
             try:
                 packets.append(silent.receive())
             except TimeoutError:
-                assert time.monotonic() - begin < 20
+                assert time.monotonic() - begin < 60
             except Ended:
                 break
         waited = time.monotonic() - begin
-        assert waited > 1.4
+        assert waited > 2.9
         assert packets == ([Disconnect(Reason.KEEP_ALIVE_TIMEOUT)] if version == V5 else [])
         talks.ping()
 

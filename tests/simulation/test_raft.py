@@ -21,7 +21,7 @@ def portions() -> list[range]:
     return [range(first, min(first + STEP, SEEDS)) for first in range(0, SEEDS, STEP)]
 
 
-@pytest.mark.timeout(60 + STEP)
+@pytest.mark.timeout(180 + STEP)
 @pytest.mark.parametrize("seeds", portions(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_a_group_is_one_history(seeds: range, capsys: pytest.CaptureFixture[str]) -> None:
     def tell(line: str) -> None:

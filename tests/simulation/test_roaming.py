@@ -23,7 +23,7 @@ def portions() -> list[range]:
     return [range(first, min(first + STEP, SEEDS)) for first in range(0, SEEDS, STEP)]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seeds", portions(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_no_promise_is_broken(seeds: range, capsys: pytest.CaptureFixture[str]) -> None:
     def tell(line: str) -> None:

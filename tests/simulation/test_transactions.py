@@ -14,7 +14,7 @@ SEEDS = int(os.environ.get("ROBUSTMQ_TRANSACTION_SEEDS", "40"))
 ASKED = os.environ.get("ROBUSTMQ_SEED")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_transaction_is_read_whole_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     def tell(line: str) -> None:
         with capsys.disabled():
