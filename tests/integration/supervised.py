@@ -17,6 +17,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60.0
+OF_THE_MACHINE = frozenset({"HighCpuUsage", "HighMemoryUsage", "PublishersPaused"})
+"""Alarms that say how busy the machine is that runs the tests, and nothing wrong of the node."""
 PORTS = ("tcp", "tls", "websocket", "websockets", "quic")
 
 
@@ -85,6 +87,11 @@ class Node:
     def seen(self, event: str) -> list[dict[str, Any]]:
         """Return the log's lines about an event."""
         return [line for line in self.events() if line["event"] == event]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Return the log's warnings and errors, but for those about a busy machine."""
+        wrong = [line for line in self.events() if line["level"] in {"warning", "error"}]
+        return [line for line in wrong if line.get("name") not in OF_THE_MACHINE]
 
     def children(self) -> dict[str, int]:
         """Return the children's process ids by their titles, without "robustmq: "."""

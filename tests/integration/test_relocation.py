@@ -38,7 +38,7 @@ def stop(node: Node) -> None:
     """End in order."""
     node.send(signal.SIGTERM)
     assert node.wait() == 0
-    assert [event for event in node.events() if event["level"] in {"warning", "error"}] == []
+    assert node.complaints() == []
 
 
 def layout(data: Path) -> tuple[int, int, list[str]]:
