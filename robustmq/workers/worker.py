@@ -34,7 +34,7 @@ from robustmq.mqtt.slow_subscribers import SlowSubscribers
 from robustmq.net.channel import Channel
 from robustmq.net.selector import PollerSelector
 from robustmq.shm.region import Phase
-from robustmq.workers import log
+from robustmq.workers import heap, log
 from robustmq.workers.administration import Administration
 from robustmq.workers.admittance import Admittance
 from robustmq.workers.answers import answers
@@ -484,6 +484,7 @@ def _report(error: Exception) -> None:
 
 def run(inheritance: Inheritance) -> None:
     """Live as worker `inheritance.index` until SIGTERM has been drained."""
+    heap.keep()
     inheritance.enter(Phase.RECOVERING)
     worker = Worker(inheritance)
     worker.start()
