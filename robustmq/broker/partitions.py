@@ -144,11 +144,10 @@ class Partitions:
             if reply is not None:
                 reply(Appended(fault))
             return
-        self._unanswered += size
         if core == self._core:
-            done = self.appending(partition, partial(self._appended, size, reply))
-            self._owner.append(partition, batch, done)
+            self._append_here(partition, partial(self._owner.append, partition), batch, reply)
             return
+        self._unanswered += size
         call = self._next_call()
         self._appends[call] = _Append(core, size, reply)
         self._fabric.send(core, frames.append(call, partition, batch))
@@ -171,7 +170,16 @@ class Partitions:
     ) -> None:
         if self._unanswered > _HARD * self._pressure_bytes:
             reply(Appended(Fault.BUSY))
-            return
+        else:
+            self._append_here(partition, append, batch, reply)
+
+    def _append_here(
+        self,
+        partition: Partition,
+        append: Append,
+        batch: Buffer,
+        reply: Callable[[Appended], None] | None,
+    ) -> None:
         size = len(batch)
         self._unanswered += size
         append(batch, self.appending(partition, partial(self._appended, size, reply)))
