@@ -1,6 +1,6 @@
 """Durable sessions on a fabric of cores: clients that keep their half of every exchange."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from robustmq._kernel.outbox import Outbox
@@ -83,7 +83,12 @@ class DurableClient:
         self.window.detach()
         self.node.core.open(self.window, False)
 
-    def subscribe(self, topic_filter: str, options: Options = Options(2)) -> None:  # noqa: B008
+    def subscribe(
+        self,
+        topic_filter: str,
+        options: Options = Options(2),  # noqa: B008
+        replied: Callable[[], None] = lambda: None,
+    ) -> None:
         """Subscribe; `subacks` counts the answers."""
         name = topic_filter.encode()
         known = self.subscriptions.get(name)
@@ -93,6 +98,7 @@ class DurableClient:
         def settled(kept: list[Kept]) -> None:
             assert not kept
             self.subacks += 1
+            replied()
 
         self.node.core.subscribe(self.window, name, options, False, settled)
 

@@ -24,8 +24,7 @@ from robustmq.broker.readers import Sweep, with_reader, without_reader
 from robustmq.broker.route import group_of, route_to
 from robustmq.broker.state import State
 from robustmq.config import TopicRule
-from robustmq.message.batch import HEADER, count_of
-from robustmq.message.record import QOS_BITS
+from robustmq.message.batch import HEADER, count_of, qos_of
 
 CURSOR_KEY: Final = struct.Struct(">cQ")
 _AT_ONCE: Final = 1_000
@@ -221,6 +220,7 @@ class Cursors:
         further: Sequence[tuple[Window, Sequence[Options]]],
         logs: list[FilterLog],
         takes: list[Take],
+        deaf: list[Window],
         rule: TopicRule,
         batch: bytes,
         start: int,
@@ -230,7 +230,7 @@ class Cursors:
         """Keep a run, and give it to the windows of `route` when it is durable.
 
         `further` are copies for more subscriptions of these; `takes` are the shared groups that
-        want it.
+        want it; `deaf` are windows that read one of the logs and are not to hear this run.
         """
         if not (rule.store_qos0 or qos_of(batch, start)):
             return
@@ -242,8 +242,11 @@ class Cursors:
             if not logs:
                 return
         row = self._inbox.keep(logs, batch, start, stop, count)
-        if row is not None:
-            self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
+        if row is None:
+            return
+        for window in deaf:
+            self._exchanges.skip(self._cursors[window], range(row.position, row.stop))
+        self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
     def keep_for(
         self,
@@ -491,10 +494,3 @@ class Cursors:
         if number in self._backlogs:
             self._leave(cursor, [each for each in cursor.sources if each.log.stop <= position])
         self._exchanges.passed(cursor, position)
-
-
-def qos_of(batch: bytes, start: int) -> int:
-    """The QoS of the record that begins at `start`: its attributes are behind its length."""
-    while batch[start] & 0x80:
-        start += 1
-    return batch[start + 1] & QOS_BITS

@@ -1,12 +1,13 @@
 """The QoS 2 exchanges of durable sessions, as they are on disk (MQTT5 4.3.3).
 
 Rows: `X` number, position -> the packet id of a message, and how far its exchange has come:
-written before the packet leaves, so that no message is ever sent under two ids.
+written before the packet leaves, so that no message is ever sent under two ids. The id 0 stands
+for a message that the session is not to be given, though it lies behind the cursor.
 """
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from robustmq.broker.cursor import Cursor
@@ -85,6 +86,14 @@ class Exchanges:
         if cursor.past is None:
             cursor.past = set()
         cursor.past.add(position)
+
+    def skip(self, cursor: Cursor, positions: Iterable[int]) -> None:
+        """What lies at these positions is not for the session."""
+        if cursor.past is None:
+            cursor.past = set()
+        for position in positions:
+            self._put(cursor, position, 0, Stage.DONE)
+            cursor.past.add(position)
 
     def passed(self, cursor: Cursor, position: int) -> None:
         """The cursor has come to a position: what is over before it needs no row any more."""

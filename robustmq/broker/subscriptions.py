@@ -11,7 +11,7 @@ from robustmq._kernel.window import Window
 from robustmq.broker import topic_cache
 from robustmq.broker.api import Options
 from robustmq.broker.cursor import Take
-from robustmq.broker.cursors import Cursors, qos_of
+from robustmq.broker.cursors import Cursors
 from robustmq.broker.filter_log import FilterLog
 from robustmq.broker.members import (
     Members,
@@ -22,6 +22,7 @@ from robustmq.broker.members import (
 )
 from robustmq.broker.overlap import copies
 from robustmq.broker.placement import Placement
+from robustmq.message.batch import qos_of
 from robustmq.message.topic import is_wildcard
 from robustmq.policy.topic_rules import TopicRules
 
@@ -237,6 +238,7 @@ class Subscriptions:
         taps: list[Tap] = []
         sharing: list[Sharing] = []
         logs: list[FilterLog] = []
+        unheard: set[Window] = set()
         for topic_filter in (topic, *self._wild.match(topic)):
             taps += self._taps.get(topic_filter, ())
             sharing += self._sharing.get(topic_filter, ())
@@ -244,9 +246,12 @@ class Subscriptions:
             if log is not None:
                 logs.append(log)
             unsettled = self._unsettled.get(topic_filter)
-            deaf = self._deaf(topic, unsettled) if unsettled else ()
+            waiting = self._deaf(topic, unsettled) if unsettled else ()
             for window, options in each_member(self._filters.get(topic_filter)):
-                if window not in deaf:
+                if window in waiting:
+                    if options.qos and window in self.cursors:
+                        unheard.add(window)
+                else:
                     subscribers.setdefault(window, []).append(options)
         rule = self._rules.of(topic)
         stores = rule.engine != "memory"
@@ -281,7 +286,9 @@ class Subscriptions:
             ]
             route = Route(firsts, [], alias)
             takes = [each.take for each in sharing]
-            taps.append(partial(self.cursors.keep, route, further, logs, takes, rule))
+            deaf = unheard.difference(*(each.windows for each in firsts))
+            keep = partial(self.cursors.keep, route, further, logs, takes, list(deaf), rule)
+            taps.append(keep)
         if not (stores and rule.store_qos0):
             taps += [partial(_pass_on, each.tap, stores) for each in sharing]
         if not rule.store_qos0:

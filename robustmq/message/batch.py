@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 from robustmq._kernel.batch import cut, gather, records
 from robustmq.errors import Corrupt
+from robustmq.message.record import QOS_BITS
 
 HEADER: Final = 61
 """Bytes before the first record."""
@@ -48,6 +49,13 @@ def producer_of(batch: bytes) -> int:
 def attributes_of(batch: bytes) -> int:
     """The attributes of a batch with a whole header."""
     return int.from_bytes(batch[21:23], "big")
+
+
+def qos_of(batch: bytes, start: int) -> int:
+    """The QoS of the record that begins at `start`: its attributes are behind its length."""
+    while batch[start] & 0x80:
+        start += 1
+    return batch[start + 1] & QOS_BITS
 
 
 def newest_of(batch: bytes) -> int:

@@ -28,6 +28,7 @@ operations = st.one_of(
     st.tuples(st.just("publish"), cores, st.sampled_from(TOPICS), st.integers(1, 2)),
     st.tuples(st.just("publish"), cores, st.sampled_from(TOPICS), st.integers(1, 2)),
     st.tuples(st.just("subscribe"), clients, st.sampled_from(FILTERS), st.integers(1, 2)),
+    st.tuples(st.just("ask"), clients, st.sampled_from(FILTERS), st.integers(1, 2)),
     st.tuples(st.just("come"), clients),
     st.tuples(st.just("go"), clients),
     st.tuples(st.just("read"), clients, st.sampled_from([1, 2, 100])),
@@ -82,12 +83,18 @@ class World:
         self.published.append(Published(topic, qos, lane, owed, answer))
 
     def subscribe(self, who: int, topic_filter: str, qos: int) -> None:
-        client = self.clients[who]
-        before = client.subacks
-        client.subscribe(topic_filter, Options(qos))
+        before = self.clients[who].subacks
+        self.ask(who, topic_filter, qos)
         self.fabric.settle()
-        assert client.subacks == before + 1
-        self.filters[who][topic_filter] = qos
+        assert self.clients[who].subacks > before
+
+    def ask(self, who: int, topic_filter: str, qos: int) -> None:
+        """Subscribe, and go on before the answer is there."""
+
+        def granted() -> None:
+            self.filters[who][topic_filter] = qos
+
+        self.clients[who].subscribe(topic_filter, Options(qos), granted)
 
     def come(self, who: int) -> None:
         if self.clients[who].outbox is None:

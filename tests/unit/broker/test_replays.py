@@ -112,3 +112,38 @@ def test_who_subscribed_after_it_was_sent_does_not_hear_the_replay() -> None:
     fabric.settle()
     sleeper.read()
     assert [message.payload for message in sleeper.messages] == [b"once"]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_a_subscription_did_not_hear_does_not_come_after_a_restart(qos: int) -> None:
+    """It lies in the log of the filter, behind a message that is not acknowledged yet."""
+    fabric = Fabric(2)
+    other, late = DurableClient(fabric, 1), DurableClient(fabric, 1)
+    other.subscribe("#")
+    fabric.settle()
+    late.connect()
+    late.subscribe("t")
+    fabric.turn(1)
+    fabric.nodes[1].publish("t", "of its own core", qos)
+    fabric.turn(1)
+    fabric.nodes[0].publish("t", "too early", qos)
+    fabric.turn(0, 0)
+    fabric.settle()
+    fabric.nodes[0].publish("t", "newer", qos)
+    fabric.settle()
+    late.reads_on = False
+    late.read(2)
+    heard = [message.payload for message in late.messages]
+    assert heard == [b"of its own core", b"newer"]
+    fabric.crash(1, 0, [other.restore, late.restore])
+    late.connect()
+    fabric.settle()
+    late.reads_on = True
+    late.read()
+    fabric.settle()
+    assert [message.payload for message in late.messages] == heard * (3 - qos)
+    node = fabric.nodes[1]
+    node.turn.now_ms += 1_000
+    node.core.timers.run(node.turn.now_ms)
+    fabric.settle()
+    assert not [*node.table.walk(b"X", b"Y")]
