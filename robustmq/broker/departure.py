@@ -24,6 +24,8 @@ from robustmq.storage.table import Table
 
 _TARGET_BYTES = 1 << 20
 """Bytes that are put into a new table between two commits."""
+_UNMADE = 1 << 62
+"""The first number of logs that a core had not made yet; no log of a core gets so far."""
 Rows = Iterator[tuple[bytes, bytes]]
 
 
@@ -117,6 +119,7 @@ class Departure:
         self._logs = {
             key[1:]: int.from_bytes(value, "big") for key, value in self._walk(b"F", b"G")
         }
+        self._number_unmade_logs()
         self._late = late(self._logs)
         self._cursors = {
             CURSOR_KEY.unpack(key)[1]: int.from_bytes(value, "big")
@@ -144,6 +147,16 @@ class Departure:
 
     def _walk(self, first: bytes, stop: bytes) -> Rows:
         return self._count(self._old.walk(first, stop))
+
+    def _number_unmade_logs(self) -> None:
+        """Number the logs of filters that have subscribers and no log.
+
+        A core that was killed right after a move has not made any, and is owed something already.
+        """
+        for key, value in self._walk(b"t", b"u"):
+            subscription = self._sessions.subscription(key, value)
+            if subscription is not None and subscription[0] not in self._logs:
+                self._logs[subscription[0]] = _UNMADE + len(self._logs)
 
     def _move_clients(self) -> None:
         for key, value in self._walk(b"s", b"t"):

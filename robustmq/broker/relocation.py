@@ -40,6 +40,8 @@ _LOG: Final = b"Nlog"
 _SHARD: Final = b"Nshard"
 _DELAYED_KEY: Final = struct.Struct(">cQQ")
 _DELAYED: Final = b"D"
+_HELD: Final = b"J"
+"""What waits for the adoption of a lost node's sessions (`router`)."""
 _REPORT_ROWS: Final = 1_000
 
 Progress = Callable[[str, int, int], None]
@@ -207,10 +209,10 @@ def check_kinds(core: int, table: Table) -> None:
     for known, following in pairwise([*bounds, _END]):
         begin = bytes((known[0] + 1,)) if known else b""
         stranger = next(table.walk(begin, following), None)
-        if stranger is not None and stranger[0].startswith(ESTATES):
+        if stranger is not None and stranger[0].startswith((ESTATES, _HELD)):
             raise Corrupt(
                 f"core {core} has messages for sessions that other nodes have: start with as many "
-                "workers as before, until mqtt_bequests is 0"
+                "workers as before, until mqtt_bequests is 0 and the cluster has its majority"
             )
         if stranger is not None:
             raise Corrupt(f"core {core} has rows of an unknown kind: {stranger[0][:1]!r}")

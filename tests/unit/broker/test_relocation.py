@@ -217,11 +217,19 @@ def test_taps_go_where_their_logs_go() -> None:
         }
 
 
-@pytest.mark.parametrize("kind", [b"\0", b"I", b"J", b"Z", b"v", b"\xfe"])
+@pytest.mark.parametrize("kind", [b"\0", b"I", b"Z", b"v", b"\xfe"])
 def test_a_row_of_an_unknown_kind_stops_the_move(kind: bytes) -> None:
     with pytest.raises(Corrupt, match="core 1 has rows of an unknown kind") as caught:
         moved([{}, {kind + b"key": b""}], 1)
     assert repr(kind) in str(caught.value)
+
+
+@pytest.mark.parametrize("letter", [b"J", b"V"])
+def test_what_waits_for_other_nodes_stops_the_move(letter: bytes) -> None:
+    with pytest.raises(
+        Corrupt, match="core 1 has messages for sessions.*as many workers as before"
+    ):
+        moved([{}, {letter + b"key": b""}], 1)
 
 
 def once(epoch: int, call: int, what: bytes) -> dict[bytes, bytes]:
@@ -251,6 +259,19 @@ def test_what_was_not_confirmed_is_delivered_to_those_who_have_not_kept_it() -> 
     assert payloads == [[(1, b"0"), (1, b"1"), (2, b"1"), (2, b"2")], []]
     counters = new[0][b"L" + u64(1) + u64(BLOCK + 20)][:16]
     assert counters == u64(6) + u64(500 + len(earlier))
+
+
+def test_a_core_that_had_not_made_its_logs_again_is_owed_what_was_not_confirmed() -> None:
+    """It was killed right after a move, when another core had taken a message already."""
+    publisher = once(1, 1, batch(("a", "1", 2), ("b/c", "2", 2)))
+    early = session(7, b"c", 12, a=5) | {b"t" + u64(7) + b"+/c": u64(3), b"Nposition": u64(BLOCK)}
+    early |= session(8, b"d", BLOCK, a=5)
+    (new,) = moved([publisher, early], 1)
+    found = {key: records(value[16:])[0][4] for key, value in new.items() if key[:1] == b"L"}
+    assert sorted(found.values()) == [b"1", b"2"]
+    parts = {number: backlogs.decode(new[backlogs.row_key(number)]) for number in (7, 8)}
+    assert [part.topic_filter for part in parts[7]] == [b"+/c", b"a"]
+    assert [part.topic_filter for part in parts[8]] == [b"a"]
 
 
 def test_what_is_not_to_be_stored_is_not_delivered_late() -> None:
