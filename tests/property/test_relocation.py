@@ -24,7 +24,7 @@ from tests.held_logs import HeldLogs
 from tests.property.test_durable import CLIENTS, World, judge, operations
 
 LEFT = b"LBXOKM"
-moves = st.tuples(st.just("move"), st.integers(1, 4))
+moves = st.tuples(st.just("move"), st.integers(1, 4), st.booleans())
 steps = st.lists(st.one_of(operations, operations, operations, moves), min_size=20, max_size=80)
 
 
@@ -50,9 +50,11 @@ class Nomads(World):
         """A client's id."""
         return b"client %d" % who
 
-    def move(self, count: int) -> None:
-        """Kill all, and go on with `count` cores."""
+    def move(self, count: int, settles: bool = True) -> None:
+        """Kill all, and go on with `count` cores, one by one when nothing `settles`."""
         old = [node.table.crash() for node in self.fabric.nodes]
+        for table in old:
+            self.note_taken(table)
         for who, client in enumerate(self.clients):
             self._put_rows(who, client, old[client.home])
         for table in old:
@@ -78,7 +80,8 @@ class Nomads(World):
         for core, table in enumerate(new):
             self.fabric.nodes[core].table = table
             self.fabric.crash(core, 0, [c.restore for c in self.clients if c.home == core])
-        self.fabric.settle()
+        if settles:
+            self.fabric.settle()
 
     def _put_rows(self, who: int, client: DurableClient, table: MemoryTable) -> None:
         session = SessionRow(client.key, 60, 5, 0, None, None)
@@ -112,6 +115,17 @@ class Nomads(World):
 
 @settings(max_examples=150)
 @given(st.integers(1, 3), st.sampled_from([1, 2, 60_000]), steps)
+@example(
+    count=2,
+    limit=60_000,
+    actions=[
+        *[("subscribe", who, "a", 2) for who in range(CLIENTS)],
+        ("move", 3, False),
+        ("publish", 0, "a", 2),
+        ("turn", 0, 100),
+        ("move", 2, True),
+    ],
+).via("only one core has written anything since the last move")
 def test_a_move_loses_nothing(count: int, limit: int, actions: list[tuple[object, ...]]) -> None:
     world = Nomads(count, limit)
     for name, *arguments in actions:
