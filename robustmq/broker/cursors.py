@@ -65,6 +65,7 @@ class Cursors:
         self._guests = 0
         self._fresh: deque[_Fresh] = deque()
         self._pumps: list[Window] = []
+        self._skipping: list[Window] = []
         self._sweeps: dict[FilterLog, Sweep] = {}
         self._backlogs = {
             backlogs.number_of(key): backlogs.decode(value) for key, value in state.walk(b"M", b"N")
@@ -246,6 +247,7 @@ class Cursors:
             return
         for window in deaf:
             self._exchanges.skip(self._cursors[window], range(row.position, row.stop))
+        self._skipping += deaf
         self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
     def keep_for(
@@ -285,6 +287,8 @@ class Cursors:
             self._tail = row.stop
         if not fresh:
             self._tail = self._inbox.next_position
+            while self._skipping:
+                self.caught_up(self._skipping.pop())
         if self._pumps:
             pumps, self._pumps = self._pumps, []
             for window in pumps:
