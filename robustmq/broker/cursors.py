@@ -65,7 +65,7 @@ class Cursors:
         self._guests = 0
         self._fresh: deque[_Fresh] = deque()
         self._pumps: list[Window] = []
-        self._skipping: list[Window] = []
+        self._skipping: dict[Window, None] = {}
         self._sweeps: dict[FilterLog, Sweep] = {}
         self._backlogs = {
             backlogs.number_of(key): backlogs.decode(value) for key, value in state.walk(b"M", b"N")
@@ -247,7 +247,7 @@ class Cursors:
             return
         for window in deaf:
             self._exchanges.skip(self._cursors[window], range(row.position, row.stop))
-        self._skipping += deaf
+            self._skipping[window] = None
         self._fresh.append(_Fresh(self._state.next_commit, route, row, further))
 
     def keep_for(
@@ -288,7 +288,7 @@ class Cursors:
         if not fresh:
             self._tail = self._inbox.next_position
             while self._skipping:
-                self.caught_up(self._skipping.pop())
+                self.caught_up(self._skipping.popitem()[0])
         if self._pumps:
             pumps, self._pumps = self._pumps, []
             for window in pumps:

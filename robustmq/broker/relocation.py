@@ -27,6 +27,7 @@ from robustmq.broker.log_parts import Leaders
 from robustmq.broker.log_relocation import Depots, LogRelocation
 from robustmq.broker.placement import Placement
 from robustmq.broker.position_blocks import BLOCK_BITS
+from robustmq.broker.router import HELD
 from robustmq.broker.unconfirmed import Unconfirmed
 from robustmq.errors import Corrupt
 from robustmq.policy.topic_rules import TopicRules
@@ -40,8 +41,6 @@ _LOG: Final = b"Nlog"
 _SHARD: Final = b"Nshard"
 _DELAYED_KEY: Final = struct.Struct(">cQQ")
 _DELAYED: Final = b"D"
-_HELD: Final = b"J"
-"""What waits for the adoption of a lost node's sessions (`router`)."""
 _REPORT_ROWS: Final = 1_000
 
 Progress = Callable[[str, int, int], None]
@@ -209,7 +208,7 @@ def check_kinds(core: int, table: Table) -> None:
     for known, following in pairwise([*bounds, _END]):
         begin = bytes((known[0] + 1,)) if known else b""
         stranger = next(table.walk(begin, following), None)
-        if stranger is not None and stranger[0].startswith((ESTATES, _HELD)):
+        if stranger is not None and stranger[0].startswith((ESTATES, HELD)):
             raise Corrupt(
                 f"core {core} has messages for sessions that other nodes have: start with as many "
                 "workers as before, until mqtt_bequests is 0 and the cluster has its majority"

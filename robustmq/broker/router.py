@@ -35,6 +35,7 @@ _GROUPS: Final = -1
 """In the place of a core that publishers wait for: the groups that retain messages."""
 
 ONCE_KEY: Final = struct.Struct(">cIQ")
+HELD: Final = b"J"
 
 
 class Fabric(Protocol):
@@ -233,7 +234,7 @@ class Router:
     ) -> tuple[bytes, list[int]]:
         """Hold what orphans may be owed; returns the others, b"" for none, and which come once."""
         self._last_call += 1
-        key = ONCE_KEY.pack(b"J", self._stream, self._last_call)
+        key = ONCE_KEY.pack(HELD, self._stream, self._last_call)
         others = self._orphans.hold(append, batch, retained, once, key)
         if self._orphans.held_bytes > self._pressure_bytes:
             self._behind.add(ADOPTION)
@@ -320,7 +321,7 @@ class Router:
 
     def restore(self) -> None:
         """After a restart: take up what was to be delivered once and is not confirmed."""
-        self._replays = [*self._state.walk(b"O", b"P"), *self._state.walk(b"J", b"K")]
+        self._replays = [*self._state.walk(b"O", b"P"), *self._state.walk(HELD, b"K")]
         for key, _ in self._replays:
             self._last_call = max(self._last_call, ONCE_KEY.unpack(key)[2])
 
@@ -329,7 +330,7 @@ class Router:
         replays, self._replays = self._replays, []
         for key, batch in replays:
             kind, epoch, call = ONCE_KEY.unpack(key)
-            if kind == b"J":
+            if kind == HELD:
                 # Nobody has seen it: it is as what is published now, but for its publisher.
                 self._state.delete(key)
                 append = self._next(Acks(), stored=True, is_owed=True)

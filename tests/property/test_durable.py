@@ -86,18 +86,20 @@ class World:
         self.published.append(Published(topic, qos, lane, owed, answer))
 
     def subscribe(self, who: int, topic_filter: str, qos: int) -> None:
-        before = self.clients[who].subacks
-        self.ask(who, topic_filter, qos)
+        answers = self.ask(who, topic_filter, qos)
         self.fabric.settle()
-        assert self.clients[who].subacks > before
+        assert answers == [qos]
 
-    def ask(self, who: int, topic_filter: str, qos: int) -> None:
-        """Subscribe, and go on before the answer is there."""
+    def ask(self, who: int, topic_filter: str, qos: int) -> list[int]:
+        """Subscribe, and go on before the answer is there; it comes into what is returned."""
+        answers: list[int] = []
 
         def granted() -> None:
+            answers.append(qos)
             self.filters[who][topic_filter] = qos
 
         self.clients[who].subscribe(topic_filter, Options(qos), granted)
+        return answers
 
     def come(self, who: int) -> None:
         if self.clients[who].outbox is None:
