@@ -19,10 +19,10 @@ waits for ever to send the offsets of a transaction to one that it has forgotten
 
 
 class Site:
-    """A node as clients see it, with topics of one test."""
+    """Nodes as clients see them, with topics of one test."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address = "{}:{}".format(*address)
+    def __init__(self, *addresses: tuple[str, int]) -> None:
+        self.address = ",".join("{}:{}".format(*each) for each in addresses)
         mark = uuid.uuid4().hex[:8]
         self.source, self.target = f"source-{mark}", f"target-{mark}"
         self.group, self.id = f"group-{mark}", f"id-{mark}"

@@ -360,9 +360,8 @@ class ShareLeads:
     @property
     def busy(self) -> bool:
         """Whether something that waits can be taken."""
-        return self._can_go_on and (
-            bool(self._passed_on) or any(self.led[key].group.has_ready for key in self._behind)
-        )
+        ready = bool(self._passed_on) or any(self.led[key].group.has_ready for key in self._behind)
+        return ready and self._can_go_on
 
     @property
     def _can_go_on(self) -> bool:

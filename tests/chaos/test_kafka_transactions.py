@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from confluent_kafka import Producer
 
 from tests.chaos.plant import RobustPlant
 from tests.copying import PARTITIONS, PATIENCE, STAYING, Copying, Site
+from tests.integration.cluster import cluster
 from tests.integration.mosquitto import fixed_port
 from tests.integration.supervised import until
 
@@ -52,6 +54,34 @@ class Writing:
         assert producer.flush(2 * PATIENCE) == 0
 
 
+def copied_while(site: Site, disturb: Callable[[], object], rng: random.Random) -> tuple[int, int]:
+    """Copy while all is disturbed; all must be there once, in order. Transactions and faults."""
+    writing = Writing(site)
+    copyings = [Copying(site, f"{site.id}-{number}") for number in range(COPIERS)]
+    try:
+        for _ in range(KILLS):
+            seen = sum(each.count for each in copyings)
+            until(
+                lambda seen=seen: sum(each.count for each in copyings) > seen,  # type: ignore[misc]
+                "something is copied",
+                2 * PATIENCE,
+            )
+            time.sleep(rng.random())
+            disturb()
+        writing.end()
+        until(lambda: site.is_copied(writing.values), "all is copied", 2 * PATIENCE)
+    finally:
+        writing.end()
+        for each in copyings:
+            each.end()
+    assert site.committed() == len(writing.values)
+    copied = [int(value[:-1]) for value in site.read(site.target)]
+    for number in range(PARTITIONS):
+        mine = [value for value in copied if value % PARTITIONS == number]
+        assert mine == sorted(mine)
+    return sum(each.count for each in copyings), sum(len(each.faults) for each in copyings)
+
+
 @pytest.mark.timeout(150 + 30 * KILLS)
 def test_what_is_copied_by_transactions_is_there_once(tmp_path: Path) -> None:
     address = ("127.0.0.1", fixed_port())
@@ -65,31 +95,34 @@ def test_what_is_copied_by_transactions_is_there_once(tmp_path: Path) -> None:
     try:
         plant.start()
         site = Site(address)
-        writing = Writing(site)
-        copyings = [Copying(site, f"{site.id}-{number}") for number in range(COPIERS)]
-        try:
-            for _ in range(KILLS):
-                seen = sum(each.count for each in copyings)
-                until(
-                    lambda seen=seen: sum(each.count for each in copyings) > seen,  # type: ignore[misc]
-                    "something is copied",
-                    2 * PATIENCE,
-                )
-                time.sleep(rng.random())
-                killed[plant.disturb(rng)] += 1
-            writing.end()
-            until(lambda: site.is_copied(writing.values), "all is copied", 2 * PATIENCE)
-        finally:
-            writing.end()
-            for each in copyings:
-                each.end()
-        assert site.committed() == len(writing.values)
-        copied = [int(value[:-1]) for value in site.read(site.target)]
-        for number in range(PARTITIONS):
-            mine = [value for value in copied if value % PARTITIONS == number]
-            assert mine == sorted(mine)
-        slices = sum(each.count for each in copyings)
-        faults = sum(len(each.faults) for each in copyings)
-        print(f"\n{dict(killed)}: {len(copied)} records in {slices} transactions, {faults} faults")
+        slices, faults = copied_while(site, lambda: killed.update([plant.disturb(rng)]), rng)
+        print(f"\n{dict(killed)}: {slices} transactions, {faults} faults")
     finally:
         plant.close()
+
+
+@pytest.mark.timeout(200 + 60 * KILLS)
+def test_what_is_copied_in_a_cluster_is_there_once(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    with cluster(tmp_path, settings=("kafka_runtime.groups.initial_rebalance_delay_ms=100",)) as it:
+        ports = {number: fixed_port() for number in it.first}
+        killed: Counter[int] = Counter()
+
+        def start(*numbers: int) -> None:
+            for number in numbers:
+                it.launch(number, f"kafka_runtime.tcp_port={ports[number]}")
+            for number in numbers:
+                it.nodes[number].ready()
+
+        def disturb() -> None:
+            number = rng.choice(it.first)
+            killed[number] += 1
+            it.kill(number)
+            time.sleep(rng.random())
+            start(number)
+
+        start(*it.first)
+        it.settled()
+        site = Site(*(("127.0.0.1", ports[number]) for number in it.first))
+        slices, faults = copied_while(site, disturb, rng)
+        print(f"\nnodes {dict(killed)}: {slices} transactions, {faults} faults")
