@@ -24,6 +24,13 @@ class Endpoint(NamedTuple):
     rack: str | None = None
 
 
+class Room(NamedTuple):
+    """The size of the disk that holds the logs and what is free of it, in bytes; -1: unknown."""
+
+    total: int = -1
+    usable: int = -1
+
+
 class Cluster(Protocol):
     """Who else there is: nodes, their cores, and where clients reach them."""
 
@@ -83,6 +90,7 @@ class Kafka:
         self._authority = authority
         self.rights: Rights
         """What administrators say of clients; set by whoever puts this together."""
+        self.room: Callable[[], Room] = Room
         self.coordinators: list[Callable[[], None]] = []
         """Those who have to see what they coordinate now, when `moved` is called."""
 

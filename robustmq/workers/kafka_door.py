@@ -1,7 +1,10 @@
 """Kafka on one worker: its connections, its handlers, and its frames between cores."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from robustmq.broker.core import Core
@@ -14,7 +17,7 @@ from robustmq.kafka.connection import Connection
 from robustmq.kafka.coordination import Coordination
 from robustmq.kafka.dispatch import handlers
 from robustmq.kafka.front import Front
-from robustmq.kafka.protocol import Kafka
+from robustmq.kafka.protocol import Kafka, Room
 from robustmq.meta.commands import Expectation
 from robustmq.meta.image import Image
 from robustmq.meta.records import Record
@@ -29,6 +32,15 @@ from robustmq.workers.links import Links
 _log = log.EventLog("kafka")
 
 _ALONE: Final = "alone"
+
+
+def _room(folder: Path) -> Room:
+    """Ask the system how full the disk is."""
+    try:
+        found = shutil.disk_usage(folder)
+    except OSError:
+        return Room()
+    return Room(found.total, found.free)
 
 
 def open_kafka(
@@ -55,6 +67,7 @@ def open_kafka(
         ledger=ledger,
         authority=Authority(parts.admission.access, config.mqtt_runtime.protocol.route_cache),
     )
+    kafka.room = partial(_room, Path(config.data_path))
     grants = parts.admission.access.grants
     kafka.rights = Rights(grants, admittance.quotas, lambda: parts.catalog.registrar)
 

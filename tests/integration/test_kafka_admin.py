@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -221,7 +222,13 @@ def test_acls_hold_for_mqtt_too(node: Node) -> None:
         until(lambda: denied() in TAKEN, "it is taken again", PATIENCE)
 
 
-def test_kafka_python_administers(node: Node) -> None:
+def room(said: dict[str, Any]) -> tuple[int, int]:
+    """The size of a broker's disk, and what is free of it."""
+    (directory,) = said["log_dirs"]
+    return directory["total_bytes"], directory["usable_bytes"]
+
+
+def test_kafka_python_administers(node: Node, tmp_path: Path) -> None:
     admin = KafkaAdminClient(bootstrap_servers=[server(node)])
     try:
         topic = name()
@@ -230,6 +237,10 @@ def test_kafka_python_administers(node: Node) -> None:
         (described,) = admin.describe_topics([topic])
         assert len(described["partitions"]) == 2
         assert admin.describe_cluster()["brokers"]
+        (said,) = {*map(room, admin.describe_log_dirs())}
+        disk = shutil.disk_usage(tmp_path)
+        assert said[0] == disk.total
+        assert abs(said[1] - disk.free) < disk.total / 10
         admin.delete_topics([topic])
         until(lambda: topic not in admin.list_topics(), "gone", PATIENCE)
     finally:

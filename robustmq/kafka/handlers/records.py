@@ -107,7 +107,7 @@ class Records:
             call.answer(response)
 
     def describe_log_dirs(self, call: Call[DescribeLogDirsRequest]) -> None:
-        """Say how large logs of this node are; a tenant is told of its own."""
+        """Say how large logs of this node are, a tenant its own, and the disk (KIP-827)."""
         principal = call.principal
         if not self._kafka.may(principal, Operation.DESCRIBE, Resource.CLUSTER):
             error = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
@@ -118,7 +118,10 @@ class Records:
             wanted = {each.topic: set(each.partitions) for each in call.request.topics}
 
         def reply(sizes: Sequence[Size]) -> None:
-            result = DescribeLogDirsResult(log_dir=_DIRECTORY, topics=[])
+            room = self._kafka.room()
+            result = DescribeLogDirsResult(
+                log_dir=_DIRECTORY, topics=[], total_bytes=room.total, usable_bytes=room.usable
+            )
             topics: dict[str, DescribeLogDirsTopic] = {}
             for (name, number), size in sizes:
                 topic = self._kafka.catalog.of(name)

@@ -27,6 +27,7 @@ from robustmq.kafka.messages.transaction_listing import (
     DescribeProducersResponse,
     TopicRequest,
 )
+from robustmq.kafka.protocol import Room
 from robustmq.kafka.rights import CLUSTER_NAME, Operation, Resource
 from tests.kafka_desk import CLIENT, Desk
 from tests.partition_world import TOPIC, World, batch_of
@@ -141,6 +142,7 @@ def test_producers_are_said_for_each_partition() -> None:
 def test_the_logs_of_all_cores_are_measured_for_whoever_may_know() -> None:
     desk = filled()
     size = len(batch_of(b"x"))
+    desk.kafka.room = lambda: Room(100, 40)
 
     def sizes(request: DescribeLogDirsRequest, tenant: str = "default") -> dict[int, int]:
         principal = CLIENT.__class__("client", tenant=tenant)
@@ -148,6 +150,7 @@ def test_the_logs_of_all_cores_are_measured_for_whoever_may_know() -> None:
             ApiKey.DESCRIBE_LOG_DIRS, 4, request, DescribeLogDirsResponse, principal
         )
         (result,) = response.results
+        assert (result.total_bytes, result.usable_bytes) == (100, 40)
         return {
             each.partition_index: each.partition_size
             for topic in result.topics
