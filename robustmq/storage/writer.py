@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -43,7 +44,11 @@ class Writer(Protocol):
 
 
 class WriterThread:
-    """A writer that is a thread with an eventfd."""
+    """A writer that is a thread with an eventfd.
+
+    What the work does not handle ends the process, with its traceback and SIGABRT: without a writer
+    all would wait for ever. Whoever watches the process begins it anew.
+    """
 
     def __init__(self, name: str) -> None:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -99,6 +104,13 @@ class WriterThread:
         os.close(self._bell)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            traceback.print_exc()
+            os.abort()
+
+    def _serve(self) -> None:
         assert self._work is not None
         wait: float | None = None
         while True:

@@ -2,6 +2,9 @@
 
 import queue
 import select
+import signal
+import subprocess
+import sys
 
 from robustmq.storage.writer import WriterThread
 
@@ -48,3 +51,29 @@ def test_a_bell_is_rung_until_it_is_hushed() -> None:
     before = writer.now()
     assert writer.now() >= before
     writer.stop()
+
+
+FAILING = """
+import time
+from robustmq.storage.writer import WriterThread
+
+def work():
+    raise LookupError("what nobody thought of")
+
+writer = WriterThread("test")
+writer.start(work)
+writer.wake()
+time.sleep(60)
+"""
+
+
+def test_a_process_does_not_go_on_without_its_writer() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGABRT
+    assert "LookupError: what nobody thought of" in done.stderr
