@@ -155,7 +155,8 @@ class RocksdbStore:
             return True
         finally:
             os.close(fd)
-            probe.unlink()
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
     def write(
         self,

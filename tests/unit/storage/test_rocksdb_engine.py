@@ -1,5 +1,6 @@
 """The RocksDB engine by example; `tests/property/test_logs.py` has its laws."""
 
+import errno
 import random
 import time
 from collections.abc import Iterator
@@ -359,6 +360,20 @@ def test_a_disk_that_takes_no_name_has_no_room(tmp_path: Path) -> None:
     # A log that was removed since the directory was read.
     (tmp_path / "db" / "gone.log").symlink_to("nothing")
     assert not store.has_room(1)
+    store.close()
+
+
+def test_a_look_for_room_may_leave_its_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the directory cannot be written")
+
+    store = RocksdbStore(str(tmp_path / "db"), 1 << 20, 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        assert store.has_room(1)
+    assert store.has_room(1)
     store.close()
 
 
